@@ -1,0 +1,2 @@
+//! The program `ubccl`.
+fn main() {}
