@@ -14,6 +14,7 @@ pub mod op;
 pub mod plan;
 pub mod signature;
 pub mod symbolic;
+pub mod verify;
 
 pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
 pub use collective::{Collective, Kind, Rank};
