@@ -1,4 +1,4 @@
-//! Throughput of the sum of 2 and 8 sources, in f32 and bf16, for buffers in L1, in L2 or L3, and in memory.
+//! Throughput of the sum of 2, 8 and 64 sources, in f32 and bf16, for buffers in L1, in L2 or L3, and in memory.
 //!
 //! Bytes count what must move: every source once, dst once. Each case is checked once before it is timed: the data
 //! are small whole numbers, for which any order is exact.
@@ -9,7 +9,10 @@ use half::bf16;
 use ubccl_core::kernels::Level;
 use ubccl_core::{DataType, ReduceOp};
 
+const SOURCES: [usize; 3] = [2, 8, 64];
 const BYTES: [usize; 3] = [4 << 10, 256 << 10, 16 << 20];
+/// Larger cases are left out: they would measure memory once more, and need too much of it.
+const MOST_BYTES: usize = 256 << 20;
 
 struct Case {
     dtype: DataType,
@@ -48,9 +51,9 @@ fn elements(dtype: DataType, bytes: usize, value: impl Fn(usize) -> usize) -> Ve
 }
 
 fn sums(criterion: &mut Criterion) {
-    for (dtype, n) in [DataType::F32, DataType::BF16].into_iter().flat_map(|d| [2, 8].map(|n| (d, n))) {
+    for (dtype, n) in [DataType::F32, DataType::BF16].into_iter().flat_map(|d| SOURCES.map(|n| (d, n))) {
         let mut group = criterion.benchmark_group(format!("sum/{}/{n}", dtype.name()));
-        for bytes in BYTES {
+        for bytes in BYTES.into_iter().filter(|bytes| bytes * n <= MOST_BYTES) {
             let mut case = Case::new(dtype, n, bytes);
             let pointers: Vec<_> = case.sources.iter().map(|source| source.as_ptr()).collect();
             group.throughput(Throughput::Bytes((bytes * (n + 1)) as u64));

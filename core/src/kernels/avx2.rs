@@ -17,7 +17,12 @@ pub(super) unsafe fn reduce(
     dst: *mut u8,
     count: usize,
 ) {
-    kernel_table!(dtype, op, kernel(sources, dst, count * dtype.size()));
+    let bytes = count * dtype.size();
+    if lanes::are_many(sources) {
+        kernel_table!(dtype, op, many(sources, dst, bytes))
+    } else {
+        kernel_table!(dtype, op, few(sources, dst, bytes))
+    }
 }
 
 /// One kernel as a function of its own, into which its parts are inlined.
@@ -25,9 +30,19 @@ pub(super) unsafe fn reduce(
 /// # Safety
 /// As for [`reduce`].
 #[target_feature(enable = "avx2")]
-unsafe fn kernel<F: Format<Avx2>, C: Combine<F::Wide>>(sources: &[*const u8], dst: *mut u8, bytes: usize) {
+unsafe fn few<F: Format<Avx2>, C: Combine<F::Wide>>(sources: &[*const u8], dst: *mut u8, bytes: usize) {
     // SAFETY: the caller's promises are the ones asked for.
-    unsafe { lanes::reduce::<Avx2, F, C>(sources, dst, bytes) }
+    unsafe { lanes::reduce_few::<Avx2, F, C>(sources, dst, bytes) }
+}
+
+/// The same for many sources.
+///
+/// # Safety
+/// As for [`reduce`].
+#[target_feature(enable = "avx2")]
+unsafe fn many<F: Format<Avx2>, C: Combine<F::Wide>>(sources: &[*const u8], dst: *mut u8, bytes: usize) {
+    // SAFETY: the caller's promises are the ones asked for.
+    unsafe { lanes::reduce_many::<Avx2, F, C>(sources, dst, bytes) }
 }
 
 enum Avx2 {}

@@ -19,7 +19,12 @@ pub(super) unsafe fn reduce(
     dst: *mut u8,
     count: usize,
 ) {
-    kernel_table!(dtype, op, kernel(sources, dst, count * dtype.size()));
+    let bytes = count * dtype.size();
+    if lanes::are_many(sources) {
+        kernel_table!(dtype, op, many(sources, dst, bytes))
+    } else {
+        kernel_table!(dtype, op, few(sources, dst, bytes))
+    }
 }
 
 /// One kernel as a function of its own, into which its parts are inlined.
@@ -27,9 +32,19 @@ pub(super) unsafe fn reduce(
 /// # Safety
 /// As for [`reduce`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-unsafe fn kernel<F: Format<Avx512>, C: Combine<F::Wide>>(sources: &[*const u8], dst: *mut u8, bytes: usize) {
+unsafe fn few<F: Format<Avx512>, C: Combine<F::Wide>>(sources: &[*const u8], dst: *mut u8, bytes: usize) {
     // SAFETY: the caller's promises are the ones asked for.
-    unsafe { lanes::reduce::<Avx512, F, C>(sources, dst, bytes) }
+    unsafe { lanes::reduce_few::<Avx512, F, C>(sources, dst, bytes) }
+}
+
+/// The same for many sources.
+///
+/// # Safety
+/// As for [`reduce`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
+unsafe fn many<F: Format<Avx512>, C: Combine<F::Wide>>(sources: &[*const u8], dst: *mut u8, bytes: usize) {
+    // SAFETY: the caller's promises are the ones asked for.
+    unsafe { lanes::reduce_many::<Avx512, F, C>(sources, dst, bytes) }
 }
 
 enum Avx512 {}

@@ -10,7 +10,7 @@ use crate::{DataType, ReduceOp};
 
 /// Always run, beside a fresh seed that is printed. A seed that finds a bug is added.
 const SEEDS: [u64; 2] = [1, 0x5EED];
-const SOURCES: [usize; 6] = [1, 2, 3, 5, 17, 384];
+const SOURCES: [usize; 8] = [1, 2, 3, 5, 8, 9, 17, 384]; // 9 is the first that goes in bites
 const COUNTS: [usize; 11] = [0, 1, 3, 15, 16, 17, 63, 64, 65, 1000, 4099];
 const GUARD_BYTES: usize = 128;
 const GUARD: u8 = 0xA5;
@@ -221,7 +221,7 @@ fn the_scalar_level_agrees_with_an_oracle_in_f64_and_i128() {
         let mut random = Random::new(seed);
         for (kernel, values) in kernels().flat_map(|kernel| VALUES.map(|values| (kernel, values))) {
             let (size, count) = (kernel.0.size(), 2000);
-            for n in [2, 3, 5, 17] {
+            for n in [2, 3, 5, 17, 100] {
                 let pools: Vec<_> = (0..n).map(|_| pool(kernel.0, values, count, &mut random)).collect();
                 let sources: Vec<&[u8]> = pools.iter().map(Vec::as_slice).collect();
                 let result = run(scalar, kernel, &sources, 1, None);
