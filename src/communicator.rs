@@ -3,7 +3,9 @@
 
 use crate::choose::Chooser;
 use crate::config::Config;
-use crate::control::{Control, DEFAULT_GRACE, Identity, Join, Progress, ProgressState, Rendezvous, WakerGuard};
+use crate::control::{
+    Control, DEFAULT_GRACE, Identity, Join, Progress, ProgressState, Rendezvous, WakerGuard,
+};
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::waiting::Limits;
 use crate::work::Work;
@@ -20,7 +22,6 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 ///
 /// Every rank makes the same calls in the same order. One thread at a time need not be arranged for: calls of several
 /// threads take turns, but then *their* order is the program's to keep equal on all ranks.
-#[derive(Debug)]
 pub struct Communicator {
     shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
@@ -205,7 +206,11 @@ impl Communicator {
     }
 
     /// All-reduces in place without waiting: the buffer comes back from [`Work::wait`].
-    pub fn all_reduce_in_place_async<T: Element>(&self, buffer: Vec<T>, op: ReduceOp) -> Result<Work<Vec<T>>> {
+    pub fn all_reduce_in_place_async<T: Element>(
+        &self,
+        buffer: Vec<T>,
+        op: ReduceOp,
+    ) -> Result<Work<Vec<T>>> {
         let call = Collective::all_reduce(buffer.len() as u64, T::DTYPE, op);
         self.run_in_place_async(&call, buffer)
     }
@@ -257,7 +262,11 @@ impl Communicator {
     }
 
     /// Any collective in place without waiting. See [`Communicator::run_async`].
-    pub fn run_in_place_async<T: Element>(&self, call: &Collective, mut buffer: Vec<T>) -> Result<Work<Vec<T>>> {
+    pub fn run_in_place_async<T: Element>(
+        &self,
+        call: &Collective,
+        mut buffer: Vec<T>,
+    ) -> Result<Work<Vec<T>>> {
         self.shared.check_call(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", size_of_val(&*buffer), elements)?;
@@ -278,15 +287,23 @@ impl Communicator {
         let (ranks, rank) = (self.ranks(), self.rank());
         let size = call.dtype().size() as u64;
         let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
-        for (what, is_null, elements) in [("input", input.is_null(), needs), ("output", output.is_null(), gives)] {
+        for (what, is_null, elements) in
+            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
+        {
             if is_null && elements > 0 {
                 return Err(Error::invalid(format!("{call}: the {what} is null")));
             }
         }
         let (ahead, behind) = call.in_place_offsets(rank);
-        let is_same = input.addr() == output.addr().wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
-            .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
-        let memory = |address: usize, elements: u64| Memory::Host { address: HostPointer(address), len: elements * size };
+        let is_same = input.addr()
+            == output
+                .addr()
+                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
+                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
+        let memory = |address: usize, elements: u64| Memory::Host {
+            address: HostPointer(address),
+            len: elements * size,
+        };
         let buffers = if is_same && needs > 0 && gives > 0 {
             let first = input.expose_provenance() - (ahead * size) as usize;
             output.expose_provenance();
@@ -371,7 +388,9 @@ impl Communicator {
         if elements.is_multiple_of(ranks) {
             return Ok(elements / ranks);
         }
-        Err(Error::invalid(format!("{what}: a buffer of {elements} elements does not divide among {ranks} ranks")))
+        Err(Error::invalid(format!(
+            "{what}: a buffer of {elements} elements does not divide among {ranks} ranks"
+        )))
     }
 }
 
@@ -446,6 +465,12 @@ impl Progress for Shared {
             Ok(true) => ProgressState::Pending { next_poll: Duration::ZERO },
             Ok(false) => ProgressState::Pending { next_poll: Duration::from_micros(100) },
         }
+    }
+}
+
+impl std::fmt::Debug for Communicator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Communicator").field("rank", &self.rank()).field("ranks", &self.ranks()).finish()
     }
 }
 

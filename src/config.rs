@@ -112,14 +112,20 @@ impl Config {
         const MAX_RANKS: u32 = 1 << 20;
         let max_lanes = ubccl_core::plan::MAX_LANES;
         if self.ranks == 0 || self.ranks >= MAX_RANKS {
-            return Err(Error::invalid(format!("the number of ranks is {}; it must be 1 to 2^20 - 1", self.ranks)));
+            return Err(Error::invalid(format!(
+                "the number of ranks is {}; it must be 1 to 2^20 - 1",
+                self.ranks
+            )));
         }
         if self.rank >= self.ranks {
             let last = self.ranks - 1;
             return Err(Error::invalid(format!("rank {} is out of range; ranks are 0 to {last}", self.rank)));
         }
         if !(1..=max_lanes).contains(&usize::from(self.choice.lanes)) {
-            return Err(Error::invalid(format!("{} lanes; there may be 1 to {max_lanes}", self.choice.lanes)));
+            return Err(Error::invalid(format!(
+                "{} lanes; there may be 1 to {max_lanes}",
+                self.choice.lanes
+            )));
         }
         if self.choice.chunk_bytes == 0 {
             return Err(Error::invalid("the chunk is 0 bytes; it must be at least 1"));

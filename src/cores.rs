@@ -11,7 +11,8 @@ pub(crate) fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
     let mut union = [0_u8; CpuSet::MAX_CPU / 8];
     let mut quota = u32::MAX;
     for blob in &all {
-        let (limit, mask) = blob.split_first_chunk::<4>().ok_or_else(|| Error::internal("a short CPU mask"))?;
+        let (limit, mask) =
+            blob.split_first_chunk::<4>().ok_or_else(|| Error::internal("a short CPU mask"))?;
         quota = quota.min(u32::from_le_bytes(*limit));
         union.iter_mut().zip(mask).for_each(|(into, bits)| *into |= bits);
     }
@@ -20,7 +21,8 @@ pub(crate) fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
 
 /// The quota (or no limit), then the mask.
 fn own_cores() -> Result<Vec<u8>> {
-    let set = sched_getaffinity(None).map_err(|error| Error::system("sched_getaffinity was refused", error))?;
+    let set =
+        sched_getaffinity(None).map_err(|error| Error::system("sched_getaffinity was refused", error))?;
     let mut mask = vec![0_u8; CpuSet::MAX_CPU / 8];
     for cpu in (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)) {
         mask[cpu / 8] |= 1 << (cpu % 8);

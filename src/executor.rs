@@ -3,9 +3,9 @@
 //! The hot path of every operation is [`Execution::advance`] → [`Execution::post_next`] → `Endpoint::post`.
 
 use std::sync::Arc;
-use ubccl_core::{Signature, Spec};
 use ubccl_core::endpoint::{Endpoint, Fault, Key, Post, Posted, RegionId, Span, Stream, Token};
 use ubccl_core::plan::{Action, Binding, Cursor, Extent, Instance, MAX_LANES, MAX_WINDOW, Plan, Position};
+use ubccl_core::{Signature, Spec};
 
 /// Where a buffer of the plan lies: a region and the byte in it at which the buffer begins.
 #[derive(Clone, Copy, Debug)]

@@ -110,7 +110,12 @@ impl Shared {
         }
         if waited >= self.limits.warn_after && !patience.warned {
             patience.warned = true;
-            tracing::warn!(rank = self.rank, "waiting for {:.0} s: {}", waited.as_secs_f64(), self.missing(engine));
+            tracing::warn!(
+                rank = self.rank,
+                "waiting for {:.0} s: {}",
+                waited.as_secs_f64(),
+                self.missing(engine)
+            );
         }
         Ok(())
     }
@@ -122,7 +127,11 @@ impl Shared {
         if cause.is_none() {
             let gone = engine.loose_peers().find(|&peer| self.control.left(peer).is_some());
             cause = gone.map(|peer| {
-                self.control.cause(ErrorKind::Remote, peer, "it closed the communicator while this rank waits for it")
+                self.control.cause(
+                    ErrorKind::Remote,
+                    peer,
+                    "it closed the communicator while this rank waits for it",
+                )
             });
         }
         let Some(cause) = cause else { return Ok(()) };
@@ -235,7 +244,8 @@ impl Shared {
             .others()
             .filter_map(|rank| {
                 let activity = self.control.board().read(rank);
-                let is_late = activity.sequence < sequence || (activity.sequence == sequence && activity.running);
+                let is_late =
+                    activity.sequence < sequence || (activity.sequence == sequence && activity.running);
                 let state = if activity.sequence < sequence { "has not come to it" } else { "is in it too" };
                 is_late.then(|| format!("rank {rank} {state} (its last is {})", activity.sequence))
             })
