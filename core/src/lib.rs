@@ -3,9 +3,11 @@
 
 pub mod dtype;
 pub mod error;
+pub mod exchange;
 pub mod kernels;
 pub mod op;
 
 pub use dtype::{DataType, Element};
 pub use error::{Cause, Culprit, Error, ErrorKind, Result};
+pub use exchange::Exchange;
 pub use op::ReduceOp;
