@@ -1,8 +1,7 @@
 //! The out-of-band exchange that transports use while a communicator starts.
 
+use crate::error::Result;
 use std::time::Instant;
-
-use crate::Result;
 
 /// The longest blob of one rank in one round of an [`Exchange`], in bytes.
 pub const BLOB_BYTES_MAX: usize = 1 << 20;

@@ -5,7 +5,7 @@
 //! ```text
 //! header   16 words   0 magic and version | 1 ranks | 2 decision: 0, or 1 + the rank whose cause won
 //! lines    16 words for each rank, written by that rank only
-//!            0 state: sequence << 2 | slot << 1 | running
+//!            0 state: sequence << 16 | turn << 1 | running; the turn counts starts, its low bit is the slot
 //!            1, 2  signature in slot 0 (low, high)    3, 4  signature in slot 1
 //!            5 left: 0, or last sequence << 1 | 1
 //! causes  128 words for each rank, written by that rank at most once: 0 length in bytes, then the encoded cause
@@ -56,6 +56,40 @@ pub(crate) struct Activity {
     pub(crate) running: bool,
 }
 
+/// The first word of a line.
+#[derive(Clone, Copy)]
+struct State(u64);
+
+impl State {
+    const TURNS: u64 = 1 << 15;
+
+    /// The running state of the start after this one, in the other slot.
+    fn next(self, sequence: u64) -> State {
+        let turn = ((self.0 >> 1) + 1) % Self::TURNS;
+        State(sequence << 16 | turn << 1 | 1)
+    }
+
+    fn sequence(self) -> u64 {
+        self.0 >> 16
+    }
+
+    fn is_running(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// Where in the line the signature stands.
+    fn entry(self) -> usize {
+        if self.0 & 2 == 0 { 1 } else { 3 }
+    }
+
+    /// Whether both are of one start, running or finished. A reader that is stopped for exactly a multiple of
+    /// [`State::TURNS`] starts with one sequence would be fooled: those are point-to-point operations between two
+    /// collectives, and what it would misread is the text of a warning.
+    fn is_same_start(self, other: State) -> bool {
+        self.0 >> 1 == other.0 >> 1
+    }
+}
+
 /// One rank's view of the board.
 pub(crate) struct Board {
     map: MmapRaw,
@@ -102,26 +136,28 @@ impl Board {
         Ok(Board { map, words: bytes / 8, ranks: ranks as usize, rank: rank as usize })
     }
 
-    /// Says that this rank starts operation `sequence` with this signature. One thread at a time; sequences rise.
+    /// Says that this rank starts operation `sequence` with this signature. One thread at a time; a point-to-point
+    /// operation may repeat the sequence of the last collective.
     #[inline]
     pub(crate) fn start(&self, sequence: u64, signature: u128) {
         let line = self.line(self.rank);
-        let slot = (self.word(line).load(Ordering::Relaxed) >> 1 & 1) ^ 1; // own line: last written by this rank
-        let entry = line + 1 + 2 * slot as usize;
+        let last = State(self.word(line).load(Ordering::Relaxed)); // own line: last written by this rank
+        let next = last.next(sequence);
+        let entry = line + next.entry();
         // Pairs with the fence in `read_once`: who sees a new half below also sees the state that left this slot.
         fence(Ordering::Release);
         self.word(entry).store(signature as u64, Ordering::Relaxed);
         self.word(entry + 1).store((signature >> 64) as u64, Ordering::Relaxed);
-        self.word(line).store(sequence << 2 | slot << 1 | 1, Ordering::Release); // pairs with `read_once`
+        self.word(line).store(next.0, Ordering::Release); // pairs with `read_once`
     }
 
     /// Says that operation `sequence` is over; nothing if a later one has started since.
     #[inline]
     pub(crate) fn finish(&self, sequence: u64) {
-        let state = self.word(self.line(self.rank));
-        let now = state.load(Ordering::Relaxed);
-        if now >> 2 == sequence {
-            state.store(now & !1, Ordering::Release);
+        let word = self.word(self.line(self.rank));
+        let now = State(word.load(Ordering::Relaxed));
+        if now.sequence() == sequence {
+            word.store(now.0 & !1, Ordering::Release);
         }
     }
 
@@ -133,20 +169,21 @@ impl Board {
                 return activity;
             }
         }
-        Activity { sequence: self.word(line).load(Ordering::Relaxed) >> 2, signature: 0, running: true }
+        let state = State(self.word(line).load(Ordering::Relaxed));
+        Activity { sequence: state.sequence(), signature: 0, running: state.is_running() }
     }
 
     fn read_once(&self, line: usize) -> Option<Activity> {
-        let state = self.word(line).load(Ordering::Acquire); // pairs with the Release in `start`
-        let entry = line + 1 + 2 * (state >> 1 & 1) as usize;
+        let state = State(self.word(line).load(Ordering::Acquire)); // pairs with the Release in `start`
+        let entry = line + state.entry();
         let low = self.word(entry).load(Ordering::Relaxed);
         let high = self.word(entry + 1).load(Ordering::Relaxed);
         fence(Ordering::Acquire); // pairs with the fence in `start`
-        let again = self.word(line).load(Ordering::Relaxed);
-        (state >> 1 == again >> 1).then_some(Activity {
-            sequence: state >> 2,
+        let again = State(self.word(line).load(Ordering::Relaxed));
+        state.is_same_start(again).then_some(Activity {
+            sequence: state.sequence(),
             signature: u128::from(high) << 64 | u128::from(low),
-            running: again & 1 == 1,
+            running: again.is_running(),
         })
     }
 
@@ -294,9 +331,9 @@ mod tests {
         writer.start(1, 10 << 64 | 10);
         writer.start(2, 20 << 64 | 20);
         let whole = Activity { sequence: 2, signature: 20 << 64 | 20, running: true };
-        let slot = writer.word(line).load(Ordering::Relaxed) >> 1 & 1 ^ 1;
+        let slot = usize::from(State(writer.word(line).load(Ordering::Relaxed)).entry() == 1);
         for word in 0..2 {
-            writer.word(line + 1 + 2 * slot as usize + word).store(30, Ordering::Relaxed);
+            writer.word(line + 1 + 2 * slot + word).store(30, Ordering::Relaxed);
             assert_eq!(reader.read(1), whole);
         }
     }
