@@ -17,7 +17,9 @@ macro_rules! index {
     };
 }
 
-index! {}
+index! {
+    shm::SHM,
+}
 
 /// The transport of this name or alias.
 ///
