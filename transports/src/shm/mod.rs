@@ -35,7 +35,7 @@ use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, Transport
 use ubccl_core::{Error, ErrorKind, Exchange, Result};
 
 /// The transport.
-pub const SHM: Shm = Shm;
+pub static SHM: Shm = Shm;
 
 /// Shared memory between the processes (or threads) of one host.
 #[derive(Debug)]
