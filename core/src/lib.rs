@@ -14,6 +14,7 @@ pub mod op;
 pub mod plan;
 pub mod signature;
 pub mod symbolic;
+pub mod topology;
 pub mod verify;
 
 pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
@@ -23,3 +24,4 @@ pub use error::{Cause, Culprit, Error, ErrorKind, Result};
 pub use exchange::Exchange;
 pub use op::ReduceOp;
 pub use signature::Signature;
+pub use topology::Topology;
