@@ -144,7 +144,7 @@ fn change_slice(plan: &mut Plan, random: &mut Random) -> Option<()> {
     let steps = find(plan, |_| true);
     let (one, other) = (*random.pick(&steps)?, *random.pick(&steps)?);
     let pick = |plan: &mut Plan, id, random: &mut Random| {
-        let mut slices = slices(&mut step_mut(plan, id).action);
+        let slices = slices(&mut step_mut(plan, id).action);
         let k = random.below(slices.len());
         (slices[k].clone(), k)
     };
