@@ -180,7 +180,8 @@ fn wait_one(fd: impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<bo
     }
 }
 
-fn until(deadline: Instant) -> Timespec {
+/// A poll timeout that ends at `deadline`.
+pub(super) fn until(deadline: Instant) -> Timespec {
     let left = deadline.saturating_duration_since(Instant::now());
     Timespec { tv_sec: left.as_secs().min(i32::MAX as u64) as i64, tv_nsec: i64::from(left.subsec_nanos()) }
 }
