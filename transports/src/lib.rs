@@ -18,7 +18,10 @@ macro_rules! index {
     };
 }
 
-index! {}
+index! {
+    shm::SHM,
+    optical::OPTICAL,
+}
 
 /// The transport of this name or alias.
 ///
