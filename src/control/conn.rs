@@ -112,7 +112,7 @@ impl Conn {
         }
     }
 
-    /// Says that nothing more will be sent. With [`drain_all`] before the drop, what was sent arrives: closing a
+    /// Says that nothing more will be sent. With the draining in [`last_word`] before the drop, what was sent arrives: closing a
     /// socket with unread bytes resets it, and a reset destroys what the peer has not read yet.
     fn finish(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write); // fails only if the peer is gone already
