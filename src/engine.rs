@@ -305,11 +305,11 @@ impl Engine {
         peers
     }
 
-    /// The peers that the running collective waits for.
+    /// The peers that the oldest operation under way waits for.
     pub(crate) fn awaited(&self) -> Vec<Rank> {
         let mut peers = Vec::new();
-        if let Some(&front) = self.queue.front() {
-            self.slots[front].execution.waits_for(|peer| peers.push(peer));
+        if let Some(&oldest) = self.queue.front().or(self.loose.first()) {
+            self.slots[oldest].execution.waits_for(|peer| peers.push(peer));
         }
         peers.sort_unstable();
         peers.dedup();
