@@ -20,6 +20,7 @@ macro_rules! index {
 
 index! {
     shm::SHM,
+    optical::OPTICAL,
 }
 
 /// The transport of this name or alias.
