@@ -78,7 +78,7 @@ fn header(key: Key, len: usize) -> Header {
 /// message.
 async fn meet_wrongly(rank: Rc<TestRank>, pairs: &[Pair]) {
     let [theirs, ours] = pairs[rank.variant / 2];
-    let receive_first = rank.variant % 2 == 0;
+    let receive_first = rank.variant.is_multiple_of(2);
     rank.expect_faults();
     if rank.me == 0 {
         if receive_first {

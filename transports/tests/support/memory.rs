@@ -58,7 +58,7 @@ impl Area {
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         assert!(offset + bytes.len() <= self.len);
         // SAFETY: the destination lies inside the allocation, as just checked, and `bytes` is another allocation.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(GUARD + offset), bytes.len()) };
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.at(offset), bytes.len()) };
     }
 
     /// Copies a range out.
@@ -66,7 +66,7 @@ impl Area {
         assert!(offset + len <= self.len);
         let mut bytes = vec![0; len];
         // SAFETY: the source lies inside the allocation, as just checked, and `bytes` is another allocation.
-        unsafe { std::ptr::copy_nonoverlapping(self.base.add(GUARD + offset), bytes.as_mut_ptr(), len) };
+        unsafe { std::ptr::copy_nonoverlapping(self.at(offset), bytes.as_mut_ptr(), len) };
         bytes
     }
 
@@ -94,6 +94,10 @@ impl Area {
                 self.len
             );
         }
+    }
+
+    fn at(&self, offset: usize) -> *mut u8 {
+        self.base.wrapping_add(GUARD + offset)
     }
 
     fn is_guard(&self, at: usize) -> bool {
