@@ -19,7 +19,8 @@ macro_rules! index {
 }
 
 index! {
-    optical :: OPTICAL,
+    shm::SHM,
+    optical::OPTICAL,
 }
 
 /// The transport of this name or alias.
