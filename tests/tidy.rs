@@ -1,6 +1,8 @@
 //! Style that matters, as a test: which crate may use which, where `unsafe` may stand, that the indices are complete,
 //! that nothing prints, that the environment is read in one place.
 
+#![allow(unreachable_pub, reason = "nothing is public outside a test program")]
+
 #[path = "tidy/source.rs"]
 mod source;
 
@@ -37,6 +39,12 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/host.rs", "spans become addresses"),
     ("transports/src/optical/endpoint.rs", "implements `register`"),
     ("transports/src/optical/payload.rs", "copies simulated messages from and to real memory"),
+    ("transports/src/shm/channel.rs", "entries and slots that another process writes"),
+    ("transports/src/shm/endpoint.rs", "implements `register`; addresses that cross threads"),
+    ("transports/src/shm/receives.rs", "reads slots into the caller's memory"),
+    ("transports/src/shm/ring.rs", "loom's cells in a model of the ring"),
+    ("transports/src/shm/segment.rs", "words and atomics in mapped memory"),
+    ("transports/src/shm/sends.rs", "reads the caller's memory"),
     ("transports/tests/optical/harness.rs", "registers its buffers"),
     ("transports/tests/optical/memory.rs", "registers its buffers"),
     ("transports/tests/no_allocation.rs", "a counting allocator"),
