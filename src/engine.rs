@@ -296,12 +296,24 @@ impl Engine {
         }
     }
 
-    /// The peers of point-to-point operations under way.
-    pub(crate) fn loose_peers(&self) -> impl Iterator<Item = Rank> + '_ {
-        self.loose.iter().filter_map(|&index| self.slots[index].execution.spec()).flat_map(|spec| {
-            let others = move |&rank: &Rank| rank != spec.rank;
-            spec.to.into_iter().chain(spec.from).filter(others)
-        })
+    /// The peers that point-to-point operations under way wait for.
+    pub(crate) fn loose_peers(&self) -> Vec<Rank> {
+        let mut peers = Vec::new();
+        for &index in &self.loose {
+            self.slots[index].execution.waits_for(|peer| peers.push(peer));
+        }
+        peers
+    }
+
+    /// The peers that the oldest operation under way waits for.
+    pub(crate) fn awaited(&self) -> Vec<Rank> {
+        let mut peers = Vec::new();
+        if let Some(&oldest) = self.queue.front().or(self.loose.first()) {
+            self.slots[oldest].execution.waits_for(|peer| peers.push(peer));
+        }
+        peers.sort_unstable();
+        peers.dedup();
+        peers
     }
 
     /// How long the oldest operation under way has been found waiting. The clock is read by whoever asks, not when an
@@ -380,8 +392,8 @@ impl Engine {
                 (joint(input), joint(output))
             }
         };
-        let scratch_bytes = plan.scratch_bytes(count);
-        if scratch_bytes > 0 {
+        if plan.scratch().is_some() {
+            let scratch_bytes = plan.scratch_bytes(count);
             let memory = scratch(&mut slot.scratch, scratch_bytes, self.options.phantom, size as u32)?;
             // SAFETY: the slot keeps its scratch until the operation is over, and nobody else knows it.
             unsafe { self.endpoint.register(region(2), memory) }?;
