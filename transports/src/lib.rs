@@ -17,7 +17,9 @@ macro_rules! index {
     };
 }
 
-index! {}
+index! {
+    tcp::TCP,
+}
 
 /// The transport of this name or alias.
 ///
