@@ -12,13 +12,15 @@ macro_rules! index {
 
         /// Every transport there is.
         pub fn index() -> &'static [&'static dyn Transport] {
-            &[$(&$module::$transport),*]
+            static INDEX: &[&dyn Transport] = &[$(&$module::$transport),*];
+            INDEX
         }
     };
 }
 
 index! {
     tcp::TCP,
+    optical :: OPTICAL,
 }
 
 /// The transport of this name or alias.
