@@ -19,8 +19,9 @@ macro_rules! index {
 }
 
 index! {
+    shm::SHM,
     tcp::TCP,
-    optical :: OPTICAL,
+    optical::OPTICAL,
 }
 
 /// The transport of this name or alias.
