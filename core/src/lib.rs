@@ -1,11 +1,24 @@
 //! The vocabulary of ubccl: ranks, types, collectives, plans and their verifier, and the contracts of algorithms and
 //! transports. It depends on nothing else of ours.
+//!
+//! Start with [`plan`] (what runs), then [`endpoint`] (what runs it) and [`algorithm`] (what makes it).
 
+pub mod algorithm;
+pub mod collective;
 pub mod dtype;
+pub mod endpoint;
 pub mod error;
+pub mod exchange;
 pub mod kernels;
 pub mod op;
+pub mod plan;
+pub mod signature;
+pub mod symbolic;
 
+pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
+pub use collective::{Collective, Kind, Rank};
 pub use dtype::{DataType, Element};
 pub use error::{Cause, Culprit, Error, ErrorKind, Result};
+pub use exchange::Exchange;
 pub use op::ReduceOp;
+pub use signature::Signature;

@@ -1,1 +1,34 @@
-//! See ARCHITECTURE.md.
+//! The transports of ubccl. Each is a folder (or a file) here and a line in the index below; names on the command
+//! line, help, docs tables and the conformance suite are derived from its descriptor.
+
+mod host;
+
+use ubccl_core::endpoint::Transport;
+
+/// Declares the transports: `module::TYPE`, one line each.
+macro_rules! index {
+    ($($module:ident :: $transport:ident,)*) => {
+        $(pub mod $module;)*
+
+        /// Every transport there is.
+        pub fn index() -> &'static [&'static dyn Transport] {
+            &[$(&$module::$transport),*]
+        }
+    };
+}
+
+index! {}
+
+/// The transport of this name or alias.
+///
+/// Errors: InvalidArgument, listing what exists.
+pub fn find(name: &str) -> ubccl_core::Result<&'static dyn Transport> {
+    let is_named = |transport: &&&dyn Transport| {
+        let descriptor = transport.descriptor();
+        descriptor.name == name || descriptor.alias == Some(name)
+    };
+    index().iter().find(is_named).copied().ok_or_else(|| {
+        let names: Vec<_> = index().iter().map(|transport| transport.descriptor().name).collect();
+        ubccl_core::Error::invalid(format!("unknown transport '{name}'; there are: {}", names.join(", ")))
+    })
+}

@@ -1,0 +1,119 @@
+//! The contract of an algorithm: a pure generator of plans.
+
+use crate::collective::{Collective, Kind, Rank};
+use crate::dtype::DataType;
+use crate::error::Result;
+use crate::op::ReduceOp;
+use crate::plan::Plan;
+
+/// Everything a plan may depend on. It is also the key under which a plan is cached, so the count is not in it: sizes
+/// in a plan are expressions over the count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// The kind of collective.
+    pub kind: Kind,
+    /// The element type.
+    pub dtype: DataType,
+    /// The operation, if the kind reduces.
+    pub op: Option<ReduceOp>,
+    /// The root, if the kind has one.
+    pub root: Option<Rank>,
+    /// Whom this rank sends to (send/receive).
+    pub to: Option<Rank>,
+    /// Whom this rank receives from (send/receive).
+    pub from: Option<Rank>,
+    /// Whether input and output are one buffer, by [`Collective::in_place_offsets`].
+    pub in_place: bool,
+    /// How many ranks.
+    pub ranks: u32,
+    /// The rank whose plan this is.
+    pub rank: Rank,
+    /// How the tuner wants it done.
+    pub choice: Choice,
+}
+
+/// The tuner's free numbers; the same on all ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Choice {
+    /// Lanes (channels) that run concurrently, each on its share of the data.
+    pub lanes: u8,
+    /// Data is moved in chunks of this many bytes where an algorithm pipelines.
+    pub chunk_bytes: u32,
+}
+
+impl Default for Choice {
+    fn default() -> Self {
+        Choice { lanes: 1, chunk_bytes: 256 << 10 }
+    }
+}
+
+impl Spec {
+    /// The spec of one rank's part in a call.
+    pub fn new(call: &Collective, ranks: u32, rank: Rank, in_place: bool, choice: Choice) -> Self {
+        Spec {
+            kind: call.kind(),
+            dtype: call.dtype(),
+            op: call.op(),
+            root: call.root(),
+            to: call.to(),
+            from: call.from(),
+            in_place,
+            ranks,
+            rank,
+            choice,
+        }
+    }
+
+    /// Elements in a chunk; at least one.
+    pub fn chunk_elements(&self) -> u64 {
+        (u64::from(self.choice.chunk_bytes) / self.dtype.size() as u64).max(1)
+    }
+
+    /// The call with this count.
+    pub fn collective(&self, count: u64) -> Collective {
+        match self.kind {
+            Kind::AllReduce => Collective::all_reduce(count, self.dtype, self.needed_op()),
+            Kind::AllGather => Collective::all_gather(count, self.dtype),
+            Kind::ReduceScatter => Collective::reduce_scatter(count, self.dtype, self.needed_op()),
+            Kind::Broadcast => {
+                Collective::broadcast(count, self.dtype, self.root.expect("a broadcast has a root"))
+            }
+            Kind::Barrier => Collective::barrier(),
+            Kind::SendReceive => Collective::send_receive(count, self.dtype, self.to, self.from),
+        }
+    }
+
+    fn needed_op(&self) -> ReduceOp {
+        self.op.expect("a kind that reduces is made with an operation")
+    }
+}
+
+/// What everybody needs to know about an algorithm: names on the command line, `explain`, docs and tests are derived
+/// from it.
+#[derive(Debug)]
+pub struct AlgorithmDescriptor {
+    /// The name, as in `--algo`.
+    pub name: &'static str,
+    /// One line for help and tables.
+    pub summary: &'static str,
+    /// Where it is described.
+    pub source: &'static str,
+}
+
+/// A pure, deterministic generator of plans.
+///
+/// Contract:
+/// 1. The same spec gives the same plan on every machine, always.
+/// 2. Any rank count from 1, any root, any count, unless [`Algorithm::supports`] says why not.
+/// 3. The plans of all ranks of one spec pass the verifier, in place and out of place.
+/// 4. A plan depends on nothing but its spec; it names no transport and no clock.
+pub trait Algorithm: Sync {
+    /// Its descriptor.
+    fn descriptor(&self) -> &'static AlgorithmDescriptor;
+
+    /// Whether it can do this; the error says why not.
+    fn supports(&self, kind: Kind, ranks: u32) -> Result<()>;
+
+    /// The plan of one rank. Only called if [`Algorithm::supports`] agrees.
+    fn plan(&self, spec: &Spec) -> Plan;
+}

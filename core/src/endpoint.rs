@@ -1,0 +1,358 @@
+//! The contracts of a transport: endpoints that take posts and give completions, and worlds of virtual time.
+
+use crate::collective::Rank;
+use crate::dtype::DataType;
+use crate::error::{Error, Result};
+use crate::exchange::Exchange;
+use crate::op::ReduceOp;
+use crate::plan::PeerRun;
+use crate::signature::Signature;
+use crate::symbolic::Piece;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Names a piece of memory that was given to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RegionId(pub u32);
+
+/// A range of a region, in bytes. Nobody but the memory domain turns it into an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// The region.
+    pub region: RegionId,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// Memory behind a region.
+#[derive(Clone, Debug)]
+pub enum Memory {
+    /// Real memory: whoever registers it vouches that it stays valid, and is touched by nobody else while a post that
+    /// names it is under way.
+    Host {
+        /// First byte.
+        address: HostPointer,
+        /// Bytes.
+        len: u64,
+    },
+    /// No bytes, only who contributed what (virtual time only). One element stands for one byte-sized unit of `unit`
+    /// bytes; spans are multiples of it.
+    Phantom {
+        /// Bytes that one symbolic element stands for.
+        unit: u32,
+        /// What the region holds at first, in order.
+        content: Vec<Piece>,
+    },
+}
+
+/// The address of real memory, as a number that may cross threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HostPointer(pub usize);
+
+/// Which operation a message belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stream {
+    /// The collective with this sequence number, counted from 1.
+    Collective(u64),
+    /// Point to point with this tag.
+    Tagged(u32),
+}
+
+/// What every message carries beside its bytes. Its ordinal per pair and lane is implied: lanes keep order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Which operation.
+    pub stream: Stream,
+    /// Which lane: 0 to `MAX_LANES` − 1 for collectives, [`POINT_TO_POINT_LANE`] for tagged messages.
+    pub lane: u8,
+    /// What the sender (or receiver) called.
+    pub signature: Signature,
+}
+
+/// The lane of tagged messages.
+pub const POINT_TO_POINT_LANE: u8 = crate::plan::MAX_LANES as u8;
+
+/// The poster's name for a post; comes back when it completes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// Something to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Post {
+    /// Send `from` to every peer.
+    Send {
+        /// What.
+        from: Span,
+        /// To whom.
+        to: PeerRun,
+    },
+    /// Receive one message of exactly this length.
+    Receive {
+        /// Where to.
+        into: Span,
+        /// From whom.
+        from: Rank,
+    },
+    /// Receive one message from each source (an entry that is this rank stands for `own`) and write the reduction in
+    /// list order: accumulated wide, rounded once.
+    ReceiveReduce {
+        /// From whom, in order.
+        sources: PeerRun,
+        /// This rank's own contribution.
+        own: Span,
+        /// Where to; may be `own`.
+        into: Span,
+        /// Element type.
+        dtype: DataType,
+        /// Operation.
+        op: ReduceOp,
+    },
+    /// Copy within this rank's memory.
+    Copy {
+        /// What.
+        from: Span,
+        /// Where to.
+        into: Span,
+    },
+}
+
+/// The answer to a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// Completed already; its token will not come again.
+    Done,
+    /// Under way; its token will come from [`Endpoint::poll`].
+    Pending,
+}
+
+/// What an endpoint saw go wrong.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// A message that does not fit what this rank called. No byte of it reached an output.
+    Mismatch {
+        /// Who sent it.
+        peer: Rank,
+        /// Its operation.
+        theirs: Header,
+        /// What this rank expected.
+        ours: Header,
+    },
+    /// The connection to a peer is gone. Evidence, not a cause: somebody knows better why.
+    Lost {
+        /// The peer.
+        peer: Rank,
+        /// What was seen.
+        message: String,
+    },
+    /// Anything else.
+    Other(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Other(error)
+    }
+}
+
+/// What a message says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Which operation.
+    pub stream: Stream,
+    /// What was called.
+    pub signature: Signature,
+    /// Bytes of the message.
+    pub len: u64,
+}
+
+/// Bytes and messages that an endpoint has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages sent, once for each peer.
+    pub messages_sent: u64,
+    /// Payload bytes sent, once for each peer.
+    pub bytes_sent: u64,
+    /// Messages received.
+    pub messages_received: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+}
+
+/// One rank's side of the links of one transport, together with the memory domain that moves and combines its bytes.
+///
+/// Contract:
+/// 1. `post` and `poll` never block. No free slot, no connection yet, a slow peer: the post waits, it is not refused,
+///    as long as a lane has at most `MAX_WINDOW` posts under way.
+/// 2. Messages of one (sender, receiver, lane) arrive in the order posted; the k-th send meets the k-th receive.
+///    Lanes and peers are independent: a message nobody receives yet on one never holds up another.
+/// 3. A send completes when its source may be overwritten, a receive when its destination may be read.
+/// 4. A post whose header differs from the arriving one (stream, signature, length) is a [`Fault::Mismatch`]; no byte
+///    of such a message reaches a destination.
+/// 5. Zero bytes are a message like any other.
+/// 6. `ReceiveReduce` folds in list order, accumulates wide and rounds once; `into` may be `own`.
+/// 7. After `cancel` no region is touched again, and every post is forgotten.
+/// 8. Once warm (every peer, lane and size class used once), posting and polling allocate nothing.
+/// 9. `inspect` finds an arrived message that no post has taken and that can no longer be taken: of an older
+///    operation, or of the current one with another signature.
+/// 10. `sleep` returns soon after anything arrives for this rank, after `Wake::wake`, or when its time is up.
+pub trait Endpoint: Send {
+    /// Gives memory a name, replacing what had it.
+    ///
+    /// # Safety
+    /// Host memory must stay valid until the region is replaced or the endpoint is cancelled or dropped, and nobody
+    /// else may write a span (or read one that is written) while a post that names it is under way.
+    #[expect(unsafe_code, reason = "the caller vouches for memory that outlives this call")]
+    unsafe fn register(&mut self, region: RegionId, memory: Memory) -> Result<()>;
+
+    /// Starts something.
+    fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault>;
+
+    /// Moves on what can move and appends the tokens of what completed. `true` if anything moved at all.
+    fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault>;
+
+    /// Looks for messages that can no longer be taken, given the current collective's sequence and signature.
+    fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault>;
+
+    /// Forgets every post; afterwards no registered memory is touched.
+    fn cancel(&mut self);
+
+    /// Waits in the kernel until something may have arrived, or woken, or `timeout` is over.
+    fn sleep(&mut self, timeout: Duration) -> Result<()>;
+
+    /// What wakes a sleeper from another thread.
+    fn waker(&self) -> Arc<dyn Wake>;
+
+    /// A descriptor that becomes readable when something arrives while [`Endpoint::watch`] is on, if there is one.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Turns the ringing of [`Endpoint::descriptor`] on or off.
+    fn watch(&mut self, _on: bool) {}
+
+    /// What it has moved.
+    fn counters(&self) -> Counters;
+
+    /// What a phantom region holds now.
+    fn phantom(&self, _region: RegionId) -> Option<Vec<Piece>> {
+        None
+    }
+}
+
+/// Wakes a sleeping endpoint.
+pub trait Wake: Send + Sync {
+    /// Makes a current or the next `sleep` return.
+    fn wake(&self);
+}
+
+/// Whether a transport's time is the wall clock's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// Real processes, real time.
+    Real,
+    /// A simulated world in one process, virtual time.
+    Virtual,
+}
+
+/// What everybody needs to know about a transport.
+#[derive(Debug)]
+pub struct TransportDescriptor {
+    /// The name, as in `--transport`.
+    pub name: &'static str,
+    /// Another name, if it has one.
+    pub alias: Option<&'static str>,
+    /// One line for help and tables.
+    pub summary: &'static str,
+    /// Its time.
+    pub clock: Clock,
+}
+
+/// A way to move bytes. A real one implements `connect`, a virtual one `world`.
+pub trait Transport: Sync {
+    /// Its descriptor.
+    fn descriptor(&self) -> &'static TransportDescriptor;
+
+    /// Connects this rank with the others; every rank calls it with the same options.
+    fn connect(&self, _exchange: &mut dyn Exchange, _options: &ConnectOptions) -> Result<Box<dyn Endpoint>> {
+        Err(Error::unsupported(format!("{} runs in virtual time; use World", self.descriptor().name)))
+    }
+
+    /// Makes a world of `ranks` simulated ranks.
+    fn world(&self, _options: &WorldOptions) -> Result<Box<dyn World>> {
+        Err(Error::unsupported(format!("{} runs in real time; use Communicator", self.descriptor().name)))
+    }
+}
+
+/// What a real transport may be told.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// Lanes that plans will use.
+    pub lanes: u8,
+    /// Bytes of buffering for each ordered pair of ranks.
+    pub pair_bytes: u64,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        // Half of the promised 1 MiB per unordered pair.
+        ConnectOptions { lanes: 1, pair_bytes: 512 << 10 }
+    }
+}
+
+/// What a virtual transport may be told.
+#[derive(Clone, Debug)]
+pub struct WorldOptions {
+    /// How many ranks.
+    pub ranks: u32,
+    /// The fabric's description: a preset's name, or TOML text.
+    pub fabric: String,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// A simulated world: the endpoints of all ranks and the time between them.
+///
+/// Contract:
+/// 1. Time is integer picoseconds and never goes back; events of one time have one total order.
+/// 2. The same options and posts give the same events and the same [`WorldStats::hash`], always.
+/// 3. `step` handles every event of the next time at which something happens, and names the ranks whose endpoints have
+///    completions to poll, each once, in rank order.
+pub trait World: Send {
+    /// The endpoint of one rank; each may be taken once.
+    fn endpoint(&mut self, rank: Rank) -> Result<Box<dyn Endpoint>>;
+
+    /// Now, in picoseconds.
+    fn now_ps(&self) -> u64;
+
+    /// Goes to the next time at which something happens; `false` if nothing ever will.
+    fn step(&mut self, woken: &mut Vec<Rank>) -> Result<bool>;
+
+    /// Kills a rank at a time from now: from then on it sends and receives nothing; messages of it that are under way
+    /// are lost. `step` names every other rank when they may know, after the fabric's detection delay.
+    fn kill(&mut self, rank: Rank, after_ps: u64);
+
+    /// The ranks that died and may be known to be dead.
+    fn dead(&self) -> Vec<Rank>;
+
+    /// What happened so far.
+    fn stats(&self) -> WorldStats;
+
+    /// What the fabric is: name, unit of a rank (NPU, die), where its numbers come from.
+    fn describe(&self) -> String;
+}
+
+/// What happened in a world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorldStats {
+    /// Messages, once for each receiver.
+    pub messages: u64,
+    /// Payload bytes of them.
+    pub bytes: u64,
+    /// Events handled.
+    pub events: u64,
+    /// Covers time, rank, link, bytes and kind of every event, in order.
+    pub hash: u64,
+}

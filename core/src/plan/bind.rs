@@ -1,0 +1,171 @@
+//! A plan with a count: positions, turns and resolved steps, without allocation once warm.
+
+use super::{Action, After, At, Lengths, Place, Plan, Slice};
+use crate::plan::MAX_LANES;
+
+/// The number of a step instance in its lane, counted from 0 in posting order.
+pub type Position = u64;
+
+/// The layout of a plan for one count. Kept and bound again: binding allocates only when a plan is larger than any
+/// bound before.
+#[derive(Clone, Debug, Default)]
+pub struct Binding {
+    lengths: Lengths,
+    loops: Vec<BoundLoop>,
+    first_loop: [usize; MAX_LANES],
+    totals: [Position; MAX_LANES],
+    scratch_slot: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct BoundLoop {
+    first: Position,
+    outer: u32,
+    inner: u32,
+    body: u32,
+}
+
+/// Where a lane stands: the next step to post.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Its number in the lane.
+    pub position: Position,
+    turn: usize,
+    at: At,
+    body: usize,
+}
+
+/// One step at one turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Instance<'a> {
+    /// What it does; expressions are to be read at `at`.
+    pub action: &'a Action,
+    /// What must have completed.
+    pub after: &'a [After],
+    /// The loop indices.
+    pub at: At,
+}
+
+/// A resolved range of elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Of the input.
+    Input(u64, u64),
+    /// Of the output.
+    Output(u64, u64),
+    /// Of the scratch.
+    Scratch(u64, u64),
+}
+
+impl Binding {
+    /// Lays out `plan` for `count`.
+    pub fn bind(&mut self, plan: &Plan, count: u64) {
+        self.lengths = Lengths::new(plan.spec(), count);
+        self.loops.clear();
+        self.scratch_slot = plan.scratch().map_or(0, |scratch| scratch.shape.longest(&self.lengths));
+        for (index, lane) in plan.lanes().iter().enumerate() {
+            self.first_loop[index] = self.loops.len();
+            let mut first = 0;
+            for turn in &lane.loops {
+                let (outer, inner) = (turn.outer.count(&self.lengths), turn.inner.count(&self.lengths));
+                let body = turn.steps.len() as u64;
+                let bound = BoundLoop { first, outer: outer as u32, inner: inner as u32, body: body as u32 };
+                self.loops.push(bound);
+                first += outer * inner * body;
+            }
+            self.totals[index] = first;
+        }
+    }
+
+    /// How many step instances a lane has.
+    #[inline]
+    pub fn total(&self, lane: usize) -> Position {
+        self.totals[lane]
+    }
+
+    /// The caller's buffer lengths.
+    pub fn lengths(&self) -> &Lengths {
+        &self.lengths
+    }
+
+    /// A cursor at the beginning of a lane.
+    pub fn start(&self, plan: &Plan, lane: usize) -> Cursor {
+        let mut cursor = Cursor::default();
+        self.skip_empty(plan, lane, &mut cursor);
+        cursor
+    }
+
+    /// The step under the cursor, or `None` at the lane's end.
+    #[inline]
+    pub fn current<'a>(&self, plan: &'a Plan, lane: usize, cursor: &Cursor) -> Option<Instance<'a>> {
+        if cursor.position >= self.totals[lane] {
+            return None;
+        }
+        let step = &plan.lanes[lane].loops[cursor.turn].steps[cursor.body];
+        Some(Instance { action: &step.action, after: &step.after, at: cursor.at })
+    }
+
+    /// Moves to the next step.
+    #[inline]
+    pub fn advance(&self, plan: &Plan, lane: usize, cursor: &mut Cursor) {
+        let turn = &self.loops[self.first_loop[lane] + cursor.turn];
+        cursor.position += 1;
+        cursor.body += 1;
+        if cursor.body < turn.body as usize {
+            return;
+        }
+        cursor.body = 0;
+        cursor.at.inner += 1;
+        if cursor.at.inner < turn.inner {
+            return;
+        }
+        cursor.at.inner = 0;
+        cursor.at.outer += 1;
+        if cursor.at.outer < turn.outer {
+            return;
+        }
+        cursor.at = At::default();
+        cursor.turn += 1;
+        self.skip_empty(plan, lane, cursor);
+    }
+
+    /// Where the step that an edge names stands: its lane and position, or `None` if that turn does not exist.
+    #[inline]
+    pub fn target(&self, plan: &Plan, after: &After, at: At) -> Option<(usize, Position)> {
+        let Place { lane, turn, body } = plan.place(after.step);
+        let turn = &self.loops[self.first_loop[usize::from(lane)] + usize::from(turn)];
+        let (outer, inner) = (after.outer.at(at), after.inner.at(at));
+        let exists =
+            (0..i64::from(turn.outer)).contains(&outer) && (0..i64::from(turn.inner)).contains(&inner);
+        let number = outer as u64 * u64::from(turn.inner) + inner as u64;
+        exists.then(|| (usize::from(lane), turn.first + number * u64::from(turn.body) + u64::from(body)))
+    }
+
+    /// The elements that a slice names at one turn.
+    #[inline]
+    pub fn extent(&self, slice: &Slice, at: At) -> Extent {
+        match slice {
+            Slice::Empty => Extent::Output(0, 0),
+            Slice::Of(shape) => {
+                let (start, len) = shape.range(&self.lengths, at);
+                match shape.buffer {
+                    super::Buffer::Input => Extent::Input(start, len),
+                    super::Buffer::Output => Extent::Output(start, len),
+                }
+            }
+            Slice::Scratch { slot, shape } => {
+                let (_, len) = shape.range(&self.lengths, at);
+                debug_assert!(len <= self.scratch_slot, "{len} elements in a slot of {}", self.scratch_slot);
+                Extent::Scratch(slot.at(at) as u64 * self.scratch_slot, len)
+            }
+        }
+    }
+
+    fn skip_empty(&self, plan: &Plan, lane: usize, cursor: &mut Cursor) {
+        let loops = &self.loops[self.first_loop[lane]..][..plan.lanes[lane].loops.len()];
+        while loops.get(cursor.turn).is_some_and(|turn| turn.outer == 0 || turn.inner == 0 || turn.body == 0)
+        {
+            cursor.turn += 1;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Making plans.
+
+use super::{
+    Action, After, Association, Edge, Index, Lane, Loop, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW, Peers,
+    Place, Plan, Scratch, Shape, Slice, Step, StepId, Trips,
+};
+use crate::algorithm::Spec;
+
+/// Writes a plan, lane by lane, loop by loop, step by step.
+///
+/// ```
+/// # use ubccl_core::{algorithm::{Choice, Spec}, collective::Collective, plan::*, DataType};
+/// let call = Collective::send_receive(8, DataType::F32, Some(1), None);
+/// let spec = Spec::new(&call, 2, 0, false, Choice::default());
+/// let mut plan = PlanBuilder::new(&spec, "direct", Association::None);
+/// plan.lane(1);
+/// plan.straight();
+/// plan.send(Shape::whole(Buffer::Input), Peers::one(Index::fixed(1)));
+/// assert_eq!(plan.finish().lanes().len(), 1);
+/// ```
+#[derive(Debug)]
+pub struct PlanBuilder {
+    plan: Plan,
+}
+
+impl PlanBuilder {
+    /// An empty plan for `spec`.
+    pub fn new(spec: &Spec, algorithm: &'static str, association: Association) -> Self {
+        let (lanes, places) = (Vec::new(), Vec::new());
+        PlanBuilder { plan: Plan { spec: *spec, algorithm, association, scratch: None, lanes, places } }
+    }
+
+    /// Asks for scratch memory: `slots` pieces of the shape's longest length.
+    pub fn scratch(&mut self, slots: u32, shape: Shape) {
+        self.plan.scratch = Some(Scratch { slots, shape });
+    }
+
+    /// Begins a lane; its window is brought into 1 to [`MAX_WINDOW`].
+    pub fn lane(&mut self, window: u32) {
+        assert!(self.plan.lanes.len() < MAX_LANES, "a plan has at most {MAX_LANES} lanes");
+        self.plan.lanes.push(Lane { window: window.clamp(1, MAX_WINDOW), loops: Vec::new() });
+    }
+
+    /// Begins a loop in the last lane.
+    pub fn repeat(&mut self, outer: Trips, inner: Trips) {
+        let lane = self.plan.lanes.last_mut().expect("a lane was begun");
+        lane.loops.push(Loop { outer, inner, steps: Vec::new() });
+    }
+
+    /// Begins straight steps in the last lane.
+    pub fn straight(&mut self) {
+        self.repeat(Trips::ONCE, Trips::ONCE);
+    }
+
+    /// Adds a send.
+    pub fn send(&mut self, from: impl Into<Slice>, to: Peers) -> StepId {
+        check_list(&to);
+        self.step(Action::Send { from: from.into(), to })
+    }
+
+    /// Adds a receive.
+    pub fn receive(&mut self, into: impl Into<Slice>, from: Index) -> StepId {
+        self.step(Action::Receive { into: into.into(), from })
+    }
+
+    /// Adds a receive-reduce.
+    pub fn receive_reduce(
+        &mut self,
+        sources: Peers,
+        own: impl Into<Slice>,
+        into: impl Into<Slice>,
+    ) -> StepId {
+        check_list(&sources);
+        self.step(Action::ReceiveReduce { sources, own: own.into(), into: into.into() })
+    }
+
+    /// Adds a local copy.
+    pub fn copy(&mut self, from: impl Into<Slice>, into: impl Into<Slice>) -> StepId {
+        self.step(Action::Copy { from: from.into(), into: into.into() })
+    }
+
+    /// "`step` not before `other` of the same turn"; both stand in loops of the same shape.
+    pub fn after(&mut self, step: StepId, other: StepId) {
+        self.after_turn(step, other, Index::OUTER, Index::INNER);
+    }
+
+    /// "`step` not before turn (`outer`, `inner`) of `other`", as expressions of `step`'s indices.
+    pub fn after_turn(&mut self, step: StepId, other: StepId, outer: Index, inner: Index) {
+        self.edge(step, After { step: other, outer, inner, edge: Edge::Whole });
+    }
+
+    /// Adds any edge.
+    pub fn edge(&mut self, step: StepId, after: After) {
+        let Place { lane, turn, body } = self.plan.places[usize::from(step.0)];
+        let turn = &mut self.plan.lanes[usize::from(lane)].loops[usize::from(turn)];
+        turn.steps[usize::from(body)].after.push(after);
+    }
+
+    /// The plan.
+    pub fn finish(self) -> Plan {
+        self.plan
+    }
+
+    fn step(&mut self, action: Action) -> StepId {
+        let id = StepId(u16::try_from(self.plan.places.len()).expect("a plan has fewer than 65,536 steps"));
+        let lane_index = self.plan.lanes.len() - 1;
+        let lane = self.plan.lanes.last_mut().expect("a lane was begun");
+        let turn_index = lane.loops.len() - 1;
+        let turn = lane.loops.last_mut().expect("a loop was begun");
+        let place = Place { lane: lane_index as u8, turn: turn_index as u16, body: turn.steps.len() as u16 };
+        turn.steps.push(Step { action, after: Vec::new() });
+        self.plan.places.push(place);
+        id
+    }
+}
+
+fn check_list(peers: &Peers) {
+    if let Peers::List(list) = peers {
+        assert!(list.len() <= MAX_LISTED_PEERS, "more than {MAX_LISTED_PEERS} peers are a run");
+    }
+}

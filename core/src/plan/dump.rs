@@ -1,0 +1,128 @@
+//! A plan as text.
+
+use super::{Action, After, Cut, Edge, Index, Peers, Plan, Shape, Slice, Trips};
+use std::fmt;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spec = self.spec();
+        write!(f, "plan {} {}", self.algorithm, spec.kind.name())?;
+        write!(f, " rank {} of {}", spec.rank, spec.ranks)?;
+        if let Some(root) = spec.root {
+            write!(f, " root {root}")?;
+        }
+        let place = if spec.in_place { "in place" } else { "out of place" };
+        writeln!(f, " {place}, order {:?}, number {:#010x}", self.association, self.number())?;
+        if let Some(scratch) = &self.scratch {
+            writeln!(f, "  scratch {} x {}", scratch.slots, scratch.shape)?;
+        }
+        for (index, lane) in self.lanes.iter().enumerate() {
+            writeln!(f, "  lane {index}, window {}", lane.window)?;
+            for turn in &lane.loops {
+                writeln!(f, "    for outer in 0..{}, inner in 0..{}", turn.outer, turn.inner)?;
+                for step in &turn.steps {
+                    write!(f, "      {}", step.action)?;
+                    for after in &step.after {
+                        write!(f, " {}", Named(self, after))?;
+                    }
+                    writeln!(f)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Send { from, to } => write!(f, "send {from} -> {to}"),
+            Action::Receive { into, from } => write!(f, "receive {into} <- {from}"),
+            Action::ReceiveReduce { sources, own, into } => {
+                write!(f, "receive_reduce {into} <- {sources} own {own}")
+            }
+            Action::Copy { from, into } => write!(f, "copy {into} <- {from}"),
+        }
+    }
+}
+
+impl fmt::Display for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Slice::Empty => f.write_str("nothing"),
+            Slice::Of(shape) => shape.fmt(f),
+            Slice::Scratch { slot, shape } => write!(f, "scratch[{slot}] as {shape}"),
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", format!("{:?}", self.buffer).to_lowercase())?;
+        for cut in &self.cuts {
+            match cut {
+                Cut::Even { parts, index } => write!(f, ".block({index} of {parts})")?,
+                Cut::Chunk { elements, index } => write!(f, ".chunk({index} x {elements})")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut terms = Vec::new();
+        for (factor, name) in [(self.per_outer, "outer"), (self.per_inner, "inner")] {
+            match factor {
+                0 => {}
+                1 => terms.push(name.to_owned()),
+                -1 => terms.push(format!("-{name}")),
+                factor => terms.push(format!("{factor}*{name}")),
+            }
+        }
+        if self.base != 0 || terms.is_empty() {
+            terms.insert(0, self.base.to_string());
+        }
+        let sum = terms.join("+").replace("+-", "-");
+        match (self.offset, self.modulo, terms.len()) {
+            (0, 0, _) => f.write_str(&sum),
+            (0, modulo, 1) => write!(f, "{sum} mod {modulo}"),
+            (0, modulo, _) => write!(f, "({sum}) mod {modulo}"),
+            (offset, 0, _) => write!(f, "{offset}+{sum}"),
+            (offset, modulo, _) => write!(f, "{offset}+({sum}) mod {modulo}"),
+        }
+    }
+}
+
+impl fmt::Display for Trips {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trips::Fixed(trips) => trips.fmt(f),
+            Trips::Chunks { shape, elements } => write!(f, "chunks({shape} by {elements})"),
+        }
+    }
+}
+
+impl fmt::Display for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peers::Run { first, stride, count } => write!(f, "[{first}, step {stride}, {count} ranks]"),
+            Peers::List(list) => {
+                let list: Vec<_> = list.iter().map(Index::to_string).collect();
+                write!(f, "[{}]", list.join(", "))
+            }
+        }
+    }
+}
+
+struct Named<'a>(&'a Plan, &'a After);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Named(plan, after) = self;
+        let place = plan.place(after.step);
+        let edge = if after.edge == Edge::Whole { "after" } else { "elementwise after" };
+        write!(f, "({edge} lane {} loop {} step {}", place.lane, place.turn, place.body)?;
+        write!(f, " at {}, {})", after.outer, after.inner)
+    }
+}

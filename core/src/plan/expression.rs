@@ -1,0 +1,353 @@
+//! Expressions of a plan: of the loop indices (peers, blocks, edges) and over the count (sizes).
+
+use super::{Lengths, MAX_LISTED_PEERS};
+use crate::collective::Rank;
+
+/// The loop indices of one turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct At {
+    /// Of the outer loop.
+    pub outer: u32,
+    /// Of the inner loop.
+    pub inner: u32,
+}
+
+/// An integer that depends on the loop indices:
+/// `offset + (base + per_outer·outer + per_inner·inner) mod modulo`, with no `mod` if `modulo` is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Index {
+    /// Added after the modulo.
+    pub offset: i32,
+    /// The value at turn 0.
+    pub base: i32,
+    /// Added per turn of the outer loop.
+    pub per_outer: i32,
+    /// Added per turn of the inner loop.
+    pub per_inner: i32,
+    /// The circle's size, or 0.
+    pub modulo: u32,
+}
+
+impl Index {
+    /// The outer loop's index.
+    pub const OUTER: Index = Index { offset: 0, base: 0, per_outer: 1, per_inner: 0, modulo: 0 };
+    /// The inner loop's index.
+    pub const INNER: Index = Index { offset: 0, base: 0, per_outer: 0, per_inner: 1, modulo: 0 };
+
+    /// Always `value`.
+    pub const fn fixed(value: i32) -> Self {
+        Index { offset: 0, base: value, per_outer: 0, per_inner: 0, modulo: 0 }
+    }
+
+    /// `base` on a circle of `modulo`.
+    pub const fn on_circle(base: i32, modulo: u32) -> Self {
+        Index { offset: 0, base, per_outer: 0, per_inner: 0, modulo }
+    }
+
+    /// The same plus `step` per turn of the outer loop.
+    pub const fn per_outer(self, step: i32) -> Self {
+        Index { per_outer: step, ..self }
+    }
+
+    /// The same plus `step` per turn of the inner loop.
+    pub const fn per_inner(self, step: i32) -> Self {
+        Index { per_inner: step, ..self }
+    }
+
+    /// The same, `by` further (before the modulo).
+    pub const fn plus(self, by: i32) -> Self {
+        Index { base: self.base + by, ..self }
+    }
+
+    /// The value at one turn.
+    #[inline]
+    pub fn at(&self, at: At) -> i64 {
+        self.further(at, 0)
+    }
+
+    #[inline]
+    fn further(&self, at: At, by: i64) -> i64 {
+        let value = i64::from(self.base)
+            + i64::from(self.per_outer) * i64::from(at.outer)
+            + i64::from(self.per_inner) * i64::from(at.inner)
+            + by;
+        let value = if self.modulo == 0 { value } else { value.rem_euclid(i64::from(self.modulo)) };
+        i64::from(self.offset) + value
+    }
+}
+
+/// A caller's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Buffer {
+    /// What the rank brings.
+    Input,
+    /// What the rank gets.
+    Output,
+}
+
+/// One refinement of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cut {
+    /// Block `index` of `parts` blocks whose lengths differ by at most one element, the longer ones first.
+    Even {
+        /// How many blocks.
+        parts: u32,
+        /// Which.
+        index: Index,
+    },
+    /// Chunk `index` of chunks of `elements` each, the last one shorter; beyond the end it is empty.
+    Chunk {
+        /// Elements in a full chunk.
+        elements: u64,
+        /// Which.
+        index: Index,
+    },
+}
+
+impl Cut {
+    #[inline]
+    fn refine(&self, start: u64, len: u64, at: At) -> (u64, u64) {
+        match *self {
+            Cut::Even { parts, index } => {
+                let (block, parts) = (index.at(at) as u64, u64::from(parts));
+                debug_assert!(block < parts, "block {block} of {parts}");
+                let (short, longer) = (len / parts, len % parts);
+                (start + block * short + block.min(longer), short + u64::from(block < longer))
+            }
+            Cut::Chunk { elements, index } => {
+                let skip = (index.at(at) as u64).saturating_mul(elements).min(len);
+                (start + skip, elements.min(len - skip))
+            }
+        }
+    }
+
+    fn longest(&self, len: u64) -> u64 {
+        match *self {
+            Cut::Even { parts, .. } => len.div_ceil(u64::from(parts)),
+            Cut::Chunk { elements, .. } => len.min(elements),
+        }
+    }
+}
+
+/// A range of a buffer: all of it, refined by cuts from left to right.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// The buffer that is cut.
+    pub buffer: Buffer,
+    /// The cuts.
+    pub cuts: Vec<Cut>,
+}
+
+impl Shape {
+    /// All of a buffer.
+    pub fn whole(buffer: Buffer) -> Self {
+        Shape { buffer, cuts: Vec::new() }
+    }
+
+    /// The same, cut into even blocks.
+    pub fn even(mut self, parts: u32, index: Index) -> Self {
+        self.cuts.push(Cut::Even { parts, index });
+        self
+    }
+
+    /// The same, cut into chunks.
+    pub fn chunk(mut self, elements: u64, index: Index) -> Self {
+        self.cuts.push(Cut::Chunk { elements, index });
+        self
+    }
+
+    /// First element and length at one turn.
+    #[inline]
+    pub fn range(&self, lengths: &Lengths, at: At) -> (u64, u64) {
+        self.cuts.iter().fold((0, lengths.of(self.buffer)), |(start, len), cut| cut.refine(start, len, at))
+    }
+
+    /// The longest length over all indices.
+    pub fn longest(&self, lengths: &Lengths) -> u64 {
+        self.cuts.iter().fold(lengths.of(self.buffer), |len, cut| cut.longest(len))
+    }
+}
+
+/// Memory that a step names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Slice {
+    /// No bytes: the message is a header alone.
+    Empty,
+    /// A range of a caller's buffer.
+    Of(Shape),
+    /// The beginning of a scratch slot, as long as the shape.
+    Scratch {
+        /// Which slot.
+        slot: Index,
+        /// How long.
+        shape: Shape,
+    },
+}
+
+impl From<Shape> for Slice {
+    fn from(shape: Shape) -> Self {
+        Slice::Of(shape)
+    }
+}
+
+/// How often a loop turns.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Trips {
+    /// Always as often.
+    Fixed(u32),
+    /// Once for every chunk of the shape's longest range; never for an empty one.
+    Chunks {
+        /// What is cut into chunks.
+        shape: Shape,
+        /// Elements in a chunk.
+        elements: u64,
+    },
+}
+
+impl Trips {
+    /// Once.
+    pub const ONCE: Trips = Trips::Fixed(1);
+
+    /// Turns for these lengths.
+    pub fn count(&self, lengths: &Lengths) -> u64 {
+        match self {
+            Trips::Fixed(trips) => u64::from(*trips),
+            Trips::Chunks { shape, elements } => shape.longest(lengths).div_ceil(*elements),
+        }
+    }
+}
+
+/// An ordered list of ranks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Peers {
+    /// `first`, `first + stride`, … (`count` of them); the stride is added inside the index's modulo.
+    Run {
+        /// The first.
+        first: Index,
+        /// From one to the next.
+        stride: i32,
+        /// How many.
+        count: u32,
+    },
+    /// At most [`MAX_LISTED_PEERS`], each for itself.
+    List(Vec<Index>),
+}
+
+impl Peers {
+    /// Just one.
+    pub fn one(index: Index) -> Self {
+        Peers::List(vec![index])
+    }
+
+    /// The ranks at one turn. Copies a few words, allocates nothing.
+    #[inline]
+    pub fn at(&self, at: At) -> PeerRun {
+        match self {
+            Peers::Run { first, stride, count } => {
+                PeerRun(Run::Circle { first: *first, at, stride: *stride, count: *count })
+            }
+            Peers::List(list) => {
+                let mut ranks = [0; MAX_LISTED_PEERS];
+                for (rank, index) in ranks.iter_mut().zip(list) {
+                    *rank = index.at(at) as Rank;
+                }
+                PeerRun(Run::Listed { ranks, count: list.len() as u8 })
+            }
+        }
+    }
+}
+
+/// An ordered list of ranks with the loop indices filled in; plain data that an endpoint may keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerRun(Run);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    Circle { first: Index, at: At, stride: i32, count: u32 },
+    Listed { ranks: [Rank; MAX_LISTED_PEERS], count: u8 },
+}
+
+impl PeerRun {
+    /// Just one.
+    pub fn one(rank: Rank) -> Self {
+        let mut ranks = [0; MAX_LISTED_PEERS];
+        ranks[0] = rank;
+        PeerRun(Run::Listed { ranks, count: 1 })
+    }
+
+    /// The ranks `first`, `first + 1`, … modulo `ranks`, `count` of them.
+    pub fn circle(first: Rank, count: u32, ranks: u32) -> Self {
+        let first = Index::on_circle(first as i32, ranks);
+        PeerRun(Run::Circle { first, at: At::default(), stride: 1, count })
+    }
+
+    /// How many.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self.0 {
+            Run::Circle { count, .. } => count as usize,
+            Run::Listed { count, .. } => usize::from(count),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The k-th.
+    #[inline]
+    pub fn get(&self, k: usize) -> Rank {
+        match self.0 {
+            Run::Circle { first, at, stride, .. } => first.further(at, i64::from(stride) * k as i64) as Rank,
+            Run::Listed { ranks, .. } => ranks[k],
+        }
+    }
+
+    /// All, in order.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = Rank> + '_ {
+        (0..self.len()).map(|k| self.get(k))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTHS: Lengths = Lengths { input: 10, output: 4 };
+
+    #[test]
+    fn even_blocks_cover_the_range_in_order() {
+        for (len, parts) in [(10, 3), (0, 4), (3, 7), (21, 7)] {
+            let lengths = Lengths { input: len, output: 0 };
+            let shape = Shape::whole(Buffer::Input).even(parts, Index::INNER);
+            let mut next = 0;
+            for inner in 0..parts {
+                let (start, length) = shape.range(&lengths, At { outer: 0, inner });
+                assert_eq!(start, next);
+                assert!(length <= shape.longest(&lengths));
+                next = start + length;
+            }
+            assert_eq!(next, len);
+        }
+    }
+
+    #[test]
+    fn chunks_end_with_the_range() {
+        let shape = Shape::whole(Buffer::Input).chunk(4, Index::OUTER);
+        let ranges: Vec<_> = (0..4).map(|outer| shape.range(&LENGTHS, At { outer, inner: 0 })).collect();
+        assert_eq!(ranges, [(0, 4), (4, 4), (8, 2), (10, 0)]);
+        let trips = Trips::Chunks { shape: Shape::whole(Buffer::Input), elements: 4 };
+        assert_eq!(trips.count(&LENGTHS), 3);
+    }
+
+    #[test]
+    fn peers_run_round_the_circle() {
+        let peers = Peers::Run { first: Index::on_circle(3, 4).per_inner(1), stride: 1, count: 3 };
+        let run = peers.at(At { outer: 0, inner: 1 });
+        assert_eq!(run.iter().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(PeerRun::circle(2, 3, 4).iter().collect::<Vec<_>>(), [2, 3, 0]);
+        assert_eq!(PeerRun::one(9).iter().collect::<Vec<_>>(), [9]);
+    }
+}

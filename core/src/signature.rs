@@ -1,0 +1,82 @@
+//! The fingerprint of a call: 128 bits that travel with every message.
+
+use crate::collective::{Collective, Kind};
+use crate::dtype::DataType;
+use crate::op::ReduceOp;
+use std::fmt;
+
+/// What a rank called, packed without loss into 128 bits, so that whoever sees a message can tell the sender's whole
+/// call, with nothing looked up and nobody asked.
+///
+/// Bits, from the low end: plan 32, count 48, root + 1 20, kind 8, dtype 8, op + 1 8; the top 4 are 0. What may
+/// legally differ between ranks (in place or not, the peers of a send/receive) is not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Signature(pub u128);
+
+impl Signature {
+    pub(crate) fn new(call: &Collective, plan: u32) -> Self {
+        let root = call.root().map_or(0, |root| u128::from(root) + 1);
+        let op = call.op().map_or(0, |op| u128::from(op.code()) + 1);
+        Signature(
+            u128::from(plan)
+                | u128::from(call.count()) << 32
+                | root << 80
+                | u128::from(call.kind().code()) << 100
+                | u128::from(call.dtype().code()) << 108
+                | op << 116,
+        )
+    }
+
+    /// The call as text; says so if the bits are no call of this version.
+    pub fn describe(self) -> String {
+        let field = |shift: u32, bits: u32| (self.0 >> shift) & ((1 << bits) - 1);
+        let kind = Kind::from_code(field(100, 8) as u8);
+        let dtype = DataType::from_code(field(108, 8) as u8);
+        let (Some(kind), Some(dtype)) = (kind, dtype) else {
+            return format!("no call of this version ({:#034x})", self.0);
+        };
+        let mut text = kind.name().to_owned();
+        if kind != Kind::Barrier {
+            text += &format!(" count={} {}", field(32, 48), dtype.name());
+        }
+        if let Some(op) = (field(116, 8) as u8).checked_sub(1).and_then(ReduceOp::from_code) {
+            text += &format!(" {}", op.name());
+        }
+        if let Some(root) = field(80, 20).checked_sub(1) {
+            text += &format!(" root={root}");
+        }
+        text
+    }
+
+    /// The number of the plan in it.
+    pub fn plan(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_tells_the_whole_call() {
+        let calls = [
+            Collective::all_reduce(Collective::MAX_COUNT, DataType::BF16, ReduceOp::Max),
+            Collective::all_gather(0, DataType::U8),
+            Collective::broadcast(17, DataType::I32, 767),
+            Collective::barrier(),
+        ];
+        for call in calls {
+            let signature = call.signature(0xdead_beef);
+            assert_eq!(signature.describe(), call.to_string());
+            assert_eq!(signature.plan(), 0xdead_beef);
+        }
+        assert!(Signature(0).describe().starts_with("no call"));
+    }
+}
