@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(stamped_places(&call(Kind::ReduceScatter, 100, 384), true).len(), 768);
         assert_eq!(stamped_places(&call(Kind::AllReduce, 101, 2), true), [0, 20, 40, 60, 80, 100]);
         assert_eq!(stamped_places(&call(Kind::AllGather, 1, 3), true), [0, 1, 2]);
-        assert_eq!(stamped_places(&call(Kind::AllReduce, 0, 2), true), []);
+        assert!(stamped_places(&call(Kind::AllReduce, 0, 2), true).is_empty());
     }
 
     #[test]
