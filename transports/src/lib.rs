@@ -12,7 +12,8 @@ macro_rules! index {
 
         /// Every transport there is.
         pub fn index() -> &'static [&'static dyn Transport] {
-            &[$(&$module::$transport),*]
+            static INDEX: &[&dyn Transport] = &[$(&$module::$transport),*];
+            INDEX
         }
     };
 }

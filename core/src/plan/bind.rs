@@ -153,10 +153,16 @@ impl Binding {
                     super::Buffer::Output => Extent::Output(start, len),
                 }
             }
-            Slice::Scratch { slot, shape } => {
-                let (_, len) = shape.range(&self.lengths, at);
-                debug_assert!(len <= self.scratch_slot, "{len} elements in a slot of {}", self.scratch_slot);
-                Extent::Scratch(slot.at(at) as u64 * self.scratch_slot, len)
+            Slice::Scratch { slot, shape, part } => {
+                let (_, held) = shape.range(&self.lengths, at);
+                debug_assert!(
+                    held <= self.scratch_slot,
+                    "{held} elements in a slot of {}",
+                    self.scratch_slot
+                );
+                let (start, len) =
+                    part.iter().fold((0, held), |(start, len), cut| cut.refine(start, len, at));
+                Extent::Scratch(slot.at(at) as u64 * self.scratch_slot + start, len)
             }
         }
     }

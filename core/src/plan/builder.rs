@@ -52,6 +52,11 @@ impl PlanBuilder {
         self.repeat(Trips::ONCE, Trips::ONCE);
     }
 
+    /// The spec.
+    pub fn spec(&self) -> &Spec {
+        &self.plan.spec
+    }
+
     /// Adds a send.
     pub fn send(&mut self, from: impl Into<Slice>, to: Peers) -> StepId {
         check_list(&to);

@@ -51,7 +51,11 @@ impl fmt::Display for Slice {
         match self {
             Slice::Empty => f.write_str("nothing"),
             Slice::Of(shape) => shape.fmt(f),
-            Slice::Scratch { slot, shape } => write!(f, "scratch[{slot}] as {shape}"),
+            Slice::Scratch { slot, shape, part } => {
+                write!(f, "scratch[{slot}]")?;
+                part.iter().try_for_each(|cut| cut.fmt(f))?;
+                write!(f, " as {shape}")
+            }
         }
     }
 }
@@ -59,13 +63,16 @@ impl fmt::Display for Slice {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", format!("{:?}", self.buffer).to_lowercase())?;
-        for cut in &self.cuts {
-            match cut {
-                Cut::Even { parts, index } => write!(f, ".block({index} of {parts})")?,
-                Cut::Chunk { elements, index } => write!(f, ".chunk({index} x {elements})")?,
-            }
+        self.cuts.iter().try_for_each(|cut| cut.fmt(f))
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cut::Even { parts, index } => write!(f, ".block({index} of {parts})"),
+            Cut::Chunk { elements, index } => write!(f, ".chunk({index} x {elements})"),
         }
-        Ok(())
     }
 }
 
@@ -90,7 +97,8 @@ impl fmt::Display for Index {
             (0, modulo, _) => write!(f, "({sum}) mod {modulo}"),
             (offset, 0, _) => write!(f, "{offset}+{sum}"),
             (offset, modulo, _) => write!(f, "{offset}+({sum}) mod {modulo}"),
-        }
+        }?;
+        if self.wrap == 0 { Ok(()) } else { write!(f, " wrapped at {}", self.wrap) }
     }
 }
 

@@ -13,7 +13,7 @@ pub struct At {
 }
 
 /// An integer that depends on the loop indices:
-/// `offset + (base + per_outer·outer + per_inner·inner) mod modulo`, with no `mod` if `modulo` is 0.
+/// `(offset + (base + per_outer·outer + per_inner·inner) mod modulo) mod wrap`, with no `mod` where the modulo is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Index {
     /// Added after the modulo.
@@ -26,22 +26,24 @@ pub struct Index {
     pub per_inner: i32,
     /// The circle's size, or 0.
     pub modulo: u32,
+    /// The outer circle's size, or 0: ranks counted from a root run on one.
+    pub wrap: u32,
 }
 
 impl Index {
     /// The outer loop's index.
-    pub const OUTER: Index = Index { offset: 0, base: 0, per_outer: 1, per_inner: 0, modulo: 0 };
+    pub const OUTER: Index = Index { offset: 0, base: 0, per_outer: 1, per_inner: 0, modulo: 0, wrap: 0 };
     /// The inner loop's index.
-    pub const INNER: Index = Index { offset: 0, base: 0, per_outer: 0, per_inner: 1, modulo: 0 };
+    pub const INNER: Index = Index { offset: 0, base: 0, per_outer: 0, per_inner: 1, modulo: 0, wrap: 0 };
 
     /// Always `value`.
     pub const fn fixed(value: i32) -> Self {
-        Index { offset: 0, base: value, per_outer: 0, per_inner: 0, modulo: 0 }
+        Index { offset: 0, base: value, per_outer: 0, per_inner: 0, modulo: 0, wrap: 0 }
     }
 
     /// `base` on a circle of `modulo`.
     pub const fn on_circle(base: i32, modulo: u32) -> Self {
-        Index { offset: 0, base, per_outer: 0, per_inner: 0, modulo }
+        Index { offset: 0, base, per_outer: 0, per_inner: 0, modulo, wrap: 0 }
     }
 
     /// The same plus `step` per turn of the outer loop.
@@ -59,6 +61,11 @@ impl Index {
         Index { base: self.base + by, ..self }
     }
 
+    /// The same on its circle, moved by `offset` on an outer circle of `wrap`.
+    pub const fn from(self, offset: i32, wrap: u32) -> Self {
+        Index { offset, wrap, ..self }
+    }
+
     /// The value at one turn.
     #[inline]
     pub fn at(&self, at: At) -> i64 {
@@ -72,7 +79,8 @@ impl Index {
             + i64::from(self.per_inner) * i64::from(at.inner)
             + by;
         let value = if self.modulo == 0 { value } else { value.rem_euclid(i64::from(self.modulo)) };
-        i64::from(self.offset) + value
+        let value = i64::from(self.offset) + value;
+        if self.wrap == 0 { value } else { value.rem_euclid(i64::from(self.wrap)) }
     }
 }
 
@@ -106,7 +114,7 @@ pub enum Cut {
 
 impl Cut {
     #[inline]
-    fn refine(&self, start: u64, len: u64, at: At) -> (u64, u64) {
+    pub(super) fn refine(&self, start: u64, len: u64, at: At) -> (u64, u64) {
         match *self {
             Cut::Even { parts, index } => {
                 let (block, parts) = (index.at(at) as u64, u64::from(parts));
@@ -175,12 +183,14 @@ pub enum Slice {
     Empty,
     /// A range of a caller's buffer.
     Of(Shape),
-    /// The beginning of a scratch slot, as long as the shape.
+    /// A part of a scratch slot that holds as much as the shape.
     Scratch {
         /// Which slot.
         slot: Index,
-        /// How long.
+        /// What the slot stands in for: its length counts.
         shape: Shape,
+        /// Cuts of that length, from the slot's beginning.
+        part: Vec<Cut>,
     },
 }
 
@@ -195,7 +205,8 @@ impl From<Shape> for Slice {
 pub enum Trips {
     /// Always as often.
     Fixed(u32),
-    /// Once for every chunk of the shape's longest range; never for an empty one.
+    /// Once for every chunk of the shape's longest range, and once for an empty one: ranks of a call with nothing to
+    /// move still meet, so that disagreement shows.
     Chunks {
         /// What is cut into chunks.
         shape: Shape,
@@ -212,7 +223,7 @@ impl Trips {
     pub fn count(&self, lengths: &Lengths) -> u64 {
         match self {
             Trips::Fixed(trips) => u64::from(*trips),
-            Trips::Chunks { shape, elements } => shape.longest(lengths).div_ceil(*elements),
+            Trips::Chunks { shape, elements } => shape.longest(lengths).div_ceil(*elements).max(1),
         }
     }
 }

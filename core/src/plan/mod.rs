@@ -5,8 +5,8 @@
 //! over the count, so one small plan serves every count, and nothing of the size of the data is ever stored.
 //!
 //! **Posting and completing.** A lane posts its steps in order. A step is posted when every step it names in
-//! [`Step::after`] has completed and fewer than [`Lane::window`] positions lie between it and the lane's oldest
-//! incomplete step. Steps of a lane without an edge between them may be under way together, in any order. The memory a
+//! [`Step::after`] has completed and fewer than [`Lane::window`] steps of its lane are under way (posted, not
+//! completed); completions may come in any order. Steps of a lane without an edge between them may be under way together, in any order. The memory a
 //! step touches is busy from post to completion.
 //!
 //! **Matching.** The k-th send of rank a to rank b on lane l meets the k-th receive of rank b from rank a on lane l;
@@ -25,7 +25,7 @@ use crate::algorithm::Spec;
 
 /// The most lanes a plan may have.
 pub const MAX_LANES: usize = 8;
-/// The widest window a lane may have: completions of a lane are kept in one word.
+/// The widest window a lane may have: which of its places are taken is kept in one word.
 pub const MAX_WINDOW: u32 = 64;
 /// The most peers of a [`Peers::List`]; a longer list is a run.
 pub const MAX_LISTED_PEERS: usize = 8;
@@ -44,7 +44,7 @@ pub struct Plan {
 /// A lane: steps that are posted in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// How many positions may be under way at once (1 to [`MAX_WINDOW`]).
+    /// How many steps may be under way at once (1 to [`MAX_WINDOW`]).
     pub window: u32,
     /// What it does, one loop after the other.
     pub loops: Vec<Loop>,

@@ -1,0 +1,206 @@
+//! One-shot mesh: every rank sends each other rank all that it needs, at once.
+//!
+//! ```text
+//! all-reduce:      send all of x to everybody;  y = x[0] + x[1] + … + x[n-1], rounded once
+//! all-gather:      send x to everybody;         block q = what q sends, for every q
+//! reduce-scatter:  send block q to q, for every q;  y = sum of what comes, rounded once
+//! broadcast:       the root sends x to everybody
+//! barrier:         send nothing (a header) to everybody; wait for everybody's
+//! sendrecv:        send to one, receive from one
+//!
+//! 4 ranks, who sends to whom in which order (staggered, so that nobody is flooded):
+//!   rank 0: 1 2 3     rank 1: 2 3 0     rank 2: 3 0 1     rank 3: 0 1 2
+//! ```
+//!
+//! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
+//! |---|---|---|---|
+//! | all-reduce | 1 | (p−1)·n | (p−1)·n |
+//! | all-gather | 1 | (p−1)/p·n | none |
+//! | reduce-scatter | 1 | (p−1)/p·n | (p−1)/p·n |
+//! | broadcast | 1 | (p−1)·n from the root | none |
+//! | barrier | 1 | none | none |
+//! | sendrecv | 1 | n | none |
+//!
+//! Every element is combined in one reduction over ranks 0 to n−1, in that order, on every rank alike.
+//!
+//! Source: direct exchange, as in HCCL's mesh ("one shot" in its terms). In place the input is copied aside first: a
+//! send need not complete before its receivers have posted.
+
+use crate::share::{each_lane, keep_own, share, signed, stable_input, stable_input_scratch};
+use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, Trips};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
+
+/// The one-shot mesh.
+pub static MESH_ONE_SHOT: MeshOneShot = MeshOneShot;
+
+/// See the module.
+#[derive(Debug)]
+pub struct MeshOneShot;
+
+static DESCRIPTOR: AlgorithmDescriptor = AlgorithmDescriptor {
+    name: "mesh-one-shot",
+    summary: "everybody to everybody at once; one step, most bytes",
+    source: "direct exchange (HCCL mesh, one shot)",
+};
+
+const WINDOW: u32 = 64;
+
+impl Algorithm for MeshOneShot {
+    fn descriptor(&self) -> &'static AlgorithmDescriptor {
+        &DESCRIPTOR
+    }
+
+    fn supports(&self, _kind: Kind, _ranks: u32) -> Result<()> {
+        Ok(())
+    }
+
+    fn plan(&self, spec: &Spec) -> Plan {
+        let association = if spec.op.is_some() { Association::Flat } else { Association::None };
+        let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
+        match spec.kind {
+            Kind::AllReduce => {
+                stable_input_scratch(&mut plan);
+                each_lane(&mut plan, WINDOW, all_reduce);
+            }
+            Kind::AllGather => each_lane(&mut plan, WINDOW, all_gather),
+            Kind::ReduceScatter => each_lane(&mut plan, WINDOW, reduce_scatter),
+            Kind::Broadcast => each_lane(&mut plan, WINDOW, broadcast),
+            Kind::Barrier => barrier(&mut plan),
+            Kind::SendReceive => {
+                if spec.to.is_some() && spec.from.is_some() {
+                    stable_input_scratch(&mut plan);
+                }
+                each_lane(&mut plan, WINDOW, send_receive);
+            }
+            _ => unreachable!("supports() refused it"),
+        }
+        plan.finish()
+    }
+}
+
+/// All ranks but this one, beginning with the next.
+pub(crate) fn everybody_else(spec: &Spec) -> Peers {
+    Peers::Run {
+        first: Index::on_circle(signed(spec.rank) + 1, spec.ranks),
+        stride: 1,
+        count: spec.ranks - 1,
+    }
+}
+
+/// All ranks, from 0.
+pub(crate) fn everybody(spec: &Spec) -> Peers {
+    Peers::Run { first: Index::fixed(0), stride: 1, count: spec.ranks }
+}
+
+fn all_reduce(plan: &mut PlanBuilder, lane: u8) {
+    let spec = *plan.spec();
+    if spec.ranks == 1 {
+        return keep_own(plan, lane, Shape::whole(Buffer::Output));
+    }
+    plan.straight();
+    let (stable, copied) = stable_input(plan, lane);
+    let send = plan.send(stable, everybody_else(&spec));
+    if let Some(copied) = copied {
+        plan.after(send, copied);
+    }
+    let sum = plan.receive_reduce(
+        everybody(&spec),
+        share(Shape::whole(Buffer::Input), &spec, lane),
+        share(Shape::whole(Buffer::Output), &spec, lane),
+    );
+    if let Some(copied) = copied {
+        plan.after(sum, copied);
+    }
+}
+
+fn all_gather(plan: &mut PlanBuilder, lane: u8) {
+    let spec = *plan.spec();
+    let block = |index: Index| share(Shape::whole(Buffer::Output).even(spec.ranks, index), &spec, lane);
+    if spec.ranks > 1 {
+        plan.straight();
+        plan.send(share(Shape::whole(Buffer::Input), &spec, lane), everybody_else(&spec));
+        // Whoever reaches this rank first is received first.
+        plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
+        let from = Index::on_circle(signed(spec.rank) - 1, spec.ranks).per_outer(-1);
+        plan.receive(block(from), from);
+    }
+    let own = Shape::whole(Buffer::Output).even(spec.ranks, Index::fixed(signed(spec.rank)));
+    keep_own(plan, lane, own);
+}
+
+fn reduce_scatter(plan: &mut PlanBuilder, lane: u8) {
+    let spec = *plan.spec();
+    if spec.ranks == 1 {
+        return keep_own(plan, lane, Shape::whole(Buffer::Output));
+    }
+    let block = |index: Index| share(Shape::whole(Buffer::Input).even(spec.ranks, index), &spec, lane);
+    // The sum is posted first: every peer's sends need it, and the window must not keep it from them.
+    plan.straight();
+    plan.receive_reduce(
+        everybody(&spec),
+        block(Index::fixed(signed(spec.rank))),
+        share(Shape::whole(Buffer::Output), &spec, lane),
+    );
+    send_blocks(plan, block);
+}
+
+/// Sends block q to q, for every other q, beginning with the next.
+pub(crate) fn send_blocks(
+    plan: &mut PlanBuilder,
+    block: impl Fn(Index) -> Shape,
+) -> ubccl_core::plan::StepId {
+    let spec = *plan.spec();
+    plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
+    let to = Index::on_circle(signed(spec.rank) + 1, spec.ranks).per_outer(1);
+    plan.send(block(to), Peers::one(to))
+}
+
+fn broadcast(plan: &mut PlanBuilder, lane: u8) {
+    let spec = *plan.spec();
+    let root = spec.root.expect("a broadcast has a root");
+    let output = share(Shape::whole(Buffer::Output), &spec, lane);
+    if spec.rank != root {
+        plan.straight();
+        plan.receive(output, Index::fixed(signed(root)));
+        return;
+    }
+    if spec.ranks > 1 {
+        plan.straight();
+        plan.send(share(Shape::whole(Buffer::Input), &spec, lane), everybody_else(&spec));
+    }
+    keep_own(plan, lane, Shape::whole(Buffer::Output));
+}
+
+fn barrier(plan: &mut PlanBuilder) {
+    let spec = *plan.spec();
+    plan.lane(WINDOW);
+    if spec.ranks > 1 {
+        plan.straight();
+        plan.send(Slice::Empty, everybody_else(&spec));
+        plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
+        plan.receive(Slice::Empty, Index::on_circle(signed(spec.rank) - 1, spec.ranks).per_outer(-1));
+    }
+}
+
+fn send_receive(plan: &mut PlanBuilder, lane: u8) {
+    let spec = *plan.spec();
+    if spec.to == Some(spec.rank) && spec.from == Some(spec.rank) {
+        return keep_own(plan, lane, Shape::whole(Buffer::Output));
+    }
+    plan.straight();
+    let both = spec.to.is_some() && spec.from.is_some();
+    let (input, copied) = if both {
+        stable_input(plan, lane)
+    } else {
+        (share(Shape::whole(Buffer::Input), &spec, lane).into(), None)
+    };
+    if let Some(to) = spec.to {
+        let send = plan.send(input, Peers::one(Index::fixed(signed(to))));
+        copied.into_iter().for_each(|copied| plan.after(send, copied));
+    }
+    if let Some(from) = spec.from {
+        let output = share(Shape::whole(Buffer::Output), &spec, lane);
+        let take = plan.receive(output, Index::fixed(signed(from)));
+        copied.into_iter().for_each(|copied| plan.after(take, copied));
+    }
+}

@@ -1,0 +1,124 @@
+//! Two-shot mesh: each rank first gathers its share of the work from everybody, then gives the result to everybody.
+//!
+//! ```text
+//! all-reduce, the vector cut into n blocks:
+//!   send block q to q, for every q;  block r = x[0] + x[1] + … + x[n-1], rounded once
+//!   send block r to everybody;       block q = what q sends, for every q
+//! broadcast, the vector cut into n-1 blocks, v = the rank's distance from the root:
+//!   the root sends block v-1 to the rank at distance v, for every v
+//!   everybody but the root sends its block to everybody but the root
+//!
+//! 4 ranks, all-reduce:      shot 1: rank 0 gets block 0 of 1, 2, 3 and sums it; likewise the others
+//!                           shot 2: rank 0 gets block 3 of 3, block 2 of 2, block 1 of 1
+//! ```
+//!
+//! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
+//! |---|---|---|---|
+//! | all-reduce | 2 | 2(p−1)/p·n | (p−1)/p·n |
+//! | broadcast | 2 | n from the root, (p−2)/(p−1)·n from the others | none |
+//!
+//! Every element is combined in one reduction over ranks 0 to n−1, in that order, on one rank.
+//!
+//! Source: reduce-scatter and all-gather by direct exchange, as in HCCL's mesh ("two shot"); broadcast as scatter and
+//! all-gather after R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005).
+
+use crate::mesh_one_shot::{everybody, everybody_else, send_blocks};
+use crate::share::{each_lane, keep_own, share, signed};
+use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Trips};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, Result, Spec};
+
+/// The two-shot mesh.
+pub static MESH_TWO_SHOT: MeshTwoShot = MeshTwoShot;
+
+/// See the module.
+#[derive(Debug)]
+pub struct MeshTwoShot;
+
+static DESCRIPTOR: AlgorithmDescriptor = AlgorithmDescriptor {
+    name: "mesh-two-shot",
+    summary: "share the work, then the results, everybody to everybody; two steps, least bytes",
+    source: "direct reduce-scatter and all-gather (HCCL mesh, two shot)",
+};
+
+const WINDOW: u32 = 64;
+
+impl Algorithm for MeshTwoShot {
+    fn descriptor(&self) -> &'static AlgorithmDescriptor {
+        &DESCRIPTOR
+    }
+
+    fn supports(&self, kind: Kind, _ranks: u32) -> Result<()> {
+        match kind {
+            Kind::AllReduce | Kind::Broadcast => Ok(()),
+            other => Err(Error::unsupported(format!(
+                "mesh-two-shot does not do {}: it takes one shot; use mesh-one-shot",
+                other.name()
+            ))),
+        }
+    }
+
+    fn plan(&self, spec: &Spec) -> Plan {
+        let association = if spec.op.is_some() { Association::Flat } else { Association::None };
+        let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
+        let fill = if spec.kind == Kind::AllReduce { all_reduce } else { broadcast };
+        each_lane(&mut plan, WINDOW, fill);
+        plan.finish()
+    }
+}
+
+fn all_reduce(plan: &mut PlanBuilder, lane: u8) {
+    let spec = *plan.spec();
+    if spec.ranks == 1 {
+        return keep_own(plan, lane, Shape::whole(Buffer::Output));
+    }
+    let rank = signed(spec.rank);
+    let block =
+        |buffer: Buffer, index: Index| share(Shape::whole(buffer).even(spec.ranks, index), &spec, lane);
+    let own = Index::fixed(rank);
+    // The sum is posted first: every peer's sends need it, and the window must not keep it from them.
+    plan.straight();
+    let sum = plan.receive_reduce(everybody(&spec), block(Buffer::Input, own), block(Buffer::Output, own));
+    let scatter = send_blocks(plan, |index| block(Buffer::Input, index));
+    plan.straight();
+    let give = plan.send(block(Buffer::Output, own), everybody_else(&spec));
+    plan.after(give, sum);
+    plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
+    let from = Index::on_circle(rank - 1, spec.ranks).per_outer(-1);
+    let take = plan.receive(block(Buffer::Output, from), from);
+    if spec.in_place {
+        // The block that is overwritten must have left: it went to the same rank, at turn n-2-i.
+        let turn = Index::fixed(signed(spec.ranks) - 2).per_outer(-1);
+        plan.after_turn(take, scatter, turn, Index::INNER);
+    }
+}
+
+fn broadcast(plan: &mut PlanBuilder, lane: u8) {
+    let spec = *plan.spec();
+    let root = spec.root.expect("a broadcast has a root");
+    let others = spec.ranks - 1;
+    let block = |buffer: Buffer, index: Index| share(Shape::whole(buffer).even(others, index), &spec, lane);
+    if spec.rank == root {
+        keep_own(plan, lane, Shape::whole(Buffer::Output));
+        if others > 0 {
+            plan.repeat(Trips::Fixed(others), Trips::ONCE);
+            let to = Index::on_circle(signed(root) + 1, spec.ranks).per_outer(1);
+            plan.send(block(Buffer::Input, Index::OUTER), Peers::one(to));
+        }
+        return;
+    }
+    // The others stand on a circle of their own, counted from the rank after the root.
+    let place = signed((spec.rank + spec.ranks - root - 1) % spec.ranks);
+    let rank_at = |index: Index| index.from(signed(root) + 1, spec.ranks);
+    plan.straight();
+    let share_of_root = plan.receive(block(Buffer::Output, Index::fixed(place)), Index::fixed(signed(root)));
+    if others < 2 {
+        return;
+    }
+    let first = rank_at(Index::on_circle(place + 1, others));
+    let give = plan
+        .send(block(Buffer::Output, Index::fixed(place)), Peers::Run { first, stride: 1, count: others - 1 });
+    plan.after(give, share_of_root);
+    plan.repeat(Trips::Fixed(others - 1), Trips::ONCE);
+    let from = Index::on_circle(place - 1, others).per_outer(-1);
+    plan.receive(block(Buffer::Output, from), rank_at(from));
+}

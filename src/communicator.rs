@@ -1,0 +1,565 @@
+//! The communicator: what users call.
+#![allow(unsafe_code)] // hands callers' buffers to the engine
+
+use crate::choose::Chooser;
+use crate::config::Config;
+use crate::control::{
+    Control, DEFAULT_GRACE, Identity, Join, Progress, ProgressState, Rendezvous, WakerGuard,
+};
+use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::waiting::Limits;
+use crate::work::Work;
+use parking_lot::Mutex;
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use ubccl_core::endpoint::{ConnectOptions, Counters, HostPointer, Memory, Wake};
+use ubccl_core::plan::Plan;
+use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, ReduceOp, Result, Signature};
+
+/// A group of ranks that call collectives together.
+///
+/// Every rank makes the same calls in the same order. One thread at a time need not be arranged for: calls of several
+/// threads take turns, but then *their* order is the program's to keep equal on all ranks.
+pub struct Communicator {
+    shared: Arc<Shared>,
+    _wake_on_change: WakerGuard,
+}
+
+/// What a communicator, its works and the service thread share.
+pub(crate) struct Shared {
+    pub(crate) rank: Rank,
+    pub(crate) ranks: u32,
+    pub(crate) engine: Mutex<Engine>,
+    /// Threads that wait for the engine while its owner drives or sleeps.
+    pub(crate) wanted: AtomicUsize,
+    pub(crate) waker: Arc<dyn Wake>,
+    pub(crate) control: Control,
+    pub(crate) limits: Limits,
+    closed: AtomicBool,
+}
+
+impl Communicator {
+    /// Joins a communicator; returns when all ranks have.
+    ///
+    /// Order:  every rank calls it once, with its own rank and the same rendezvous, size, transport and algorithm.
+    /// Errors: InvalidArgument; Start, naming the ranks that are missing or disagree; System, saying what was refused.
+    /// Source: ncclCommInitRank, HcclCommInitRootInfo.
+    pub fn init(mut config: Config) -> Result<Self> {
+        config.check()?;
+        let chooser = Chooser::new(config.algorithm.as_deref())?;
+        let transport = ubccl_transports::find(&config.transport)?;
+        let mut control = join(&mut config)?;
+        let alike = format!("{} {:?} {:?}", config.transport, config.choice, chooser);
+        check_alike(&mut control, "transport, lanes, chunk and algorithm", &alike)?;
+        let options = ConnectOptions { lanes: config.choice.lanes, ..ConnectOptions::default() };
+        let endpoint = transport.connect(&mut control, &options)?;
+        let spin = match config.spin {
+            Some(spin) => spin,
+            None => default_spin(&mut control)?,
+        };
+        let waker = endpoint.waker();
+        let (rank, ranks) = (config.rank, config.ranks);
+        let options = EngineOptions { rank, ranks, chooser, choice: config.choice, phantom: false };
+        let (on_change, poison) = (waker.clone(), control.poison().clone());
+        let shared = Arc::new(Shared {
+            rank,
+            ranks,
+            engine: Mutex::new(Engine::new(endpoint, options)),
+            wanted: AtomicUsize::new(0),
+            waker,
+            control,
+            limits: Limits {
+                operation_timeout: config.operation_timeout.into(),
+                warn_after: config.warn_after,
+                spin,
+            },
+            closed: AtomicBool::new(false),
+        });
+        let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
+        shared.control.service().register_progress(progress);
+        Ok(Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) })
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> Rank {
+        self.shared.rank
+    }
+
+    /// How many ranks.
+    pub fn ranks(&self) -> u32 {
+        self.shared.ranks
+    }
+
+    /// All-reduces `send` into `recv` on every rank.
+    ///
+    /// Shapes: send `[count]`, recv `[count]`, same type everywhere. In place: `all_reduce_in_place`.
+    /// Order:  every rank calls in the same order; blocks until recv may be read and send reused.
+    /// Cost:   `ubccl plan all_reduce` shows the plan; `algorithm_for` names the algorithm.
+    /// Errors: InvalidArgument (nothing was sent); Mismatch, Timeout, Remote, Aborted: these poison the communicator.
+    /// Source: ncclAllReduce, MPI_Allreduce.
+    pub fn all_reduce<T: Element>(&self, send: &[T], recv: &mut [T], op: ReduceOp) -> Result<()> {
+        let call = Collective::all_reduce(send.len() as u64, T::DTYPE, op);
+        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
+    }
+
+    /// All-reduces `buffer` in place on every rank. See [`Communicator::all_reduce`].
+    pub fn all_reduce_in_place<T: Element>(&self, buffer: &mut [T], op: ReduceOp) -> Result<()> {
+        let call = Collective::all_reduce(buffer.len() as u64, T::DTYPE, op);
+        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
+    }
+
+    /// Gathers everybody's `send` into `recv` on every rank, in rank order.
+    ///
+    /// Shapes: send `[count]`, recv `[ranks * count]`. In place: `all_gather_in_place`.
+    /// Order, errors: as [`Communicator::all_reduce`].
+    /// Source: ncclAllGather, MPI_Allgather.
+    pub fn all_gather<T: Element>(&self, send: &[T], recv: &mut [T]) -> Result<()> {
+        let call = Collective::all_gather(send.len() as u64, T::DTYPE);
+        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
+    }
+
+    /// Gathers in place: this rank's part already stands at `rank * count` in `buffer` (`[ranks * count]`).
+    pub fn all_gather_in_place<T: Element>(&self, buffer: &mut [T]) -> Result<()> {
+        let call = Collective::all_gather(self.share(buffer.len(), "all_gather")?, T::DTYPE);
+        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
+    }
+
+    /// Reduces everybody's `send` and leaves block `rank` of the result in `recv`.
+    ///
+    /// Shapes: send `[ranks * count]`, recv `[count]`. In place: `reduce_scatter_in_place`.
+    /// Order, errors: as [`Communicator::all_reduce`].
+    /// Source: ncclReduceScatter, MPI_Reduce_scatter_block.
+    pub fn reduce_scatter<T: Element>(&self, send: &[T], recv: &mut [T], op: ReduceOp) -> Result<()> {
+        let call = Collective::reduce_scatter(recv.len() as u64, T::DTYPE, op);
+        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
+    }
+
+    /// Reduce-scatters in place: the result stands at `rank * count` in `buffer` (`[ranks * count]`); the rest of the
+    /// buffer is left as it was.
+    pub fn reduce_scatter_in_place<T: Element>(&self, buffer: &mut [T], op: ReduceOp) -> Result<()> {
+        let call = Collective::reduce_scatter(self.share(buffer.len(), "reduce_scatter")?, T::DTYPE, op);
+        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
+    }
+
+    /// Gives every rank the root's `buffer`.
+    ///
+    /// Shapes: buffer `[count]`: read on the root, written elsewhere. Out of place: `broadcast_from`.
+    /// Order, errors: as [`Communicator::all_reduce`].
+    /// Source: ncclBroadcast in place, MPI_Bcast.
+    pub fn broadcast<T: Element>(&self, buffer: &mut [T], root: Rank) -> Result<()> {
+        let call = Collective::broadcast(buffer.len() as u64, T::DTYPE, root);
+        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
+    }
+
+    /// Gives every rank the root's `send` in `recv`; `send` is read on the root only and may be empty elsewhere.
+    pub fn broadcast_from<T: Element>(&self, send: &[T], recv: &mut [T], root: Rank) -> Result<()> {
+        let call = Collective::broadcast(recv.len() as u64, T::DTYPE, root);
+        let send = if self.rank() == root { send } else { &[] };
+        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
+    }
+
+    /// Returns when every rank has called it.
+    ///
+    /// Order, errors: as [`Communicator::all_reduce`].
+    /// Source: MPI_Barrier, HcclBarrier.
+    pub fn barrier(&self) -> Result<()> {
+        self.run(&Collective::barrier(), &[], &mut [])
+    }
+
+    /// Sends `buffer` to `peer`, which calls [`Communicator::receive`] with the same length; messages of a pair arrive
+    /// in order. Returns when `buffer` may be changed, which may be before the peer has received.
+    ///
+    /// Errors: as [`Communicator::all_reduce`].
+    /// Source: ncclSend, MPI_Send.
+    pub fn send<T: Element>(&self, buffer: &[T], peer: Rank) -> Result<()> {
+        let call = Collective::send_receive(buffer.len() as u64, T::DTYPE, Some(peer), None);
+        self.run(&call, bytemuck::cast_slice(buffer), &mut [])
+    }
+
+    /// Receives into `buffer` what `peer` sends. See [`Communicator::send`].
+    pub fn receive<T: Element>(&self, buffer: &mut [T], peer: Rank) -> Result<()> {
+        let call = Collective::send_receive(buffer.len() as u64, T::DTYPE, None, Some(peer));
+        self.run(&call, &[], bytemuck::cast_slice_mut(buffer))
+    }
+
+    /// Sends `send` to `to` and receives `recv` from `from`, both at once; the lengths are equal. `to` and `from` may
+    /// both be this rank.
+    ///
+    /// Errors: as [`Communicator::all_reduce`].
+    /// Source: MPI_Sendrecv; ncclSend and ncclRecv in one group.
+    pub fn send_receive<T: Element>(&self, send: &[T], to: Rank, recv: &mut [T], from: Rank) -> Result<()> {
+        let call = Collective::send_receive(send.len() as u64, T::DTYPE, Some(to), Some(from));
+        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
+    }
+
+    /// All-reduces without waiting: the buffers come back from [`Work::wait`].
+    pub fn all_reduce_async<T: Element>(
+        &self,
+        send: Vec<T>,
+        recv: Vec<T>,
+        op: ReduceOp,
+    ) -> Result<Work<(Vec<T>, Vec<T>)>> {
+        let call = Collective::all_reduce(send.len() as u64, T::DTYPE, op);
+        self.run_async(&call, send, recv)
+    }
+
+    /// All-reduces in place without waiting: the buffer comes back from [`Work::wait`].
+    pub fn all_reduce_in_place_async<T: Element>(
+        &self,
+        buffer: Vec<T>,
+        op: ReduceOp,
+    ) -> Result<Work<Vec<T>>> {
+        let call = Collective::all_reduce(buffer.len() as u64, T::DTYPE, op);
+        self.run_in_place_async(&call, buffer)
+    }
+
+    /// Any collective, on bytes: what the named calls do. Blocks.
+    ///
+    /// Errors: InvalidArgument if a buffer's size is not what the call needs (nothing was sent); otherwise as
+    /// [`Communicator::all_reduce`].
+    pub fn run(&self, call: &Collective, input: &[u8], output: &mut [u8]) -> Result<()> {
+        self.shared.check_call(call)?;
+        let (ranks, rank) = (self.ranks(), self.rank());
+        check_size(call, "input", input.len(), call.input_elements(ranks, rank))?;
+        check_size(call, "output", output.len(), call.output_elements(ranks, rank))?;
+        let buffers = Buffers::Apart { input: host(input.as_ptr(), input.len()), output: host_mut(output) };
+        // SAFETY: both slices are borrowed until `run_blocking` returns, by which time nothing is under way.
+        unsafe { self.shared.run_blocking(call, buffers) }
+    }
+
+    /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
+    pub fn run_in_place(&self, call: &Collective, buffer: &mut [u8]) -> Result<()> {
+        self.shared.check_call(call)?;
+        let elements = call.in_place_elements(self.ranks(), self.rank());
+        check_size(call, "buffer", buffer.len(), elements)?;
+        // SAFETY: the slice is borrowed until `run_blocking` returns, by which time nothing is under way.
+        unsafe { self.shared.run_blocking(call, Buffers::InPlace(host_mut(buffer))) }
+    }
+
+    /// Any collective without waiting; the buffers come back from [`Work::wait`].
+    ///
+    /// Errors: as [`Communicator::run`]; what fails later comes from the [`Work`].
+    pub fn run_async<T: Element>(
+        &self,
+        call: &Collective,
+        input: Vec<T>,
+        mut output: Vec<T>,
+    ) -> Result<Work<(Vec<T>, Vec<T>)>> {
+        self.shared.check_call(call)?;
+        let (ranks, rank) = (self.ranks(), self.rank());
+        check_size(call, "input", size_of_val(&*input), call.input_elements(ranks, rank))?;
+        check_size(call, "output", size_of_val(&*output), call.output_elements(ranks, rank))?;
+        let bytes: &[u8] = bytemuck::cast_slice(&input);
+        let memory = host(bytes.as_ptr(), bytes.len());
+        let buffers =
+            Buffers::Apart { input: memory, output: host_mut(bytemuck::cast_slice_mut(&mut output)) };
+        // SAFETY: the vectors' memory stays where it is when they move into the box, and the engine keeps the box
+        // until the operation is over.
+        let op = unsafe { self.shared.issue(call, buffers, Some(Box::new((input, output)))) }?;
+        Ok(Work::new(self.shared.clone(), op))
+    }
+
+    /// Any collective in place without waiting. See [`Communicator::run_async`].
+    pub fn run_in_place_async<T: Element>(
+        &self,
+        call: &Collective,
+        mut buffer: Vec<T>,
+    ) -> Result<Work<Vec<T>>> {
+        self.shared.check_call(call)?;
+        let elements = call.in_place_elements(self.ranks(), self.rank());
+        check_size(call, "buffer", size_of_val(&*buffer), elements)?;
+        let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
+        // SAFETY: as in `run_async`.
+        let op = unsafe { self.shared.issue(call, Buffers::InPlace(memory), Some(Box::new(buffer))) }?;
+        Ok(Work::new(self.shared.clone(), op))
+    }
+
+    /// Any collective on raw memory; in place if the pointers stand to each other as
+    /// [`Collective::in_place_offsets`] says (NCCL's rule). Blocks.
+    ///
+    /// # Safety
+    /// `input` is readable and `output` writable for what the call needs on this rank (null is fine for nothing), and
+    /// both are left alone until it returns. They overlap only if in place.
+    pub unsafe fn run_raw(&self, call: &Collective, input: *const u8, output: *mut u8) -> Result<()> {
+        self.shared.check_call(call)?;
+        let (ranks, rank) = (self.ranks(), self.rank());
+        let size = call.dtype().size() as u64;
+        let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
+        for (what, is_null, elements) in
+            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
+        {
+            if is_null && elements > 0 {
+                return Err(Error::invalid(format!("{call}: the {what} is null")));
+            }
+        }
+        let (ahead, behind) = call.in_place_offsets(rank);
+        let is_same = input.addr()
+            == output
+                .addr()
+                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
+                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
+        let memory = |address: usize, elements: u64| Memory::Host {
+            address: HostPointer(address),
+            len: elements * size,
+        };
+        let buffers = if is_same && needs > 0 && gives > 0 {
+            let first = input.expose_provenance() - (ahead * size) as usize;
+            output.expose_provenance();
+            Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank)))
+        } else {
+            let (input, output) = (input.expose_provenance(), output.expose_provenance());
+            Buffers::Apart { input: memory(input, needs), output: memory(output, gives) }
+        };
+        // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
+        unsafe { self.shared.run_blocking(call, buffers) }
+    }
+
+    /// The algorithm that a call gets here.
+    ///
+    /// Errors: Unsupported, if the configured algorithm can't do it.
+    pub fn algorithm_for(&self, call: &Collective) -> Result<&'static str> {
+        Ok(self.shared.lock().plan(call, false)?.algorithm())
+    }
+
+    /// This rank's plan of a call.
+    ///
+    /// Errors: as [`Communicator::algorithm_for`].
+    pub fn plan(&self, call: &Collective, in_place: bool) -> Result<Plan> {
+        self.shared.check_call(call)?;
+        Ok((*self.shared.lock().plan(call, in_place)?).clone())
+    }
+
+    /// Messages and bytes moved by this rank so far.
+    pub fn counters(&self) -> Counters {
+        self.shared.lock().counters()
+    }
+
+    /// Sets how long an operation issued or waited for from now on may take. Default 30 minutes.
+    pub fn set_operation_timeout(&self, timeout: Duration) {
+        *self.shared.limits.operation_timeout.write() = timeout;
+    }
+
+    /// The first cause, if the communicator is poisoned. Never blocks.
+    ///
+    /// Source: ncclCommGetAsyncError.
+    pub fn async_error(&self) -> Option<Error> {
+        let poison = self.shared.control.poison();
+        poison.is_set().then(|| poison.error())
+    }
+
+    /// Ends the communicator on every rank: all operations under way or issued later fail with this cause. Returns
+    /// when no buffer of this rank is touched any more; waits for nobody.
+    ///
+    /// Source: ncclCommAbort.
+    pub fn abort(&self, why: &str) -> Result<()> {
+        let message = format!("it called abort: {why}");
+        let cause = self.shared.control.cause(ErrorKind::Aborted, self.rank(), message);
+        self.shared.control.report(cause)?;
+        self.shared.lock().cancel();
+        Ok(())
+    }
+
+    /// Leaves in good order: the others may close later, and operations of theirs that need this rank fail.
+    ///
+    /// Errors: InvalidArgument if asynchronous operations are still under way (wait for them first); Mismatch if a
+    /// message came that no call of this rank took; the first cause if the communicator is poisoned.
+    /// Source: ncclCommFinalize and ncclCommDestroy.
+    pub fn close(self) -> Result<()> {
+        let mut engine = self.shared.lock();
+        if self.shared.control.poison().is_set() {
+            return Err(self.shared.give_up(&mut engine));
+        }
+        if !engine.is_idle() {
+            return Err(Error::invalid("operations are still under way; wait for every Work before close()"));
+        }
+        let sequence = engine.sequence();
+        if let Err(fault) = engine.endpoint().inspect(u64::MAX, Signature(0)) {
+            return Err(self.shared.fail(&mut engine, fault));
+        }
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.control.leave(sequence)
+    }
+
+    /// Shares a buffer of `ranks * count` elements out.
+    fn share(&self, elements: usize, what: &str) -> Result<u64> {
+        let (elements, ranks) = (elements as u64, u64::from(self.ranks()));
+        if elements.is_multiple_of(ranks) {
+            return Ok(elements / ranks);
+        }
+        Err(Error::invalid(format!(
+            "{what}: a buffer of {elements} elements does not divide among {ranks} ranks"
+        )))
+    }
+}
+
+impl Shared {
+    fn check_call(&self, call: &Collective) -> Result<()> {
+        self.control.poison().check()?;
+        call.check(self.ranks)?;
+        let me = Some(self.rank);
+        let is_mixed = (call.to() == me) != (call.from() == me);
+        if call.kind() == Kind::SendReceive && is_mixed {
+            return Err(Error::invalid(format!(
+                "{call}: rank {} sends to or receives from itself; name it both as destination and as source",
+                self.rank
+            )));
+        }
+        Ok(())
+    }
+
+    /// Issues and waits.
+    ///
+    /// # Safety
+    /// As for `Engine::issue`, until this returns.
+    unsafe fn run_blocking(&self, call: &Collective, buffers: Buffers) -> Result<()> {
+        let mut engine = self.lock();
+        // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
+        let op = unsafe { engine.issue(call, buffers, None) }?;
+        self.show(&mut engine);
+        drop(engine);
+        let unwind = Unwind(self);
+        let result = self.wait(op, None);
+        std::mem::forget(unwind);
+        let mut engine = self.lock();
+        engine.take(op);
+        self.show(&mut engine);
+        result.map(|_| ())
+    }
+
+    /// Issues, and leaves the rest to the works and the service thread.
+    ///
+    /// # Safety
+    /// As for `Engine::issue`.
+    unsafe fn issue(
+        &self,
+        call: &Collective,
+        buffers: Buffers,
+        owned: Option<Box<dyn Any + Send>>,
+    ) -> Result<OpId> {
+        let mut engine = self.lock();
+        // SAFETY: the caller vouches.
+        let op = unsafe { engine.issue(call, buffers, owned) }?;
+        // A failure now is the work's to tell: the operation was issued.
+        let _told_by_the_work = self.drive(&mut engine);
+        let is_pending = engine.status(op) == Status::Pending;
+        drop(engine);
+        if is_pending {
+            self.control.service().ring();
+        }
+        Ok(op)
+    }
+}
+
+impl Progress for Shared {
+    fn progress(&self) -> ProgressState {
+        // Whoever holds the engine drives it.
+        let Some(mut engine) = self.engine.try_lock() else { return ProgressState::Idle };
+        if engine.is_idle() {
+            return ProgressState::Idle;
+        }
+        match self.background(&mut engine) {
+            Err(_told_by_the_works) => ProgressState::Idle,
+            Ok(_) if engine.is_idle() => ProgressState::Idle,
+            Ok(true) => ProgressState::Pending { next_poll: Duration::ZERO },
+            Ok(false) => ProgressState::Pending { next_poll: Duration::from_micros(100) },
+        }
+    }
+}
+
+impl std::fmt::Debug for Communicator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Communicator").field("rank", &self.rank()).field("ranks", &self.ranks()).finish()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("rank", &self.rank).field("ranks", &self.ranks).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Communicator {
+    fn drop(&mut self) {
+        // Works may outlive it; what they wait for goes on until the last is gone.
+        if !self.shared.closed.load(Ordering::Acquire) {
+            tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        }
+    }
+}
+
+/// Cancels everything if a panic unwinds through a blocking call, so that its buffers are not touched afterwards.
+struct Unwind<'a>(&'a Shared);
+
+impl Drop for Unwind<'_> {
+    fn drop(&mut self) {
+        self.0.lock().cancel();
+    }
+}
+
+fn join(config: &mut Config) -> Result<Control> {
+    let rendezvous = match config.rendezvous.take() {
+        Some(rendezvous) => rendezvous,
+        None if config.ranks == 1 => Rendezvous::create()?,
+        None => {
+            return Err(Error::invalid(
+                "no rendezvous: rank 0 makes one with Rendezvous::create() and passes its text() to the others, as \
+                 an argument or in UBCCL_RENDEZVOUS",
+            ));
+        }
+    };
+    let join = Join {
+        rank: config.rank,
+        size: config.ranks,
+        deadline: Instant::now() + config.start_timeout,
+        identity: Identity::of_this_process()?,
+        describe: |signature| Signature(signature).describe(),
+        grace: DEFAULT_GRACE,
+    };
+    Control::join(rendezvous, join)
+}
+
+/// All ranks must be configured alike in what plans depend on.
+fn check_alike(control: &mut Control, what: &str, mine: &str) -> Result<()> {
+    let all = control.all_gather(mine.as_bytes())?;
+    match all.iter().position(|other| other != mine.as_bytes()) {
+        None => Ok(()),
+        Some(rank) => Err(Error::new(
+            ErrorKind::Start,
+            format!(
+                "ranks differ in {what}: rank {rank} has {}, rank {} has {mine}; configure all ranks alike",
+                String::from_utf8_lossy(&all[rank]),
+                control.rank()
+            ),
+        )),
+    }
+}
+
+/// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
+/// cores a spinning rank keeps the one it waits for from running.
+fn default_spin(control: &mut Control) -> Result<Duration> {
+    const WITH_A_CORE_EACH: Duration = Duration::from_millis(1);
+    const WITH_MORE_RANKS: Duration = Duration::from_micros(5);
+    let cores = crate::cores::shared_by(control)?;
+    Ok(if cores >= control.ranks() { WITH_A_CORE_EACH } else { WITH_MORE_RANKS })
+}
+
+fn host(address: *const u8, len: usize) -> Memory {
+    Memory::Host { address: HostPointer(address.expose_provenance()), len: len as u64 }
+}
+
+fn host_mut(slice: &mut [u8]) -> Memory {
+    host(slice.as_mut_ptr().cast_const(), slice.len())
+}
+
+fn check_size(call: &Collective, what: &str, bytes: usize, elements: u64) -> Result<()> {
+    let size = call.dtype().size();
+    if bytes as u64 == elements * size as u64 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{call}: the {what} has {} elements, it needs {elements}",
+        bytes as f64 / size as f64
+    )))
+}

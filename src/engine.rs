@@ -1,0 +1,453 @@
+//! One rank's operations: plans looked up, executions in program order, driven by whoever owns the engine.
+#![allow(unsafe_code)] // registers the caller's memory with the endpoint
+
+use crate::choose::Chooser;
+use crate::executor::{Base, Bases, Execution, execution_of};
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+use ubccl_core::endpoint::{Counters, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token};
+use ubccl_core::plan::Plan;
+use ubccl_core::{Choice, Collective, Error, Kind, Rank, Result, Signature, Spec};
+
+/// The memory of a call.
+#[derive(Debug)]
+pub(crate) enum Buffers {
+    /// Input and output apart.
+    Apart {
+        /// What the rank brings.
+        input: Memory,
+        /// Where the result goes.
+        output: Memory,
+    },
+    /// One buffer, laid out by [`Collective::in_place_offsets`].
+    InPlace(Memory),
+}
+
+/// Names an issued operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OpId {
+    slot: usize,
+    generation: u64,
+}
+
+/// How an operation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Under way or waiting for its turn.
+    Pending,
+    /// Completed; its buffers may be used.
+    Done,
+}
+
+/// A place for one operation; used again and again.
+#[derive(Debug, Default)]
+struct Slot {
+    execution: Execution,
+    call: Option<Ready>,
+    generation: u64,
+    /// Counts operations over all slots.
+    number: u64,
+    scratch: Vec<u64>,
+    owned: Option<Box<dyn Any + Send>>,
+    waker: Option<Waker>,
+    detached: bool,
+    done: bool,
+}
+
+/// An operation whose turn has not come.
+#[derive(Debug)]
+struct Ready {
+    plan: Arc<Plan>,
+    count: u64,
+    buffers: Buffers,
+    stream: Stream,
+    signature: Signature,
+}
+
+/// What an engine is made for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EngineOptions {
+    pub(crate) rank: u32,
+    pub(crate) ranks: u32,
+    pub(crate) chooser: Chooser,
+    pub(crate) choice: Choice,
+    /// Whether scratch is phantom, as the caller's buffers are.
+    pub(crate) phantom: bool,
+}
+
+/// See the module.
+pub(crate) struct Engine {
+    endpoint: Box<dyn Endpoint>,
+    options: EngineOptions,
+    plans: HashMap<(&'static str, Spec), Arc<Plan>>,
+    /// The last plan, so that repeating a call costs one comparison.
+    last: Option<(&'static str, Spec, Arc<Plan>)>,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    /// Collectives in program order; the first one runs.
+    queue: VecDeque<usize>,
+    /// Point-to-point operations, all running.
+    loose: Vec<usize>,
+    completions: Vec<Token>,
+    sequence: u64,
+    issued: u64,
+    cancelled: bool,
+    /// When the oldest operation under way was first found waiting.
+    waiting: Option<(u64, Instant)>,
+    /// What the board says this rank is doing: sequence, and the signature while it runs.
+    pub(crate) shown: (u64, Option<Signature>),
+}
+
+const REGIONS_PER_SLOT: u32 = 3;
+
+impl Engine {
+    pub(crate) fn new(endpoint: Box<dyn Endpoint>, options: EngineOptions) -> Self {
+        Engine {
+            endpoint,
+            options,
+            plans: HashMap::new(),
+            last: None,
+            slots: Vec::new(),
+            free: Vec::new(),
+            queue: VecDeque::new(),
+            loose: Vec::new(),
+            completions: Vec::new(),
+            sequence: 0,
+            issued: 0,
+            cancelled: false,
+            waiting: None,
+            shown: (0, None),
+        }
+    }
+
+    /// The plan for a call and the algorithm's name.
+    pub(crate) fn plan(&mut self, call: &Collective, in_place: bool) -> Result<Arc<Plan>> {
+        let EngineOptions { rank, ranks, chooser, choice, .. } = self.options;
+        let algorithm = chooser.choose(call, ranks)?;
+        let name = algorithm.descriptor().name;
+        let spec = Spec::new(call, ranks, rank, in_place, choice);
+        if let Some((last_name, last_spec, plan)) = &self.last
+            && *last_spec == spec
+            && std::ptr::eq(*last_name, name)
+        {
+            return Ok(plan.clone());
+        }
+        let plan = self.plans.entry((name, spec)).or_insert_with(|| Arc::new(algorithm.plan(&spec))).clone();
+        self.last = Some((name, spec, plan.clone()));
+        Ok(plan)
+    }
+
+    /// Issues a call: it starts when the collectives before it are done. Nothing is sent if this fails.
+    ///
+    /// # Safety
+    /// Host memory in `buffers` stays valid, and is left alone by everybody else, until the operation is done or the
+    /// engine is cancelled.
+    pub(crate) unsafe fn issue(
+        &mut self,
+        call: &Collective,
+        buffers: Buffers,
+        owned: Option<Box<dyn Any + Send>>,
+    ) -> Result<OpId> {
+        let plan = self.plan(call, matches!(buffers, Buffers::InPlace(_)))?;
+        let is_loose = call.kind() == Kind::SendReceive;
+        let stream = if is_loose {
+            Stream::Tagged(0)
+        } else {
+            self.sequence += 1;
+            Stream::Collective(self.sequence)
+        };
+        let signature = call.signature(plan.number());
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        let slot = &mut self.slots[index];
+        self.issued += 1;
+        slot.number = self.issued;
+        (slot.done, slot.detached, slot.owned) = (false, false, owned);
+        slot.call = Some(Ready { plan, count: call.count(), buffers, stream, signature });
+        let id = OpId { slot: index, generation: slot.generation };
+        if !is_loose {
+            self.queue.push_back(index);
+            return Ok(id);
+        }
+        match self.begin(index) {
+            Ok(()) => self.loose.push(index),
+            Err(error) => {
+                self.release(index);
+                return Err(error);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Moves on everything that can move. `true` if anything did.
+    pub(crate) fn progress(&mut self) -> Result<bool, Fault> {
+        let mut moved = false;
+        loop {
+            let again = self.turn()?;
+            moved |= again;
+            if !again {
+                return Ok(moved);
+            }
+        }
+    }
+
+    /// One round: begin, post, poll, complete.
+    #[inline]
+    pub(crate) fn turn(&mut self) -> Result<bool, Fault> {
+        let mut moved = false;
+        if let Some(&front) = self.queue.front() {
+            if self.slots[front].call.is_some() {
+                self.begin(front)?;
+            }
+            moved |= self.advance(front)?;
+        }
+        for k in 0..self.loose.len() {
+            moved |= self.advance(self.loose[k])?;
+        }
+        if self.queue.is_empty() && self.loose.is_empty() {
+            return Ok(false);
+        }
+        self.retire();
+        moved |= self.endpoint.poll(&mut self.completions)?;
+        for token in self.completions.drain(..) {
+            self.slots[execution_of(token)].execution.complete(token);
+        }
+        self.retire();
+        Ok(moved)
+    }
+
+    /// How an operation stands.
+    pub(crate) fn status(&self, id: OpId) -> Status {
+        let slot = &self.slots[id.slot];
+        debug_assert_eq!(slot.generation, id.generation, "an operation is taken once");
+        if slot.done { Status::Done } else { Status::Pending }
+    }
+
+    /// Gives back a finished (or cancelled) operation's buffers and its place.
+    pub(crate) fn take(&mut self, id: OpId) -> Option<Box<dyn Any + Send>> {
+        let owned = self.slots[id.slot].owned.take();
+        self.release(id.slot);
+        owned
+    }
+
+    /// Nobody will take this operation: it cleans up after itself.
+    pub(crate) fn detach(&mut self, id: OpId) {
+        if self.slots[id.slot].done {
+            self.take(id);
+        } else {
+            self.slots[id.slot].detached = true;
+        }
+    }
+
+    /// Who is told when an operation completes.
+    pub(crate) fn set_waker(&mut self, id: OpId, waker: &Waker) {
+        self.slots[id.slot].waker = Some(waker.clone());
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.loose.is_empty()
+    }
+
+    /// Forgets everything under way; registered memory is not touched again.
+    pub(crate) fn cancel(&mut self) {
+        self.cancelled = true;
+        self.endpoint.cancel();
+        self.completions.clear();
+        while let Some(index) = self.queue.pop_front().or_else(|| self.loose.pop()) {
+            self.finish(index);
+        }
+    }
+
+    /// The current collective: its sequence and signature (the last one's, if none runs).
+    pub(crate) fn current(&self) -> (u64, Option<Signature>) {
+        let front = self.queue.front().map(|&index| &self.slots[index]);
+        match front.and_then(|slot| slot.execution.running()) {
+            Some((Stream::Collective(sequence), signature)) => (sequence, Some(signature)),
+            _ => (self.sequence - self.queue.len() as u64, None),
+        }
+    }
+
+    /// Whether operations were given up: those that are done may not have been completed.
+    pub(crate) fn was_cancelled(&self) -> bool {
+        self.cancelled
+    }
+
+    /// What this rank is doing: the running collective, else a point-to-point operation, else nothing since the last
+    /// collective.
+    #[inline]
+    pub(crate) fn doing(&self) -> (u64, Option<Signature>) {
+        match (self.queue.front(), self.loose.first()) {
+            (Some(&front), _) => {
+                let slot = &self.slots[front];
+                let waiting = slot.call.as_ref().map(|call| call.signature);
+                let running = slot.execution.running().map(|running| running.1);
+                (self.sequence - self.queue.len() as u64 + 1, waiting.or(running))
+            }
+            (None, Some(&loose)) => {
+                (self.sequence, self.slots[loose].execution.running().map(|running| running.1))
+            }
+            (None, None) => (self.sequence, None),
+        }
+    }
+
+    /// The peers of point-to-point operations under way.
+    pub(crate) fn loose_peers(&self) -> impl Iterator<Item = Rank> + '_ {
+        self.loose.iter().filter_map(|&index| self.slots[index].execution.spec()).flat_map(|spec| {
+            let others = move |&rank: &Rank| rank != spec.rank;
+            spec.to.into_iter().chain(spec.from).filter(others)
+        })
+    }
+
+    /// How long the oldest operation under way has been found waiting. The clock is read by whoever asks, not when an
+    /// operation is issued.
+    pub(crate) fn oldest_wait(&mut self, now: Instant) -> Option<Duration> {
+        let oldest = self.queue.front().or(self.loose.first()).map(|&index| self.slots[index].number)?;
+        match self.waiting {
+            Some((number, since)) if number == oldest => Some(now - since),
+            _ => {
+                self.waiting = Some((oldest, now));
+                Some(Duration::ZERO)
+            }
+        }
+    }
+
+    /// The last collective issued.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Looks for messages nobody can take any more.
+    pub(crate) fn inspect(&mut self) -> Result<(), Fault> {
+        match self.current() {
+            (sequence, Some(signature)) => self.endpoint.inspect(sequence, signature),
+            // Whatever belongs to the next call may lie there already.
+            (sequence, None) => self.endpoint.inspect(sequence + 1, Signature(u128::MAX)),
+        }
+    }
+
+    /// The endpoint, for waiting and counting.
+    pub(crate) fn endpoint(&mut self) -> &mut dyn Endpoint {
+        &mut *self.endpoint
+    }
+
+    /// What has been moved.
+    pub(crate) fn counters(&self) -> Counters {
+        self.endpoint.counters()
+    }
+
+    /// Says whether the scratch of the operations issued from now on is phantom, as their buffers are.
+    pub(crate) fn set_phantom(&mut self, phantom: bool) {
+        self.options.phantom = phantom;
+    }
+
+    /// The region that holds the result of an operation that was just issued or is running.
+    pub(crate) fn output_region(&self, id: OpId) -> RegionId {
+        RegionId(id.slot as u32 * REGIONS_PER_SLOT + 1)
+    }
+
+    #[inline]
+    fn advance(&mut self, index: usize) -> Result<bool, Fault> {
+        self.slots[index].execution.advance(&mut *self.endpoint, index as u32)
+    }
+
+    fn begin(&mut self, index: usize) -> Result<()> {
+        let slot = &mut self.slots[index];
+        let Ready { plan, count, buffers, stream, signature } =
+            slot.call.take().expect("begin is called once for each issued call");
+        let region = |k| RegionId(index as u32 * REGIONS_PER_SLOT + k);
+        let at = |k| Base { region: region(k), offset: 0 };
+        let size = plan.spec().dtype.size() as u64;
+        let (input, output) = match buffers {
+            Buffers::Apart { input, output } => {
+                // SAFETY: whoever issued the call vouched for its memory until the operation is done.
+                unsafe { self.endpoint.register(region(0), input) }?;
+                // SAFETY: as above.
+                unsafe { self.endpoint.register(region(1), output) }?;
+                (at(0), at(1))
+            }
+            Buffers::InPlace(memory) => {
+                let call = plan.spec().collective(count);
+                let (input, output) = call.in_place_offsets(plan.spec().rank);
+                // SAFETY: as above.
+                unsafe { self.endpoint.register(region(1), memory) }?;
+                let joint = |offset: u64| Base { region: region(1), offset: offset * size };
+                (joint(input), joint(output))
+            }
+        };
+        let scratch_bytes = plan.scratch_bytes(count);
+        if scratch_bytes > 0 {
+            let memory = scratch(&mut slot.scratch, scratch_bytes, self.options.phantom, size as u32)?;
+            // SAFETY: the slot keeps its scratch until the operation is over, and nobody else knows it.
+            unsafe { self.endpoint.register(region(2), memory) }?;
+        }
+        slot.execution.start(plan, count, Bases { input, output, scratch: at(2) }, (stream, signature));
+        Ok(())
+    }
+
+    /// Takes finished operations out of the running.
+    #[inline]
+    fn retire(&mut self) {
+        while let Some(&front) = self.queue.front()
+            && self.slots[front].call.is_none()
+            && self.slots[front].execution.is_done()
+        {
+            self.queue.pop_front();
+            self.finish(front);
+        }
+        let mut k = 0;
+        while k < self.loose.len() {
+            let index = self.loose[k];
+            if self.slots[index].execution.is_done() {
+                self.loose.remove(k);
+                self.finish(index);
+            } else {
+                k += 1;
+            }
+        }
+    }
+
+    fn finish(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.execution.stop();
+        slot.call = None;
+        slot.done = true;
+        if let Some(waker) = slot.waker.take() {
+            waker.wake();
+        }
+        if slot.detached {
+            slot.owned = None;
+            self.release(index);
+        }
+    }
+
+    fn release(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.generation += 1;
+        slot.waker = None;
+        self.free.push(index);
+    }
+}
+
+/// Scratch memory of at least `bytes`, kept for the next time.
+fn scratch(kept: &mut Vec<u64>, bytes: u64, phantom: bool, unit: u32) -> Result<Memory> {
+    if phantom {
+        let value = ubccl_core::symbolic::Value::UNWRITTEN;
+        let piece = ubccl_core::symbolic::Piece { len: bytes / u64::from(unit), value };
+        return Ok(Memory::Phantom { unit, content: vec![piece] });
+    }
+    let words = usize::try_from(bytes.div_ceil(8)).map_err(|_| Error::invalid("scratch exceeds memory"))?;
+    if kept.len() < words {
+        let more = words - kept.len();
+        kept.try_reserve_exact(more).map_err(|error| {
+            Error::system(format!("no memory for {bytes} bytes of scratch; use a smaller count"), error)
+        })?;
+        kept.resize(words, 0);
+    }
+    Ok(Memory::Host { address: HostPointer(kept.as_mut_ptr().expose_provenance()), len: bytes })
+}
