@@ -58,7 +58,7 @@ impl Simulated {
             messages: simulated.messages,
             messages_per_s,
             events: simulated.events,
-            event_hash: format!("{:032x}", simulated.hash),
+            event_hash: format!("{:016x}", simulated.hash),
         }
     }
 }

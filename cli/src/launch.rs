@@ -60,7 +60,6 @@ struct Member {
 impl Member {
     fn spawn(launch: &Launch, rank: u32, rendezvous: Option<&str>) -> std::io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        ours.set_nonblocking(false)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&launch.arguments).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
         command.env(environment::RANK, rank.to_string()).env(environment::SIZE, launch.ranks.to_string());
@@ -150,11 +149,11 @@ impl Processes {
         let deadline = Instant::now() + FAREWELL;
         while self.members.iter().any(|member| member.ended.is_none()) {
             self.listen(Some(deadline))?;
-            if Instant::now() >= deadline {
+            if self.members.iter().any(|member| member.word.is_some()) || Instant::now() >= deadline {
                 return Err(self.fail());
             }
         }
-        let all_well = self.members.iter().all(|m| m.word.is_none() && m.ended.is_some_and(|s| s.success()));
+        let all_well = self.members.iter().all(|member| member.ended.is_some_and(|status| status.success()));
         if all_well { Ok(()) } else { Err(self.fail()) }
     }
 

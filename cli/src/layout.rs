@@ -1,6 +1,5 @@
 //! What each part of a rank's buffers holds before a call and must hold after it.
 
-use crate::buffer::Guarded;
 use crate::call::Call;
 use crate::pattern::{Data, Tables};
 use crate::target::{Error, Kind};
@@ -45,8 +44,10 @@ struct Stamp {
     after: Vec<u8>,
 }
 
-/// The buffers of one rank: one in place; input and output otherwise.
-pub(crate) type Buffers = [Guarded; 2];
+/// The data of one rank: the one buffer and nothing in place; input and output otherwise.
+pub(crate) type View<'a> = [&'a [u8]; 2];
+/// [`View`], to be written.
+pub(crate) type ViewMut<'a> = [&'a mut [u8]; 2];
 
 /// The contents of a rank's buffers around one call.
 #[derive(Debug)]
@@ -113,19 +114,19 @@ impl Layout {
     }
 
     /// Writes everything as it is before a call.
-    pub(crate) fn fill(&self, buffers: &mut Buffers) {
+    pub(crate) fn fill(&self, mut buffers: ViewMut<'_>) {
         for segment in &self.segments {
-            let data = buffers[segment.buffer].data_mut();
+            let data = &mut buffers[segment.buffer];
             self.runs(segment, segment.before, |at, content| data[at..at + content.len()].copy_from_slice(content));
         }
         self.fill_stamps(buffers);
     }
 
     /// Compares everything with what it must be after a call, bit by bit.
-    pub(crate) fn verify(&self, buffers: &Buffers) -> Wrong {
+    pub(crate) fn verify(&self, buffers: View<'_>) -> Wrong {
         let mut wrong = Wrong::NONE;
         for segment in &self.segments {
-            let data = buffers[segment.buffer].data();
+            let data = buffers[segment.buffer];
             self.runs(segment, segment.after, |at, content| {
                 let found = &data[at..at + content.len()];
                 if found != content {
@@ -137,17 +138,17 @@ impl Layout {
     }
 
     /// Renews the stamps.
-    pub(crate) fn fill_stamps(&self, buffers: &mut Buffers) {
+    pub(crate) fn fill_stamps(&self, buffers: ViewMut<'_>) {
         for Stamp { buffer, at, before, .. } in &self.stamps {
-            buffers[*buffer].data_mut()[*at..*at + before.len()].copy_from_slice(before);
+            buffers[*buffer][*at..*at + before.len()].copy_from_slice(before);
         }
     }
 
     /// Compares the stamps.
-    pub(crate) fn verify_stamps(&self, buffers: &Buffers) -> Wrong {
+    pub(crate) fn verify_stamps(&self, buffers: View<'_>) -> Wrong {
         let mut wrong = Wrong::NONE;
         for Stamp { buffer, at, after, .. } in &self.stamps {
-            let found = &buffers[*buffer].data()[*at..*at + after.len()];
+            let found = &buffers[*buffer][*at..*at + after.len()];
             if found != after {
                 self.add_wrong(&mut wrong, *buffer, *at, found, after);
             }
@@ -156,10 +157,10 @@ impl Layout {
     }
 
     /// Takes the stamps' elements out of the rest: their content is zero before the whole is compared.
-    pub(crate) fn clear_stamps_to_rest(&self, buffers: &mut Buffers) {
+    pub(crate) fn clear_stamps_to_rest(&self, buffers: ViewMut<'_>) {
         for Stamp { buffer, at, before, .. } in &self.stamps {
             let rest = self.rest_at(*buffer, *at);
-            buffers[*buffer].data_mut()[*at..*at + before.len()].copy_from_slice(&rest);
+            buffers[*buffer][*at..*at + before.len()].copy_from_slice(&rest);
         }
     }
 
@@ -307,12 +308,16 @@ mod tests {
     use super::*;
     use crate::call::tests::call;
 
-    fn buffers(layout: &Layout) -> Buffers {
-        layout.lengths().map(|len| {
-            let mut buffer = Guarded::new(len).unwrap();
-            buffer.resize(len);
-            buffer
-        })
+    fn buffers(layout: &Layout) -> [Vec<u8>; 2] {
+        layout.lengths().map(|len| vec![0; len as usize])
+    }
+
+    fn fill(layout: &Layout, buffers: &mut [Vec<u8>; 2]) {
+        layout.fill(buffers.each_mut().map(Vec::as_mut_slice));
+    }
+
+    fn look(buffers: &[Vec<u8>; 2]) -> View<'_> {
+        buffers.each_ref().map(Vec::as_slice)
     }
 
     const KINDS: [Kind; 5] =
@@ -336,8 +341,8 @@ mod tests {
                 let call = call(kind, 5000, 3);
                 let layout = Layout::new(&call, 1, in_place, Data::Plain { seed: 1 }).unwrap();
                 let mut buffers = buffers(&layout);
-                layout.fill(&mut buffers);
-                let wrong = layout.verify(&buffers);
+                fill(&layout, &mut buffers);
+                let wrong = layout.verify(look(&buffers));
                 let must_change = match kind {
                     Kind::AllGather if in_place => 10_000, // all but the own block
                     Kind::AllGather => 15_000,
@@ -357,8 +362,8 @@ mod tests {
                 let layout = Layout::stamped(&call(kind, 100_000, 2), 1, in_place, 3).unwrap();
                 assert!((6..=24).contains(&layout.stamps.len()), "{}", layout.stamps.len());
                 let mut buffers = buffers(&layout);
-                layout.fill(&mut buffers);
-                assert!(layout.verify_stamps(&buffers).elements >= 5, "{kind:?} {in_place}");
+                fill(&layout, &mut buffers);
+                assert!(layout.verify_stamps(look(&buffers)).elements >= 5, "{kind:?} {in_place}");
             }
         }
     }
@@ -375,19 +380,19 @@ mod tests {
     fn one_changed_bit_is_one_wrong_element_wherever_it_is() {
         let layout = Layout::new(&call(Kind::AllReduce, 9000, 2), 0, false, Data::Plain { seed: 1 }).unwrap();
         let mut buffers = buffers(&layout);
-        layout.fill(&mut buffers);
+        fill(&layout, &mut buffers);
         // The right result, made by hand from the table.
         let segment = &layout.segments[1];
         let mut right = Vec::new();
         layout.runs(segment, segment.after, |_, content| right.extend_from_slice(content));
-        buffers[1].data_mut().copy_from_slice(&right);
-        assert_eq!(layout.verify(&buffers), Wrong::NONE);
+        buffers[1].copy_from_slice(&right);
+        assert_eq!(layout.verify(look(&buffers)), Wrong::NONE);
         for (buffer, byte) in [(1, 0), (1, 35_999), (1, 4093 * 4), (0, 17)] {
-            buffers[buffer].data_mut()[byte] ^= 0x10;
-            let wrong = layout.verify(&buffers);
+            buffers[buffer][byte] ^= 0x10;
+            let wrong = layout.verify(look(&buffers));
             assert_eq!(wrong.elements, 1);
             assert!(wrong.first.unwrap().contains(&format!("element {} ", byte / 4)));
-            buffers[buffer].data_mut()[byte] ^= 0x10;
+            buffers[buffer][byte] ^= 0x10;
         }
     }
 }

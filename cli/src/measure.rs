@@ -66,7 +66,7 @@ pub(crate) struct Simulated {
     /// Events.
     pub(crate) events: u64,
     /// Hash of all events.
-    pub(crate) hash: u128,
+    pub(crate) hash: u64,
     /// How long the simulation took in real time.
     pub(crate) real_us: f64,
 }

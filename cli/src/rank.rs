@@ -2,7 +2,7 @@
 
 use crate::buffer::Guarded;
 use crate::call::Call;
-use crate::layout::{Buffers, Layout, Wrong};
+use crate::layout::{View, ViewMut, Layout, Wrong};
 use crate::orders::{Answer, Order};
 use crate::pattern::Data;
 use crate::target::{Error, Kind, Target};
@@ -16,6 +16,17 @@ pub(crate) const CALL_BY_CALL_BYTES: u64 = 4096;
 const TIMED_SEED: u64 = 1 << 32;
 /// How late one rank comes to a checked barrier.
 const LATE: Duration = Duration::from_millis(2);
+
+/// The one buffer and an unused one in place; input and output otherwise.
+type Buffers = [Guarded; 2];
+
+fn look(buffers: &Buffers) -> View<'_> {
+    buffers.each_ref().map(Guarded::data)
+}
+
+fn touch(buffers: &mut Buffers) -> ViewMut<'_> {
+    buffers.each_mut().map(Guarded::data_mut)
+}
 
 /// A rank with its communicator.
 pub(crate) struct Rank<T> {
@@ -127,8 +138,9 @@ impl<T: Target> Rank<T> {
                 *buffer = Guarded::new(needed)?;
             }
         }
+        let algorithm = self.target.algorithm()?; // says whether the call is possible at all
         let answer = self.checked_call(Data::Plain { seed: 0 })?;
-        Ok(Answer { algorithm: self.target.algorithm(), ..answer })
+        Ok(Answer { algorithm, ..answer })
     }
 
     /// One call from fresh data, untimed.
@@ -139,7 +151,7 @@ impl<T: Target> Rank<T> {
         self.lay_out(&layout);
         self.call(case.in_place)?;
         let mut tally = Tally::new(case.check);
-        tally.add("an untimed call", || layout.verify(&self.buffers));
+        tally.add("an untimed call", || layout.verify(look(&self.buffers)));
         tally.add_guards(&self.buffers);
         Ok(tally.answer(Vec::new(), 0, 0))
     }
@@ -148,7 +160,7 @@ impl<T: Target> Rank<T> {
         for (buffer, len) in self.buffers.iter_mut().zip(layout.lengths()) {
             buffer.resize(len);
         }
-        layout.fill(&mut self.buffers);
+        layout.fill(touch(&mut self.buffers));
     }
 
     #[inline]
@@ -184,8 +196,8 @@ impl<T: Target> Rank<T> {
         let mut run = Run { case, whole, calls_per_sample, samples_ns, cpu_ns: 0, tally: Tally::new(case.check) };
         self.timed(&mut run, &layout, samples - closing)?;
         if !whole {
-            layout.clear_stamps_to_rest(&mut self.buffers);
-            run.tally.add("the end of the timed calls", || layout.verify(&self.buffers));
+            layout.clear_stamps_to_rest(touch(&mut self.buffers));
+            run.tally.add("the end of the timed calls", || layout.verify(look(&self.buffers)));
         }
         if closing > 0 {
             let data = Data::Plain { seed: TIMED_SEED + 1 };
@@ -232,11 +244,11 @@ impl<T: Target> Rank<T> {
                 continue;
             }
             if run.whole {
-                run.tally.add("a timed call", || layout.verify(&self.buffers));
-                layout.fill(&mut self.buffers);
+                run.tally.add("a timed call", || layout.verify(look(&self.buffers)));
+                layout.fill(touch(&mut self.buffers));
             } else {
-                run.tally.add("a timed call", || layout.verify_stamps(&self.buffers));
-                layout.fill_stamps(&mut self.buffers);
+                run.tally.add("a timed call", || layout.verify_stamps(look(&self.buffers)));
+                layout.fill_stamps(touch(&mut self.buffers));
             }
         }
         run.cpu_ns += clock_ns(ClockId::ProcessCPUTime) - cpu;

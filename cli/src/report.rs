@@ -107,7 +107,7 @@ pub(crate) struct Summary {
     /// Real time of all simulations.
     pub(crate) real_us: f64,
     /// One hash over the hashes of all simulations, in order.
-    pub(crate) hash: u128,
+    pub(crate) hash: u64,
 }
 
 impl Summary {
@@ -117,8 +117,8 @@ impl Summary {
         if let Some(simulated) = measured.simulated {
             self.messages += simulated.messages;
             self.real_us += simulated.real_us;
-            // FNV's prime for 128 bits: order matters, and every bit.
-            self.hash = (self.hash ^ simulated.hash).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+            // FNV's prime for 64 bits: the order matters.
+            self.hash = (self.hash ^ simulated.hash).wrapping_mul(0x0000_0100_0000_01b3);
         }
     }
 

@@ -1,12 +1,11 @@
 //! A rank's process: joins the communicator and does as the parent orders.
 
 use crate::failure::{Failure, Outcome};
-use crate::launch::environment;
 use crate::orders::Order;
 use crate::rank::Rank;
-use crate::target::{self, Error, Identity};
+use crate::target::{self, Error, Member, Overrides};
 use crate::wire::{self, Word};
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -19,7 +18,7 @@ pub(crate) struct Worker {
     /// Whether to bind to a processor.
     pub(crate) pin: bool,
     /// How to join, but for what stands in the environment.
-    pub(crate) identity: Identity,
+    pub(crate) overrides: Overrides,
 }
 
 /// Runs until the parent closes the connection. What goes wrong is told to the parent.
@@ -41,20 +40,20 @@ pub(crate) fn run(worker: Worker) -> Outcome<()> {
 fn die_with(parent: u32) -> Outcome<()> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| Failure::new(format!("cannot ask to end with the parent: {error}")))?;
-    let now = getppid().map_or(0, Pid::as_raw_nonzero_or_zero);
+    let now = getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32);
     if now == parent { Ok(()) } else { Err(Failure::NobodyListens) }
 }
 
 fn serve(worker: Worker, parent: &mut UnixStream) -> Result<(), Error> {
     let gone = |error: std::io::Error| Error::system("the connection to the parent broke", error);
-    let cpu = if worker.pin { pin(worker.identity.rank)? } else { None };
-    let mut identity = worker.identity;
-    if identity.rank == 0 {
-        let rendezvous = target::create_rendezvous()?;
+    let mut config = target::configuration(&worker.overrides)?;
+    let cpu = if worker.pin { pin(config.rank)? } else { None };
+    if config.rank == 0 {
+        let rendezvous = target::new_rendezvous()?;
         wire::send(parent, &Word::Rendezvous(rendezvous.text())).map_err(gone)?;
-        identity.rendezvous = Some(rendezvous);
+        config.rendezvous = Some(rendezvous);
     }
-    let mut rank = Rank::new(target::connect(identity)?)?;
+    let mut rank = Rank::new(Member::join(config)?)?;
     wire::send(parent, &Word::Ready { cpu }).map_err(gone)?;
     while let Some(order) = wire::receive::<Order>(parent).map_err(gone)? {
         let answer = rank.obey(&order)?;
