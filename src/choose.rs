@@ -70,7 +70,7 @@ mod tests {
     fn a_forced_algorithm_is_taken_or_refused_but_never_replaced() {
         let chooser = Chooser::new(Some("mesh_two_shot")).unwrap();
         let call = Collective::all_gather(1, DataType::U8);
-        assert!(chooser.choose(&call, 2).unwrap_err().to_string().contains("mesh-two-shot"));
+        assert!(chooser.choose(&call, 2).err().unwrap().to_string().contains("mesh-two-shot"));
         assert!(chooser.choose(&Collective::barrier(), 2).is_ok());
         assert!(Chooser::new(Some("tree")).unwrap_err().to_string().contains("ring"));
     }

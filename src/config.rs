@@ -69,6 +69,16 @@ impl Config {
         Self::from_lookup(|name| std::env::var(name).ok())
     }
 
+    /// The same for a rank that was given as an argument.
+    pub fn from_env_with(rank: u32, ranks: u32) -> Result<Self> {
+        let config = Self::from_lookup(|name| match name {
+            "UBCCL_RANK" => Some(rank.to_string()),
+            "UBCCL_SIZE" => Some(ranks.to_string()),
+            name => std::env::var(name).ok(),
+        })?;
+        Ok(config)
+    }
+
     fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let number = |name: &str| -> Result<Option<u64>> {
             let Some(text) = lookup(name) else { return Ok(None) };

@@ -14,6 +14,7 @@ pub mod op;
 pub mod plan;
 pub mod signature;
 pub mod symbolic;
+pub mod topology;
 
 pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
 pub use collective::{Collective, Kind, Rank};
@@ -22,3 +23,4 @@ pub use error::{Cause, Culprit, Error, ErrorKind, Result};
 pub use exchange::Exchange;
 pub use op::ReduceOp;
 pub use signature::Signature;
+pub use topology::Topology;

@@ -18,7 +18,9 @@ macro_rules! index {
     };
 }
 
-index! {}
+index! {
+    optical :: OPTICAL,
+}
 
 /// The transport of this name or alias.
 ///

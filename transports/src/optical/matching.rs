@@ -1,0 +1,178 @@
+//! Who meets whom: for each sender, receiver and lane, the k-th message meets the k-th receive.
+
+use super::events::FixedMap;
+use super::slab::{NONE, Slab};
+use ubccl_core::Rank;
+
+/// The lines of all pairs of ranks and lanes.
+#[derive(Debug)]
+pub(super) struct Matching {
+    lines: Vec<Line>,
+    line_of: FixedMap<u32>,
+    /// Lines into each rank, in the order of their first use.
+    into_rank: Vec<Vec<u32>>,
+    entries: Slab<Entry>,
+}
+
+/// What waits on one line: messages nobody has asked for yet, or receives whose message is not there yet. Never both.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    from: Rank,
+    side: Side,
+    first: u32,
+    last: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Messages,
+    Receives,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    waiting: Waiting,
+    next: u32,
+}
+
+/// A message or a receive on a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// A message that has arrived.
+    Message(u32),
+    /// A receive's source of this position.
+    Receive {
+        /// Which receive.
+        receive: u32,
+        /// Position in its list of sources.
+        source: u32,
+    },
+}
+
+impl Matching {
+    pub(super) fn new(ranks: u32) -> Self {
+        Matching {
+            lines: Vec::new(),
+            line_of: FixedMap::default(),
+            into_rank: vec![Vec::new(); ranks as usize],
+            entries: Slab::new(),
+        }
+    }
+
+    /// The line from one rank to another.
+    #[inline]
+    pub(super) fn line(&mut self, from: Rank, to: Rank, lane: u8) -> u32 {
+        let Self { lines, line_of, into_rank, .. } = self;
+        // Ranks are below 2^20, see `Topology::MAX_RANKS`.
+        let name = u64::from(from) << 32 | u64::from(to) << 8 | u64::from(lane);
+        *line_of.entry(name).or_insert_with(|| {
+            let id = lines.len() as u32;
+            lines.push(Line { from, side: Side::Messages, first: NONE, last: NONE });
+            into_rank[to as usize].push(id);
+            id
+        })
+    }
+
+    /// The receive that a message just arrived on this line meets; if there is none, the message waits.
+    #[inline]
+    pub(super) fn arrive(&mut self, line: u32, message: u32) -> Option<(u32, u32)> {
+        match self.meet(line, Side::Messages, Waiting::Message(message))? {
+            Waiting::Receive { receive, source } => Some((receive, source)),
+            Waiting::Message(_) => unreachable!("a line holds one side only"),
+        }
+    }
+
+    /// The message that a receive just posted on this line meets; if there is none, the receive waits.
+    #[inline]
+    pub(super) fn receive(&mut self, line: u32, receive: u32, source: u32) -> Option<u32> {
+        match self.meet(line, Side::Receives, Waiting::Receive { receive, source })? {
+            Waiting::Message(message) => Some(message),
+            Waiting::Receive { .. } => unreachable!("a line holds one side only"),
+        }
+    }
+
+    /// Takes the first of the other side, or leaves `who` waiting.
+    #[inline]
+    fn meet(&mut self, line: u32, side: Side, who: Waiting) -> Option<Waiting> {
+        let line = &mut self.lines[line as usize];
+        if line.first != NONE && line.side != side {
+            let entry = self.entries[line.first];
+            self.entries.remove(line.first);
+            line.first = entry.next;
+            return Some(entry.waiting);
+        }
+        let id = self.entries.insert(Entry { waiting: who, next: NONE });
+        if line.first == NONE {
+            *line = Line { side, first: id, ..*line };
+        } else {
+            self.entries[line.last].next = id;
+        }
+        line.last = id;
+        None
+    }
+
+    /// Forgets every receive of a rank.
+    pub(super) fn forget_receives(&mut self, rank: Rank) {
+        for &line in &self.into_rank[rank as usize] {
+            let line = &mut self.lines[line as usize];
+            if line.side == Side::Receives {
+                while line.first != NONE {
+                    self.entries.remove(line.first);
+                    line.first = self.entries[line.first].next;
+                }
+            }
+        }
+    }
+
+    /// Sender and number of every message that waits for a rank: lines in the order of their first use.
+    pub(super) fn messages_for(&self, rank: Rank) -> impl Iterator<Item = (Rank, u32)> + '_ {
+        let lines = self.into_rank[rank as usize].iter().map(|&line| self.lines[line as usize]);
+        lines.filter(|line| line.side == Side::Messages).flat_map(move |line| {
+            let mut at = line.first;
+            std::iter::from_fn(move || {
+                let entry = (at != NONE).then(|| self.entries[at])?;
+                at = entry.next;
+                match entry.waiting {
+                    Waiting::Message(message) => Some((line.from, message)),
+                    Waiting::Receive { .. } => None,
+                }
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kth_message_meets_the_kth_receive_whoever_comes_first() {
+        let mut matching = Matching::new(3);
+        let line = matching.line(0, 1, 0);
+        assert_eq!(matching.arrive(line, 10), None);
+        assert_eq!(matching.arrive(line, 11), None);
+        assert_eq!(matching.messages_for(1).collect::<Vec<_>>(), [(0, 10), (0, 11)]);
+        assert_eq!(matching.receive(line, 7, 0), Some(10));
+        assert_eq!(matching.receive(line, 8, 0), Some(11));
+        assert_eq!(matching.receive(line, 9, 3), None);
+        assert_eq!(matching.receive(line, 9, 4), None);
+        assert_eq!(matching.arrive(line, 12), Some((9, 3)));
+        assert_eq!(matching.arrive(line, 13), Some((9, 4)));
+        assert_eq!(matching.entries.len(), 0);
+    }
+
+    #[test]
+    fn lines_of_other_pairs_and_lanes_are_apart() {
+        let mut matching = Matching::new(3);
+        let lines = [(0, 1, 0), (0, 1, 1), (2, 1, 0), (1, 0, 0)].map(|(a, b, lane)| matching.line(a, b, lane));
+        assert_eq!(lines, [0, 1, 2, 3]);
+        assert_eq!(matching.line(2, 1, 0), 2);
+        assert_eq!(matching.arrive(lines[2], 5), None);
+        for line in [lines[0], lines[1], lines[3]] {
+            assert_eq!(matching.receive(line, 0, 0), None);
+        }
+        matching.forget_receives(1);
+        assert_eq!(matching.entries.len(), 2, "the message of line 2 and the receive of rank 0 stay");
+        assert_eq!(matching.messages_for(1).collect::<Vec<_>>(), [(2, 5)]);
+    }
+}

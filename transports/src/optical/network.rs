@@ -1,0 +1,365 @@
+//! The state of a simulated world: ports, messages under way, and what happens when.
+//!
+//! The model is LogGP with one injection and one reception port for each rank; [`super`] has it in formulas.
+
+use super::events::{Event, EventHash, EventQueue, Kind, NO_LINK};
+use super::fabric::Fabric;
+use super::matching::Matching;
+use super::payload::{Payload, RankMemory, Workshop, of_rank};
+use super::posting::Receive;
+use super::slab::Slab;
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+use ubccl_core::endpoint::{Counters, Fault, Header, Memory, RegionId, Stream, Token, WorldStats};
+use ubccl_core::symbolic::Piece;
+use ubccl_core::topology::{Link, time_at_rate_ps};
+use ubccl_core::{Error, Rank, Result, Signature};
+
+/// All of a world that endpoints share.
+#[derive(Debug)]
+pub(super) struct Network {
+    pub(super) fabric: Fabric,
+    pub(super) now_ps: u64,
+    pub(super) ranks: Vec<RankState>,
+    pub(super) matching: Matching,
+    pub(super) sends: Slab<Send>,
+    pub(super) messages: Slab<Message>,
+    pub(super) receives: Slab<Receive>,
+    pub(super) queue: EventQueue,
+    pub(super) shop: Workshop,
+    /// Lists of receives that are over, to be used again.
+    pub(super) spare_lists: Vec<Vec<u32>>,
+    /// One for each level of the topology.
+    links: Vec<LinkState>,
+    woken: Vec<Rank>,
+    detected: Vec<Rank>,
+    stats: WorldStats,
+    hash: EventHash,
+}
+
+/// One rank.
+#[derive(Debug, Default)]
+pub(super) struct RankState {
+    /// When its injection port, its reception port and its copying and reducing are free again.
+    injection_free_ps: u64,
+    reception_free_ps: u64,
+    compute_free_ps: u64,
+    pub(super) is_dead: bool,
+    is_woken: bool,
+    pub(super) done: Vec<Token>,
+    pub(super) faults: VecDeque<Fault>,
+    pub(super) counters: Counters,
+    pub(super) memory: RankMemory,
+}
+
+/// One post of a send: what its messages share.
+#[derive(Debug)]
+pub(super) struct Send {
+    pub(super) rank: Rank,
+    /// None once forgotten.
+    pub(super) token: Option<Token>,
+    pub(super) header: Header,
+    pub(super) payload: Payload,
+    /// Messages that still need it, and its own event.
+    pub(super) holders: u32,
+    /// The link of its last message.
+    pub(super) link: u8,
+}
+
+/// One message: a send to one peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message {
+    pub(super) send: u32,
+    pub(super) from: Rank,
+    pub(super) to: Rank,
+    line: u32,
+    serialisation_ps: u64,
+    link: u8,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LinkState {
+    link: Link,
+    /// Bytes and serialisation of the last message: the next likely has as many, and dividing is slow.
+    recent: (u64, u64),
+}
+
+impl Network {
+    pub(super) fn new(fabric: Fabric, ranks: u32) -> Self {
+        let links = fabric.topology().levels().iter().map(|level| level.link);
+        Network {
+            now_ps: 0,
+            ranks: (0..ranks).map(|_| RankState::default()).collect(),
+            matching: Matching::new(ranks),
+            sends: Slab::new(),
+            messages: Slab::new(),
+            receives: Slab::new(),
+            queue: EventQueue::default(),
+            shop: Workshop::default(),
+            spare_lists: Vec::new(),
+            links: links.map(|link| LinkState { link, recent: (0, 0) }).collect(),
+            woken: Vec::new(),
+            detected: Vec::new(),
+            stats: WorldStats::default(),
+            hash: EventHash::new(),
+            fabric,
+        }
+    }
+
+    /// Handles every event of the next time, and appends the ranks that have something to poll.
+    pub(super) fn step(&mut self, woken: &mut Vec<Rank>) -> bool {
+        let Some(time_ps) = self.queue.next_time_ps() else { return false };
+        debug_assert!(time_ps >= self.now_ps, "time went back");
+        self.now_ps = time_ps;
+        // Events may make others of this very time (messages of no bytes): they come after, in a bucket of their own.
+        while self.queue.next_time_ps() == Some(time_ps) {
+            let Some((_, bucket)) = self.queue.pop() else { break };
+            let mut k = 0;
+            while let Some(event) = self.queue.event(bucket, k) {
+                self.handle(event);
+                k += 1;
+            }
+            self.stats.events += k as u64;
+            self.queue.recycle(bucket);
+        }
+        self.woken.sort_unstable();
+        for rank in self.woken.drain(..) {
+            self.ranks[rank as usize].is_woken = false;
+            woken.push(rank);
+        }
+        true
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event.kind {
+            Kind::Injected => self.injected(event.target),
+            Kind::Head => self.head(event.target),
+            Kind::Arrived => self.arrived(event.target),
+            Kind::Computed => self.computed(event.target),
+            Kind::Died => self.died(event.target),
+            Kind::Detected => self.detected(event.target),
+        }
+    }
+
+    /// Puts one message of a send on its way; when its last byte has left the rank.
+    pub(super) fn inject(&mut self, send: u32, to: Rank, lane: u8) -> u64 {
+        let record = &mut self.sends[send];
+        let (from, len) = (record.rank, record.header.len);
+        record.holders += 1;
+        let counters = &mut self.ranks[from as usize].counters;
+        counters.messages_sent += 1;
+        counters.bytes_sent += len;
+        let line = self.matching.line(from, to, lane);
+        if from == to {
+            return self.inject_to_itself(Message { send, from, to, line, serialisation_ps: 0, link: NO_LINK }, len);
+        }
+        let link = self.fabric.topology().shared_level(from, to) as u8;
+        self.sends[send].link = link;
+        let serialisation_ps = self.serialisation_ps(link, len);
+        let Link { latency_ps, send_overhead_ps, gap_ps, .. } = self.links[usize::from(link)].link;
+        let port = &mut self.ranks[from as usize];
+        let start_ps = self.now_ps.saturating_add(send_overhead_ps).max(port.injection_free_ps);
+        port.injection_free_ps = start_ps.saturating_add(gap_ps.max(serialisation_ps));
+        let message = self.messages.insert(Message { send, from, to, line, serialisation_ps, link });
+        self.queue.push(start_ps.saturating_add(latency_ps), Kind::Head, message);
+        start_ps.saturating_add(serialisation_ps)
+    }
+
+    /// Within a rank a message passes no port; it is a copy.
+    fn inject_to_itself(&mut self, message: Message, len: u64) -> u64 {
+        let until_ps = self.compute_until_ps(message.from, len, self.fabric.rank_costs().copy_bytes_per_s);
+        let message = self.messages.insert(message);
+        self.queue.push(until_ps, Kind::Arrived, message);
+        until_ps
+    }
+
+    #[inline]
+    fn serialisation_ps(&mut self, link: u8, bytes: u64) -> u64 {
+        let LinkState { link, recent } = &mut self.links[usize::from(link)];
+        if recent.0 != bytes {
+            *recent = (bytes, link.serialisation_ps(bytes));
+        }
+        recent.1
+    }
+
+    fn injected(&mut self, send: u32) {
+        let Send { rank, token, header, link, .. } = self.sends[send];
+        self.hash.event(self.now_ps, Kind::Injected, rank, link, header.len);
+        self.release(send);
+        if let Some(token) = token
+            && !self.ranks[rank as usize].is_dead
+        {
+            self.complete(rank, token);
+        }
+    }
+
+    /// Heads come in order of time, so the reception port serves messages in the order they reach it.
+    fn head(&mut self, id: u32) {
+        let message = self.messages[id];
+        self.record(Kind::Head, &message);
+        if self.is_lost(&message) {
+            return self.drop_message(id);
+        }
+        let overhead_ps = self.links[usize::from(message.link)].link.receive_overhead_ps;
+        let port = &mut self.ranks[message.to as usize];
+        let delivered_ps =
+            self.now_ps.max(port.reception_free_ps).saturating_add(message.serialisation_ps);
+        port.reception_free_ps = delivered_ps;
+        self.queue.push(delivered_ps.saturating_add(overhead_ps), Kind::Arrived, id);
+    }
+
+    fn arrived(&mut self, id: u32) {
+        let message = self.messages[id];
+        let bytes = self.record(Kind::Arrived, &message);
+        if self.is_lost(&message) {
+            return self.drop_message(id);
+        }
+        self.stats.messages += 1;
+        self.stats.bytes += bytes;
+        if let Some((receive, source)) = self.matching.arrive(message.line, id) {
+            self.accept_later(receive, source, id);
+        }
+    }
+
+    /// Adds an event of a message to the hash; the message's bytes.
+    #[inline]
+    fn record(&mut self, kind: Kind, message: &Message) -> u64 {
+        let bytes = self.sends[message.send].header.len;
+        self.hash.event(self.now_ps, kind, message.to, message.link, bytes);
+        bytes
+    }
+
+    #[inline]
+    fn is_lost(&self, message: &Message) -> bool {
+        self.ranks[message.from as usize].is_dead || self.ranks[message.to as usize].is_dead
+    }
+
+    fn drop_message(&mut self, id: u32) {
+        let send = self.messages[id].send;
+        self.messages.remove(id);
+        self.release(send);
+    }
+
+    /// One holder fewer; the last one frees the send.
+    pub(super) fn release(&mut self, send: u32) {
+        let record = &mut self.sends[send];
+        record.holders -= 1;
+        if record.holders == 0 {
+            record.token = None;
+            self.shop.recycle(std::mem::take(&mut record.payload));
+            self.sends.remove(send);
+        }
+    }
+
+    /// When a rank is done with copying or reducing so many bytes, if that takes time at all. A rank does one at a time.
+    pub(super) fn compute_until_ps(&mut self, rank: Rank, bytes: u64, rate: Option<NonZeroU64>) -> u64 {
+        let Some(rate) = rate else { return self.now_ps };
+        let duration_ps = time_at_rate_ps(bytes, rate.get());
+        let free_ps = &mut self.ranks[rank as usize].compute_free_ps;
+        if duration_ps > 0 {
+            *free_ps = self.now_ps.max(*free_ps).saturating_add(duration_ps);
+            return *free_ps;
+        }
+        self.now_ps
+    }
+
+    pub(super) fn record_compute(&mut self, rank: Rank, bytes: u64) {
+        self.hash.event(self.now_ps, Kind::Computed, rank, NO_LINK, bytes);
+    }
+
+    pub(super) fn complete(&mut self, rank: Rank, token: Token) {
+        self.ranks[rank as usize].done.push(token);
+        self.wake(rank);
+    }
+
+    pub(super) fn fail(&mut self, rank: Rank, fault: Fault) {
+        self.ranks[rank as usize].faults.push_back(fault);
+        self.wake(rank);
+    }
+
+    fn wake(&mut self, rank: Rank) {
+        let state = &mut self.ranks[rank as usize];
+        if !state.is_woken {
+            state.is_woken = true;
+            self.woken.push(rank);
+        }
+    }
+
+    /// See `World::kill`.
+    pub(super) fn kill(&mut self, rank: Rank, after_ps: u64) {
+        if (rank as usize) < self.ranks.len() {
+            self.queue.push(self.now_ps.saturating_add(after_ps), Kind::Died, rank);
+        }
+    }
+
+    fn died(&mut self, rank: Rank) {
+        self.hash.event(self.now_ps, Kind::Died, rank, NO_LINK, 0);
+        let state = &mut self.ranks[rank as usize];
+        if !state.is_dead {
+            state.is_dead = true;
+            let delay_ps = self.fabric.rank_costs().detection_ps;
+            self.queue.push(self.now_ps.saturating_add(delay_ps), Kind::Detected, rank);
+        }
+    }
+
+    fn detected(&mut self, rank: Rank) {
+        self.hash.event(self.now_ps, Kind::Detected, rank, NO_LINK, 0);
+        self.detected.push(rank);
+        for other in 0..self.ranks.len() as Rank {
+            if !self.ranks[other as usize].is_dead {
+                self.wake(other);
+            }
+        }
+    }
+
+    /// See `World::dead`.
+    pub(super) fn dead(&self) -> Vec<Rank> {
+        let mut dead = self.detected.clone();
+        dead.sort_unstable();
+        dead
+    }
+
+    /// See `World::stats`.
+    pub(super) fn stats(&self) -> WorldStats {
+        WorldStats { hash: self.hash.value(), ..self.stats }
+    }
+
+    /// See `Endpoint::register`.
+    pub(super) fn register(&mut self, rank: Rank, region: RegionId, memory: Memory) -> Result<()> {
+        let registered = self.ranks[rank as usize].memory.register(region, memory);
+        registered.map_err(|error| of_rank(rank, &error))
+    }
+
+    /// See `Endpoint::phantom`.
+    pub(super) fn phantom(&self, rank: Rank, region: RegionId) -> Option<Vec<Piece>> {
+        self.ranks[rank as usize].memory.phantom(region)
+    }
+
+    /// See `Endpoint::inspect`.
+    pub(super) fn inspect(&self, rank: Rank, sequence: u64, signature: Signature) -> Result<(), Fault> {
+        for (peer, message) in self.matching.messages_for(rank) {
+            let theirs = self.sends[self.messages[message].send].header;
+            let can_be_taken = match theirs.stream {
+                Stream::Collective(theirs_sequence) if theirs_sequence == sequence => {
+                    theirs.signature == signature
+                }
+                Stream::Collective(theirs_sequence) => theirs_sequence > sequence,
+                Stream::Tagged(_) => true,
+            };
+            if !can_be_taken {
+                let ours = Header { stream: Stream::Collective(sequence), signature, len: theirs.len };
+                return Err(Fault::Mismatch { peer, theirs, ours });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a peer that is not in this world.
+    pub(super) fn check_peer(&self, rank: Rank, peer: Rank) -> Result<()> {
+        let ranks = self.ranks.len();
+        if (peer as usize) < ranks {
+            return Ok(());
+        }
+        Err(Error::internal(format!("rank {rank} posted to rank {peer} of a world of {ranks}")))
+    }
+}

@@ -1,0 +1,307 @@
+//! Posts: what a rank starts, how a message meets a receive, and when a receive is over.
+
+use super::events::{Kind, NO_LINK};
+use super::network::{Message, Network, Send};
+use super::payload::{Reduction, of_rank};
+use super::slab::NONE;
+use ubccl_core::endpoint::{Fault, Header, Key, Post, Posted, Span, Token};
+use ubccl_core::plan::PeerRun;
+use ubccl_core::{DataType, Error, Rank, ReduceOp};
+
+/// A receive, a receive-reduce or a copy that is under way.
+#[derive(Debug)]
+pub(super) struct Receive {
+    rank: Rank,
+    state: State,
+    token: Token,
+    header: Header,
+    into: Span,
+    work: Work,
+    /// The send that each source of a reduction brought; [`NONE`] for the own contribution and what is not there yet.
+    sends: Vec<u32>,
+    /// Messages that are not there yet.
+    missing: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not in use.
+    Free,
+    /// Waits for messages.
+    Waiting,
+    /// Has its messages, and an event that ends it.
+    Computing,
+    /// Forgotten, but its event is still to come.
+    Forgotten,
+    /// A message did not fit: it takes what else comes and never completes.
+    Failed,
+}
+
+/// What is done once every message is there.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    /// The message was delivered when it came.
+    Nothing,
+    Reduce {
+        own: Span,
+        dtype: DataType,
+        op: ReduceOp,
+    },
+    Copy {
+        from: Span,
+    },
+}
+
+impl Network {
+    /// See `Endpoint::post`.
+    pub(super) fn post(&mut self, rank: Rank, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault> {
+        if self.ranks[rank as usize].is_dead {
+            // The dead wait for ever.
+            return Ok(Posted::Pending);
+        }
+        match *post {
+            Post::Send { from, to } => self.send(rank, token, key, from, &to),
+            Post::Receive { into, from } => {
+                let sources = PeerRun::one(from);
+                let receive = self.new_receive(rank, token, key, into, Work::Nothing);
+                self.expect(receive, key.lane, &sources, None)
+            }
+            Post::ReceiveReduce { sources, own, into, dtype, op } => {
+                if sources.iter().any(|source| source == rank) && own.len != into.len {
+                    let lens = (own.len, into.len);
+                    return Err(Error::internal(format!("rank {rank} reduces spans of {lens:?} bytes")).into());
+                }
+                let receive = self.new_receive(rank, token, key, into, Work::Reduce { own, dtype, op });
+                self.expect(receive, key.lane, &sources, Some(rank))
+            }
+            Post::Copy { from, into } => {
+                let receive = self.new_receive(rank, token, key, into, Work::Copy { from });
+                self.posted(receive)
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        rank: Rank,
+        token: Token,
+        key: &Key,
+        from: Span,
+        to: &PeerRun,
+    ) -> Result<Posted, Fault> {
+        if to.is_empty() {
+            return Ok(Posted::Done);
+        }
+        to.iter().try_for_each(|peer| self.check_peer(rank, peer))?;
+        let payload = self.ranks[rank as usize].memory.snapshot(from, &mut self.shop);
+        let payload = payload.map_err(|error| of_rank(rank, &error))?;
+        let header = header(key, from.len);
+        let send = Send { rank, token: Some(token), header, payload, holders: 1, link: NO_LINK };
+        let id = self.sends.insert(send);
+        let injected_ps = to.iter().map(|peer| self.inject(id, peer, key.lane)).max();
+        self.queue.push(injected_ps.unwrap_or(self.now_ps), Kind::Injected, id);
+        Ok(Posted::Pending)
+    }
+
+    fn new_receive(&mut self, rank: Rank, token: Token, key: &Key, into: Span, work: Work) -> u32 {
+        let (state, header, missing) = (State::Waiting, header(key, into.len), 0);
+        let sends = self.spare_lists.pop().unwrap_or_default();
+        self.receives.insert(Receive { rank, state, token, header, into, work, sends, missing })
+    }
+
+    /// Waits for one message from each source but `own`.
+    fn expect(
+        &mut self,
+        id: u32,
+        lane: u8,
+        sources: &PeerRun,
+        own: Option<Rank>,
+    ) -> Result<Posted, Fault> {
+        let rank = self.receives[id].rank;
+        if let Err(error) = sources.iter().try_for_each(|peer| self.check_peer(rank, peer)) {
+            self.free(id);
+            return Err(error.into());
+        }
+        let receive = &mut self.receives[id];
+        if matches!(receive.work, Work::Reduce { .. }) {
+            receive.sends.resize(sources.len(), NONE);
+        }
+        receive.missing = sources.iter().filter(|&source| Some(source) != own).count() as u32;
+        let mut verdict = Ok(());
+        for (k, source) in sources.iter().enumerate().filter(|&(_, source)| Some(source) != own) {
+            let line = self.matching.line(source, rank, lane);
+            if let Some(message) = self.matching.receive(line, id, k as u32) {
+                // What does not fit is told once; the other sources keep their places in line.
+                verdict = verdict.and(self.accept(id, k as u32, message));
+            }
+        }
+        match verdict {
+            Ok(()) => self.posted(id),
+            Err(fault) => {
+                self.fail_receive(id);
+                Err(fault)
+            }
+        }
+    }
+
+    /// The answer to a post whose messages, if any, were asked for.
+    fn posted(&mut self, id: u32) -> Result<Posted, Fault> {
+        if self.receives[id].missing > 0 {
+            return Ok(Posted::Pending);
+        }
+        let finished = self.finish_unless_later(id);
+        if !matches!(finished, Ok(false)) {
+            self.free(id);
+        }
+        finished.map(|is_finished| if is_finished { Posted::Done } else { Posted::Pending })
+    }
+
+    /// A message has arrived for a receive that was posted before.
+    pub(super) fn accept_later(&mut self, id: u32, source: u32, message: u32) {
+        let Receive { rank, token, .. } = self.receives[id];
+        let mut finished = self.accept(id, source, message).map(|()| false);
+        let Receive { state, missing, .. } = self.receives[id];
+        if state == State::Failed && finished.is_ok() {
+            return self.fail_receive(id);
+        }
+        if missing == 0 && finished.is_ok() {
+            finished = self.finish_unless_later(id);
+        }
+        match finished {
+            Ok(true) => {
+                self.free(id);
+                self.complete(rank, token);
+            }
+            Ok(false) => {}
+            Err(fault) => {
+                self.fail_receive(id);
+                self.fail(rank, fault);
+            }
+        }
+    }
+
+    /// A receive that never completes is gone once the last of its messages came.
+    fn fail_receive(&mut self, id: u32) {
+        self.receives[id].state = State::Failed;
+        if self.receives[id].missing == 0 {
+            self.free(id);
+        }
+    }
+
+    /// Gives a message to the receive it meets.
+    fn accept(&mut self, id: u32, source: u32, message: u32) -> Result<(), Fault> {
+        let Message { from: peer, send, .. } = self.messages[message];
+        self.messages.remove(message);
+        let receive = &mut self.receives[id];
+        receive.missing -= 1;
+        if receive.state == State::Failed {
+            self.release(send);
+            return Ok(());
+        }
+        let (theirs, ours, rank) = (self.sends[send].header, receive.header, receive.rank);
+        if theirs != ours {
+            self.release(send);
+            return Err(Fault::Mismatch { peer, theirs, ours });
+        }
+        let counters = &mut self.ranks[rank as usize].counters;
+        counters.messages_received += 1;
+        counters.bytes_received += theirs.len;
+        if let Some(place) = receive.sends.get_mut(source as usize) {
+            *place = send;
+            return Ok(());
+        }
+        let delivered = self.ranks[rank as usize].memory.deliver(&self.sends[send].payload, receive.into);
+        self.release(send);
+        delivered.map_err(|error| of_rank(rank, &error).into())
+    }
+
+    /// Finishes a receive whose messages are all there, or lets an event finish it. `true` if it is finished.
+    fn finish_unless_later(&mut self, id: u32) -> Result<bool, Fault> {
+        let receive = &self.receives[id];
+        let (rank, len) = (receive.rank, receive.header.len);
+        let costs = *self.fabric.rank_costs();
+        let until_ps = match receive.work {
+            Work::Nothing => return Ok(true),
+            Work::Reduce { .. } => {
+                let folded = (receive.sends.len() as u64).saturating_sub(1).saturating_mul(len);
+                self.compute_until_ps(rank, folded, costs.reduce_bytes_per_s)
+            }
+            Work::Copy { .. } => self.compute_until_ps(rank, len, costs.copy_bytes_per_s),
+        };
+        if until_ps == self.now_ps {
+            return self.finish(id).map(|()| true);
+        }
+        self.receives[id].state = State::Computing;
+        self.queue.push(until_ps, Kind::Computed, id);
+        Ok(false)
+    }
+
+    /// A copy or reduction is over.
+    pub(super) fn computed(&mut self, id: u32) {
+        let Receive { rank, state, token, header, .. } = self.receives[id];
+        self.record_compute(rank, header.len);
+        if state == State::Forgotten || self.ranks[rank as usize].is_dead {
+            return self.free(id);
+        }
+        match self.finish(id) {
+            Ok(()) => self.complete(rank, token),
+            Err(fault) => self.fail(rank, fault),
+        }
+        self.free(id);
+    }
+
+    /// Moves or combines the bytes.
+    fn finish(&mut self, id: u32) -> Result<(), Fault> {
+        let Receive { rank, work, into, ref sends, .. } = self.receives[id];
+        let ranks = self.ranks.len() as u32;
+        let memory = &mut self.ranks[rank as usize].memory;
+        let finished = match work {
+            Work::Nothing => Ok(()),
+            Work::Copy { from } => memory.copy(from, into, &mut self.shop),
+            Work::Reduce { own, dtype, op } => {
+                let term = |k: usize| (sends[k] != NONE).then(|| &self.sends[sends[k]].payload);
+                let reduction = Reduction { terms: sends.len(), term, own, into, dtype, op, ranks };
+                memory.reduce(&reduction, &mut self.shop)
+            }
+        };
+        finished.map_err(|error| of_rank(rank, &error).into())
+    }
+
+    /// Gives a receive's record and the messages it holds back.
+    fn free(&mut self, id: u32) {
+        let mut sends = std::mem::take(&mut self.receives[id].sends);
+        for send in sends.drain(..).filter(|&send| send != NONE) {
+            self.release(send);
+        }
+        self.spare_lists.push(sends);
+        self.receives[id].state = State::Free;
+        self.receives.remove(id);
+    }
+
+    /// See `Endpoint::cancel`. Messages that were posted stay on their way: they hold copies.
+    pub(super) fn cancel(&mut self, rank: Rank) {
+        self.matching.forget_receives(rank);
+        for id in self.receives.ids() {
+            match self.receives[id].state {
+                _ if self.receives[id].rank != rank => {}
+                State::Waiting | State::Failed => self.free(id),
+                State::Computing => self.receives[id].state = State::Forgotten,
+                State::Forgotten | State::Free => {}
+            }
+        }
+        for id in self.sends.ids() {
+            if self.sends[id].rank == rank {
+                self.sends[id].token = None;
+            }
+        }
+        let state = &mut self.ranks[rank as usize];
+        state.done.clear();
+        state.faults.clear();
+        state.memory.clear();
+    }
+}
+
+/// What a message says of itself.
+fn header(key: &Key, len: u64) -> Header {
+    Header { stream: key.stream, signature: key.signature, len }
+}

@@ -1,0 +1,60 @@
+//! The world: endpoints handed out, time moved on.
+
+use super::endpoint::OpticalEndpoint;
+use super::fabric::Fabric;
+use super::network::Network;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use ubccl_core::endpoint::{Endpoint, World, WorldStats};
+use ubccl_core::{Error, Rank, Result};
+
+/// A simulated machine. Its endpoints share its state; the lock is there for soundness and never contended by a single
+/// driver.
+pub(super) struct OpticalWorld {
+    network: Arc<Mutex<Network>>,
+    is_taken: Vec<bool>,
+}
+
+impl OpticalWorld {
+    pub(super) fn new(fabric: Fabric, ranks: u32) -> Self {
+        let network = Arc::new(Mutex::new(Network::new(fabric, ranks)));
+        OpticalWorld { network, is_taken: vec![false; ranks as usize] }
+    }
+}
+
+impl World for OpticalWorld {
+    fn endpoint(&mut self, rank: Rank) -> Result<Box<dyn Endpoint>> {
+        let ranks = self.is_taken.len();
+        let Some(is_taken) = self.is_taken.get_mut(rank as usize) else {
+            return Err(Error::invalid(format!("there is no rank {rank} in a world of {ranks}")));
+        };
+        if std::mem::replace(is_taken, true) {
+            return Err(Error::invalid(format!("the endpoint of rank {rank} was taken before")));
+        }
+        Ok(Box::new(OpticalEndpoint::new(rank, Arc::clone(&self.network))))
+    }
+
+    fn now_ps(&self) -> u64 {
+        self.network.lock().now_ps
+    }
+
+    fn step(&mut self, woken: &mut Vec<Rank>) -> Result<bool> {
+        Ok(self.network.lock().step(woken))
+    }
+
+    fn kill(&mut self, rank: Rank, after_ps: u64) {
+        self.network.lock().kill(rank, after_ps);
+    }
+
+    fn dead(&self) -> Vec<Rank> {
+        self.network.lock().dead()
+    }
+
+    fn stats(&self) -> WorldStats {
+        self.network.lock().stats()
+    }
+
+    fn describe(&self) -> String {
+        self.network.lock().fabric.describe()
+    }
+}

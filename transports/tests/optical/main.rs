@@ -1,0 +1,9 @@
+//! The `optical` transport, driven by hand: times against numbers worked out on paper, the contract of endpoints, real
+//! and phantom memory, deaths.
+
+mod contract;
+mod deaths;
+mod harness;
+mod memory;
+mod model;
+mod rate;
