@@ -137,8 +137,10 @@ impl Binding {
         let (outer, inner) = (after.outer.at(at), after.inner.at(at));
         let exists =
             (0..i64::from(turn.outer)).contains(&outer) && (0..i64::from(turn.inner)).contains(&inner);
-        let number = outer as u64 * u64::from(turn.inner) + inner as u64;
-        exists.then(|| (usize::from(lane), turn.first + number * u64::from(turn.body) + u64::from(body)))
+        exists.then(|| {
+            let number = outer as u64 * u64::from(turn.inner) + inner as u64;
+            (usize::from(lane), turn.first + number * u64::from(turn.body) + u64::from(body))
+        })
     }
 
     /// The elements that a slice names at one turn.
