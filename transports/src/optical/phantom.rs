@@ -97,14 +97,11 @@ impl Phantom {
                 self.segments.insert(start, value);
             }
         }
-        match tail {
-            Some(tail) if tail == value.further(end - start) => {
-                if is_cut {
-                    self.segments.remove(&end);
-                }
-            }
-            Some(tail) if !is_cut => drop(self.segments.insert(end, tail)),
-            _ => {}
+        let Some(tail) = tail else { return };
+        match (tail == value.further(end - start), is_cut) {
+            (true, true) => drop(self.segments.remove(&end)),
+            (false, false) => drop(self.segments.insert(end, tail)),
+            (true, false) | (false, true) => {}
         }
     }
 
