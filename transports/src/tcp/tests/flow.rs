@@ -172,7 +172,7 @@ fn a_large_copy_goes_in_bites() {
 /// receiver still sends. It is more than the receiver's kernel takes before anybody reads.
 #[test]
 fn the_last_messages_before_a_rank_leaves_are_not_lost() {
-    let (count, len) = (30, 4000);
+    let (count, len) = (25, 4000);
     let mut nodes = world(2, &ConnectOptions { lanes: 2, ..Default::default() });
     let mut stayer = nodes.pop().unwrap();
     let mut leaver = nodes.pop().unwrap();
