@@ -94,6 +94,8 @@ pub(crate) struct Engine {
     completions: Vec<Token>,
     sequence: u64,
     issued: u64,
+    /// Of the last collective that was done.
+    last_signature: Signature,
     cancelled: bool,
     /// When the oldest operation under way was first found waiting.
     waiting: Option<(u64, Instant)>,
@@ -117,6 +119,7 @@ impl Engine {
             completions: Vec::new(),
             sequence: 0,
             issued: 0,
+            last_signature: Signature::default(),
             cancelled: false,
             waiting: None,
             shown: (0, None),
@@ -296,13 +299,15 @@ impl Engine {
         }
     }
 
-    /// The peers that point-to-point operations under way wait for.
-    pub(crate) fn loose_peers(&self) -> Vec<Rank> {
-        let mut peers = Vec::new();
+    /// The first peer that a point-to-point operation under way waits for and that `matches`.
+    pub(crate) fn find_loose_peer(&self, matches: impl Fn(Rank) -> bool) -> Option<Rank> {
+        let mut found = None;
         for &index in &self.loose {
-            self.slots[index].execution.waits_for(|peer| peers.push(peer));
+            self.slots[index]
+                .execution
+                .waits_for(|peer| found = found.or_else(|| matches(peer).then_some(peer)));
         }
-        peers
+        found
     }
 
     /// The peers that the oldest operation under way waits for.
@@ -338,8 +343,8 @@ impl Engine {
     pub(crate) fn inspect(&mut self) -> Result<(), Fault> {
         match self.current() {
             (sequence, Some(signature)) => self.endpoint.inspect(sequence, signature),
-            // Whatever belongs to the next call may lie there already.
-            (sequence, None) => self.endpoint.inspect(sequence + 1, Signature(u128::MAX)),
+            // What belongs to the next call may lie there already; what belongs to the last one or before may not.
+            (sequence, None) => self.endpoint.inspect(sequence, self.last_signature),
         }
     }
 
@@ -410,6 +415,9 @@ impl Engine {
             && self.slots[front].execution.is_done()
         {
             self.queue.pop_front();
+            if let Some((_, signature)) = self.slots[front].execution.running() {
+                self.last_signature = signature;
+            }
             self.finish(front);
         }
         let mut k = 0;

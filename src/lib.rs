@@ -17,7 +17,7 @@ pub use communicator::Communicator;
 pub use config::{Config, ENVIRONMENT};
 pub use control::Rendezvous;
 pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
-pub use ubccl_core::plan;
+pub use ubccl_core::{plan, verify};
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Cause, Choice, Collective, Culprit, DataType, Element, Error, ErrorKind,
     Kind, Rank, ReduceOp, Result,
@@ -39,4 +39,19 @@ pub fn algorithm(name: &str) -> Result<&'static dyn Algorithm> {
 /// The transports there are.
 pub fn transports() -> impl Iterator<Item = &'static TransportDescriptor> {
     ubccl_transports::index().iter().map(|transport| transport.descriptor())
+}
+
+/// The plan that one rank's call gets, without a communicator: by the named algorithm, or by the rule that chooses.
+///
+/// Errors: InvalidArgument; Unsupported, if the algorithm can't do it.
+pub fn plan_for(
+    call: &Collective,
+    ranks: u32,
+    rank: Rank,
+    in_place: bool,
+    algorithm: Option<&str>,
+) -> Result<plan::Plan> {
+    call.check(ranks)?;
+    let chosen = choose::Chooser::new(algorithm)?.choose(call, ranks)?;
+    Ok(chosen.plan(&ubccl_core::Spec::new(call, ranks, rank, in_place, Choice::default())))
 }

@@ -127,7 +127,7 @@ impl Shared {
         let (sequence, running) = engine.current();
         let mut cause = running.and_then(|_| self.control.check_left(sequence));
         if cause.is_none() {
-            let gone = engine.loose_peers().into_iter().find(|&peer| self.control.left(peer).is_some());
+            let gone = engine.find_loose_peer(|peer| self.control.left(peer).is_some());
             cause = gone.map(|peer| {
                 self.control.cause(
                     ErrorKind::Remote,

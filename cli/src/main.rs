@@ -1,2 +1,81 @@
-//! The program `ubccl`.
-fn main() {}
+//! The program `ubccl`: measures, simulates and shows collectives. `args.rs` is its command line, `target.rs` its only
+//! way to the library.
+
+mod args;
+mod bench;
+mod buffer;
+mod call;
+mod failure;
+#[cfg(test)]
+mod fake;
+mod json;
+mod launch;
+mod layout;
+mod measure;
+mod orders;
+mod pattern;
+mod plan;
+mod rank;
+mod report;
+mod signals;
+mod sim;
+mod stats;
+mod sweep;
+mod table;
+mod target;
+mod together;
+mod units;
+mod wire;
+mod worker;
+
+use args::{Command, WorkerArgs};
+use failure::{Failure, Outcome};
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    let cli = match args::parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output, errors to standard error; if neither can be written, nobody reads.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => end(failure),
+    }
+}
+
+fn run(command: Command) -> Outcome<()> {
+    let out = &mut std::io::stdout();
+    match command {
+        Command::Bench(args) => bench::run(&args, out),
+        Command::Sim(args) => bench::run_sim(&args.sweep, &args.fabric, out),
+        Command::Plan(args) => plan::run(&args, out),
+        Command::Worker(args) => worker::run(worker_of(args)),
+    }
+}
+
+fn worker_of(args: WorkerArgs) -> worker::Worker {
+    let WorkerArgs { parent, pin, algo: algorithm, timeout_ms } = args;
+    let timeout = timeout_ms.map(Duration::from_millis);
+    worker::Worker { parent, pin, overrides: target::Overrides { transport: None, algorithm, timeout } }
+}
+
+fn end(failure: Failure) -> ExitCode {
+    match failure {
+        Failure::Message(text) => {
+            // Nothing is left to do if standard error is gone too.
+            let _ = writeln!(std::io::stderr(), "ubccl: {text}");
+        }
+        Failure::Signal(signal) => {
+            // Ends as the signal would have, so that a shell sees the truth.
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+        Failure::NobodyListens | Failure::Told => {}
+    }
+    ExitCode::FAILURE
+}

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod signature;
 pub mod symbolic;
 pub mod topology;
+pub mod verify;
 
 pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
 pub use collective::{Collective, Kind, Rank};

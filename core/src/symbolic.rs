@@ -112,6 +112,16 @@ impl SymbolicMemory {
         SymbolicMemory { segments: vec![Segment { start: 0, value }], len }
     }
 
+    /// These pieces, one after the other.
+    pub fn of(pieces: impl IntoIterator<Item = Piece>) -> Self {
+        let mut memory = SymbolicMemory { segments: Vec::new(), len: 0 };
+        for piece in pieces.into_iter().filter(|piece| piece.len > 0) {
+            memory.segments.push(Segment { start: memory.len, value: piece.value });
+            memory.len += piece.len;
+        }
+        memory
+    }
+
     /// How many elements.
     pub fn len(&self) -> u64 {
         self.len
@@ -165,30 +175,32 @@ impl SymbolicMemory {
 }
 
 /// Reduces runs of pieces that are equally long, in list order, into `out`.
-pub fn reduce_pieces(sources: &[&[Piece]], ranks: u32, out: &mut Vec<Piece>) {
+pub fn reduce_pieces<S: AsRef<[Piece]>>(sources: &[S], ranks: u32, out: &mut Vec<Piece>) {
     if let [first, rest @ ..] = sources
-        && let [one] = first
-        && rest.iter().all(|source| matches!(source, [piece] if piece.len == one.len))
+        && let [one] = first.as_ref()
+        && rest.iter().all(|source| matches!(source.as_ref(), [piece] if piece.len == one.len))
     {
-        let value = Value::reduction(sources.iter().map(|source| source[0].value), ranks);
+        let value = Value::reduction(sources.iter().map(|source| source.as_ref()[0].value), ranks);
         out.push(Piece { len: one.len, value });
         return;
     }
     reduce_ragged(sources, ranks, out);
 }
 
-fn reduce_ragged(sources: &[&[Piece]], ranks: u32, out: &mut Vec<Piece>) {
+fn reduce_ragged<S: AsRef<[Piece]>>(sources: &[S], ranks: u32, out: &mut Vec<Piece>) {
     // Per source: which piece, and how far into it.
     let mut heads = vec![(0_usize, 0_u64); sources.len()];
     loop {
         for (source, head) in sources.iter().zip(&mut heads) {
-            while source.get(head.0).is_some_and(|piece| piece.len == head.1) {
+            while source.as_ref().get(head.0).is_some_and(|piece| piece.len == head.1) {
                 *head = (head.0 + 1, 0);
             }
         }
-        let rest = |(source, head): (&&[Piece], &(usize, u64))| source.get(head.0).map(|p| p.len - head.1);
+        let rest =
+            |(source, head): (&S, &(usize, u64))| source.as_ref().get(head.0).map(|piece| piece.len - head.1);
         let Some(len) = sources.iter().zip(&heads).map(rest).min().flatten() else { return };
-        let values = sources.iter().zip(&heads).map(|(source, head)| source[head.0].value.further(head.1));
+        let values =
+            sources.iter().zip(&heads).map(|(source, head)| source.as_ref()[head.0].value.further(head.1));
         out.push(Piece { len, value: Value::reduction(values, ranks) });
         for head in &mut heads {
             head.1 += len;
@@ -245,7 +257,7 @@ mod tests {
         let a = [Piece { len: 3, value: leaf(0) }, Piece { len: 2, value: leaf(2).further(3) }];
         let b = [Piece { len: 5, value: leaf(1) }];
         let mut out = Vec::new();
-        reduce_pieces(&[&a, &b], 4, &mut out);
+        reduce_pieces(&[&a[..], &b[..]], 4, &mut out);
         assert_eq!(out.len(), 2);
         assert_eq!((out[0].len, out[1].len), (3, 2));
         assert_eq!(out[1].value, Value::reduction([leaf(2).further(3), leaf(1).further(3)], 4));

@@ -20,6 +20,7 @@ macro_rules! index {
 
 index! {
     shm::SHM,
+    tcp::TCP,
     optical::OPTICAL,
 }
 

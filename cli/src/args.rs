@@ -1,0 +1,459 @@
+//! The command line.
+
+use crate::sweep::Sweep;
+use crate::target::{self, DataType, Kind, Named, ReduceOp};
+use crate::units::{parse_bytes, parse_bytes_per_second, parse_duration, parse_picoseconds};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Collective communication over verified plans: shared memory, TCP, and a simulated optical fabric.
+#[derive(Debug, Parser)]
+#[command(name = "ubccl", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measures a collective between processes that it starts, and checks every result.
+    Bench(BenchArgs),
+    /// Runs a collective in virtual time on a simulated fabric; the same as `bench --transport optical`.
+    Sim(SimArgs),
+    /// Prints the plans of a collective and whether the verifier accepts them.
+    Plan(PlanArgs),
+    /// One rank of `bench`; started by it.
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+}
+
+/// Arguments of `ubccl bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) sweep: SweepArgs,
+    /// Over what the ranks talk [default: shm, or UBCCL_TRANSPORT]
+    #[arg(long, value_name = "NAME", value_parser = parse_transport)]
+    pub(crate) transport: Option<String>,
+    /// Fails an operation that takes longer, for example 30s [default: 30min]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Binds rank r to the r-th processor; auto does so if there is one for each rank
+    #[arg(long, value_enum, default_value_t = Pin::Auto, num_args = 0..=1, default_missing_value = "on")]
+    pub(crate) pin: Pin,
+    #[command(flatten)]
+    pub(crate) fabric: FabricArgs,
+}
+
+/// Arguments of `ubccl sim`.
+#[derive(Debug, Args)]
+pub(crate) struct SimArgs {
+    #[command(flatten)]
+    pub(crate) sweep: SweepArgs,
+    #[command(flatten)]
+    pub(crate) fabric: FabricArgs,
+}
+
+/// What is measured, and how long: nccl-tests' options where it has them.
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    /// The collective: all_reduce, all_gather, … (an unknown name lists them)
+    #[arg(value_parser = parse_kind)]
+    pub(crate) collective: Kind,
+    /// How many ranks
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..1 << 20))]
+    pub(crate) ranks: u32,
+    /// Smallest size; K, M, G are powers of 1024 [default: 8]
+    #[arg(short = 'b', long, value_name = "SIZE", value_parser = parse_bytes)]
+    minbytes: Option<u64>,
+    /// Largest size [default: 64M]
+    #[arg(short = 'e', long, value_name = "SIZE", value_parser = parse_bytes)]
+    maxbytes: Option<u64>,
+    /// Factor between sizes [default: 2]
+    #[arg(short = 'f', long, value_name = "FACTOR")]
+    stepfactor: Option<u64>,
+    /// Step between sizes, instead of a factor
+    #[arg(short = 'i', long, value_name = "SIZE", value_parser = parse_bytes)]
+    stepbytes: Option<u64>,
+    /// Timed iterations: calls, or below 4 KiB blocks of calls [default: about 0.1 s, at least 20; simulated: 1]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) iters: Option<u32>,
+    /// Untimed calls before [default: 20, at most about a second; simulated: 0]
+    #[arg(short = 'w', long = "warmup_iters", alias = "warmup-iters", value_name = "COUNT")]
+    pub(crate) warmup_iters: Option<u32>,
+    /// Checked calls after the timed ones, which are checked too; 0 checks nothing
+    #[arg(short = 'c', long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) check: u32,
+    /// Operation: sum, max, … or all
+    #[arg(short = 'o', long, value_name = "OP", default_value = "sum", value_parser = parse_op)]
+    op: Choice<ReduceOp>,
+    /// Element type: float (f32), bfloat16 (bf16), … or all
+    #[arg(short = 'd', long, value_name = "TYPE", default_value = "float", value_parser = parse_dtype)]
+    datatype: Choice<DataType>,
+    /// Root rank of a broadcast, or all
+    #[arg(short = 'r', long, value_name = "RANK", default_value = "0", value_parser = parse_root)]
+    root: Choice<u32>,
+    /// An algorithm for every call [default: chosen by size, or UBCCL_ALGO]
+    #[arg(long, value_name = "NAME", value_parser = target::find_algorithm)]
+    pub(crate) algo: Option<String>,
+    /// Also writes one JSON object per row half to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What is simulated.
+#[derive(Debug, Args)]
+pub(crate) struct FabricArgs {
+    /// Simulated: a preset's name, a TOML file, or custom [default: cloudmatrix384]
+    #[arg(long, value_name = "NAME|FILE")]
+    fabric: Option<String>,
+    /// Latency of a custom fabric, for example 2.1us
+    #[arg(long, value_name = "TIME", value_parser = parse_picoseconds, requires = "fabric")]
+    latency: Option<u64>,
+    /// Bandwidth of a custom fabric's links, for example 392GB/s
+    #[arg(long, value_name = "RATE", value_parser = parse_bytes_per_second, requires = "fabric")]
+    bandwidth: Option<u64>,
+    /// Simulated: seed of everything random [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+}
+
+/// Arguments of `ubccl plan`.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The collective: all_reduce, all_gather, … (an unknown name lists them)
+    #[arg(value_parser = parse_kind)]
+    pub(crate) collective: Kind,
+    /// How many ranks
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..1 << 20))]
+    pub(crate) ranks: u32,
+    /// The algorithm [default: chosen by size]
+    #[arg(long, value_name = "NAME", value_parser = target::find_algorithm)]
+    pub(crate) algo: Option<String>,
+    /// Size of the larger buffer; it decides how often loops turn
+    #[arg(short = 'b', long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
+    pub(crate) bytes: u64,
+    /// Operation
+    #[arg(short = 'o', long, value_name = "OP", default_value = "sum", value_parser = one_op)]
+    pub(crate) op: ReduceOp,
+    /// Element type
+    #[arg(short = 'd', long, value_name = "TYPE", default_value = "float", value_parser = one_dtype)]
+    pub(crate) datatype: DataType,
+    /// Root rank of a broadcast
+    #[arg(short = 'r', long, value_name = "RANK", default_value_t = 0)]
+    pub(crate) root: u32,
+    /// In place
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// Prints this rank's plan only; all are verified
+    #[arg(long, value_name = "RANK")]
+    pub(crate) rank: Option<u32>,
+}
+
+/// Arguments of a rank of `ubccl bench`; the rest is in its environment.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// The parent's process id.
+    #[arg(long)]
+    pub(crate) parent: u32,
+    /// Whether to bind to a processor.
+    #[arg(long)]
+    pub(crate) pin: bool,
+    /// The algorithm.
+    #[arg(long)]
+    pub(crate) algo: Option<String>,
+    /// How long one operation may take, in milliseconds.
+    #[arg(long)]
+    pub(crate) timeout_ms: Option<u64>,
+}
+
+/// Whether ranks are bound to processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pin {
+    /// If there is a processor for each rank.
+    Auto,
+    /// Round and round.
+    On,
+    /// Not at all.
+    Off,
+}
+
+/// One of something, or all there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice<T> {
+    One(T),
+    All,
+}
+
+fn or_all<T>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Choice<T>, String> {
+    if text == "all" {
+        return Ok(Choice::All);
+    }
+    parse(text).map(Choice::One).map_err(|message| message + "; or all")
+}
+
+fn parse_kind(text: &str) -> Result<Kind, String> {
+    Kind::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn one_op(text: &str) -> Result<ReduceOp, String> {
+    ReduceOp::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn one_dtype(text: &str) -> Result<DataType, String> {
+    DataType::parse(text).map_err(|error| error.message().to_owned())
+}
+
+fn parse_op(text: &str) -> Result<Choice<ReduceOp>, String> {
+    or_all(text, one_op)
+}
+
+fn parse_dtype(text: &str) -> Result<Choice<DataType>, String> {
+    or_all(text, one_dtype)
+}
+
+fn parse_root(text: &str) -> Result<Choice<u32>, String> {
+    or_all(text, |text| text.parse().map_err(|_| format!("'{text}' is not a rank; ranks are numbers from 0")))
+}
+
+fn parse_transport(text: &str) -> Result<String, String> {
+    target::find_transport(text).map(|(name, _)| name.to_owned())
+}
+
+impl SweepArgs {
+    /// The sizes.
+    pub(crate) fn sweep(&self) -> Result<Sweep, String> {
+        Sweep::new(self.minbytes, self.maxbytes, self.stepfactor, self.stepbytes)
+    }
+
+    /// The operations in turn.
+    pub(crate) fn ops(&self) -> Vec<ReduceOp> {
+        match self.op {
+            Choice::One(op) => vec![op],
+            Choice::All => ReduceOp::TABLE.iter().map(|row| row.0).collect(),
+        }
+    }
+
+    /// The element types in turn.
+    pub(crate) fn dtypes(&self) -> Vec<DataType> {
+        match self.datatype {
+            Choice::One(dtype) => vec![dtype],
+            Choice::All => DataType::TABLE.iter().map(|row| row.dtype).collect(),
+        }
+    }
+
+    /// The roots in turn.
+    pub(crate) fn roots(&self, ranks: u32) -> Result<Vec<u32>, String> {
+        match self.root {
+            Choice::One(root) if root >= ranks => {
+                Err(format!("--root {root} is not a rank; ranks are 0 to {}", ranks - 1))
+            }
+            Choice::One(root) => Ok(vec![root]),
+            Choice::All => Ok((0..ranks).collect()),
+        }
+    }
+}
+
+/// The fabric when none is named.
+const DEFAULT_FABRIC: &str = "cloudmatrix384";
+/// The fabric whose numbers come from the command line.
+const CUSTOM: &str = "custom";
+
+impl FabricArgs {
+    /// Whether anything was said about a fabric.
+    pub(crate) fn is_given(&self) -> bool {
+        self.fabric.is_some() || self.seed.is_some()
+    }
+
+    /// The seed.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.unwrap_or(0)
+    }
+
+    /// The fabric as it is called in the table.
+    pub(crate) fn name(&self) -> &str {
+        self.fabric.as_deref().unwrap_or(DEFAULT_FABRIC)
+    }
+
+    /// The fabric as the library wants it: a name, `custom:…`, or the text of a file.
+    pub(crate) fn specification(&self) -> Result<String, String> {
+        let name = self.name();
+        if name == CUSTOM {
+            let (Some(latency_ps), Some(bytes_per_s)) = (self.latency, self.bandwidth) else {
+                return Err("--fabric custom needs --latency and --bandwidth, for example 2.1us and 392GB/s".into());
+            };
+            return Ok(format!("custom:latency_ps={latency_ps},bytes_per_s={bytes_per_s}"));
+        }
+        if self.latency.is_some() || self.bandwidth.is_some() {
+            return Err("--latency and --bandwidth describe --fabric custom; other fabrics have their own".into());
+        }
+        if name.contains('/') || name.ends_with(".toml") {
+            let read = std::fs::read_to_string(name);
+            return read.map_err(|error| format!("cannot read the fabric {name}: {error}"));
+        }
+        Ok(name.to_owned())
+    }
+}
+
+/// A list for the end of a help text.
+fn section(title: &str, named: &[Named]) -> String {
+    let width = named.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines = named.iter().map(|(name, summary)| format!("\n  {name:width$}  {summary}"));
+    format!("{title}:{}", lines.collect::<String>())
+}
+
+/// The command with help texts that list what exists.
+fn command() -> clap::Command {
+    let kinds: Vec<Named> = Kind::TABLE.iter().map(|row| (row.name, "")).collect();
+    let algorithms = section("Algorithms", &target::algorithms());
+    let collectives = section("Collectives", &kinds);
+    let types: Vec<Named> = DataType::TABLE.iter().map(|row| (row.name, row.nccl_name)).collect();
+    let ops: Vec<Named> = ReduceOp::TABLE.iter().map(|row| (row.1, "")).collect();
+    let words = [collectives, section("Types", &types), section("Operations", &ops), algorithms].join("\n\n");
+    let transports = section("Transports", &target::transports());
+    let environment = section("Environment", target::environment());
+    let json = "JSON: op dtype bytes asked_bytes in_place ranks transport algo iters p50_us min_us p99_us algbw_GBps \
+                busbw_GBps wrong cpu_us\n(cpu_us is user and system time per call, the mean over ranks; \
+                calls_per_iter above 1 marks p99_us as a block's, p99_of_block)";
+    let bench = format!("{words}\n\n{transports}\n\n{environment}\n\n{json}");
+    let sim = format!("{words}\n\n{json}");
+    Cli::command()
+        .mut_subcommand("bench", |command| command.after_help(bench))
+        .mut_subcommand("sim", |command| command.after_help(sim))
+        .mut_subcommand("plan", |command| command.after_help(words))
+}
+
+/// Reads the command line; help, version and errors are ready to be printed.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(&arguments).map_err(|error| with_list(error, &arguments))?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Adds to an unknown flag the flags that exist, to an unknown subcommand the subcommands.
+fn with_list(mut error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let command = command();
+    let named = |name: &OsString| command.get_subcommands().find(|sub| name == sub.get_name());
+    let list = match (error.kind(), arguments.iter().skip(1).find_map(named)) {
+        (ErrorKind::UnknownArgument, Some(sub)) => {
+            let flags: Vec<String> = sub.get_arguments().filter_map(flag).collect();
+            format!("flags of {} are: {}", sub.get_name(), flags.join(", "))
+        }
+        (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, None) => {
+            let visible = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+            let names: Vec<&str> = visible.map(clap::Command::get_name).collect();
+            format!("subcommands are: {}", names.join(", "))
+        }
+        _ => return error,
+    };
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![list.into()]));
+    error
+}
+
+/// How a flag is written.
+fn flag(argument: &clap::Arg) -> Option<String> {
+    let long = argument.get_long()?;
+    Some(argument.get_short().map_or(format!("--{long}"), |short| format!("-{short} --{long}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Cli, String> {
+        parse(line.split_whitespace().map(OsString::from).collect()).map_err(|error| error.to_string())
+    }
+
+    fn bench(line: &str) -> BenchArgs {
+        match parsed(&format!("ubccl bench {line}")).unwrap().command {
+            Command::Bench(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn nccl_tests_flags_mean_the_same_in_their_short_and_long_forms() {
+        let short = bench("all_reduce -b 8 -e 1G -f 4 -n 30 -w 3 -c 2 -o max -d bfloat16 -r 1");
+        let long = bench(
+            "all-reduce --minbytes 8 --maxbytes 1G --stepfactor 4 --iters 30 --warmup_iters 3 --check 2 --op max \
+             --datatype bf16 --root 1",
+        );
+        for args in [short, long] {
+            assert_eq!(args.sweep.sweep(), Sweep::new(Some(8), Some(1 << 30), Some(4), None));
+            assert_eq!((args.sweep.iters, args.sweep.warmup_iters, args.sweep.check), (Some(30), Some(3), 2));
+            assert_eq!((args.sweep.ops(), args.sweep.dtypes()), (vec![ReduceOp::Max], vec![DataType::BF16]));
+            assert_eq!((args.sweep.roots(2), args.sweep.ranks), (Ok(vec![1]), 2));
+        }
+        assert_eq!(bench("barrier --pin").pin, Pin::On);
+        assert_eq!(bench("barrier").pin, Pin::Auto);
+    }
+
+    #[test]
+    fn all_stands_for_everything_there_is() {
+        let all = bench("broadcast -o all -d all -r all --ranks 3");
+        assert_eq!(all.sweep.ops().len(), ReduceOp::TABLE.len());
+        assert_eq!(all.sweep.dtypes().len(), DataType::TABLE.len());
+        assert_eq!(all.sweep.roots(3), Ok(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn unknown_words_list_what_exists() {
+        let cases: [(&str, &[&str]); 9] = [
+            ("bench all_recude", &["all_recude", "all_reduce", "sendrecv"]),
+            ("bench all_reduce -d f33", &["f33", "bf16 (bfloat16)", "or all"]),
+            ("bench all_reduce -o summ", &["summ", "sum, max", "or all"]),
+            ("bench all_reduce --algo tree-of-life", &["tree-of-life", "ring"]),
+            ("bench all_reduce --transport rdma-of-dreams", &["rdma-of-dreams", "there are:"]),
+            ("bench all_reduce --bogus", &["--bogus", "-b --minbytes", "--timeout", "--transport"]),
+            ("sim all_reduce --bogus 3", &["--fabric", "--latency"]),
+            ("banch all_reduce", &["banch", "bench", "sim", "plan"]),
+            ("bench all_reduce -r x", &["'x' is not a rank"]),
+        ];
+        for (line, parts) in cases {
+            let message = parsed(&format!("ubccl {line}")).unwrap_err();
+            for part in parts {
+                assert!(message.contains(part), "{line}: {part} in {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_limit() {
+        assert!(parsed("ubccl bench all_reduce --ranks 0").is_err());
+        assert!(parsed("ubccl bench all_reduce -n 0").is_err());
+        assert!(bench("broadcast -r 2").sweep.roots(2).unwrap_err().contains("0 to 1"));
+        assert!(parsed("ubccl bench all_reduce -b 8parsecs").unwrap_err().contains("64K"));
+    }
+
+    #[test]
+    fn a_custom_fabric_has_its_numbers_and_no_other_has() {
+        let custom = bench("all_reduce --fabric custom --latency 2.1us --bandwidth 392GB/s");
+        let text = custom.fabric.specification().unwrap();
+        assert_eq!(text, "custom:latency_ps=2100000,bytes_per_s=392000000000");
+        assert!(bench("all_reduce --fabric custom").fabric.specification().unwrap_err().contains("--latency"));
+        let preset = bench("all_reduce --fabric cloudmatrix384 --latency 1us");
+        assert!(preset.fabric.specification().unwrap_err().contains("custom"));
+        let missing = bench("all_reduce --fabric ./no-such.toml");
+        assert!(missing.fabric.specification().unwrap_err().contains("no-such.toml"));
+        assert!(!bench("all_reduce").fabric.is_given());
+    }
+
+    #[test]
+    fn help_lists_algorithms_transports_and_the_environment() {
+        let help = parsed("ubccl bench --help").unwrap_err();
+        for part in ["Algorithms:", "ring", "Transports:", "UBCCL_RENDEZVOUS", "--warmup_iters", "cpu_us"] {
+            assert!(help.contains(part), "{part}: {help}");
+        }
+        assert!(!parsed("ubccl --help").unwrap_err().contains("worker"));
+    }
+}

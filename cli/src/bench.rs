@@ -1,0 +1,173 @@
+//! `ubccl bench` and `ubccl sim`: from the command line to the table.
+
+use crate::args::{BenchArgs, FabricArgs, Pin, SweepArgs};
+use crate::failure::{Failure, Outcome};
+use crate::json::JsonLines;
+use crate::launch::{Launch, Processes};
+use crate::measure::{Effort, Stopwatch};
+use crate::report::{self, Agenda, Report, Summary, can_show_progress, conclude, print};
+use crate::sim::{MOST_REAL_BYTES, Simulator, peak_memory_bytes};
+use crate::table::general;
+use crate::target::{self, Machine, MachineOptions, Member, Overrides};
+use crate::together::Together;
+use crate::units::show_bytes;
+use std::ffi::OsString;
+use std::io::Write;
+
+/// The table names so many ranks one by one.
+const MOST_LISTED: usize = 16;
+
+/// Runs `ubccl bench`.
+pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
+    let overrides = Overrides {
+        transport: args.transport.clone(),
+        algorithm: args.sweep.algo.clone(),
+        timeout: args.timeout,
+    };
+    let config = target::configuration(&overrides)?;
+    let (transport, is_virtual) = target::find_transport(&config.transport).map_err(Failure::new)?;
+    if is_virtual {
+        return simulate(&args.sweep, &args.fabric, transport, out);
+    }
+    if args.fabric.is_given() {
+        let advice = "it belongs to `ubccl sim` or --transport optical";
+        return Err(Failure::new(format!("--fabric, --latency, --bandwidth, --seed: {transport} is real; {advice}")));
+    }
+    if config.rendezvous.is_some() {
+        return run_launched(args, Member::join(config)?, transport, out);
+    }
+    if config.rank != 0 || config.ranks != 1 {
+        let advice = "an external launcher sets UBCCL_RENDEZVOUS too; unset both to let bench start the ranks";
+        return Err(Failure::new(format!("UBCCL_RANK or UBCCL_SIZE is set but UBCCL_RENDEZVOUS is not: {advice}")));
+    }
+    run_processes(args, transport, config.algorithm, out)
+}
+
+/// Runs `ubccl sim`.
+pub(crate) fn run_sim(sweep: &SweepArgs, fabric: &FabricArgs, out: &mut dyn Write) -> Outcome<()> {
+    let transport = target::virtual_transport().ok_or_else(|| Failure::new("there is no virtual transport"))?;
+    simulate(sweep, fabric, transport, out)
+}
+
+fn agenda(args: &SweepArgs, ranks: u32, transport: &str) -> Outcome<Agenda> {
+    Ok(Agenda {
+        kind: args.collective,
+        sweep: args.sweep().map_err(Failure::new)?,
+        dtypes: args.dtypes(),
+        ops: args.ops(),
+        roots: args.roots(ranks).map_err(Failure::new)?,
+        ranks,
+        effort: Effort { iterations: args.iters, warmup: args.warmup_iters, checks: args.check },
+        transport: transport.to_owned(),
+        remarks: Vec::new(),
+    })
+}
+
+fn json(args: &SweepArgs) -> Outcome<Option<JsonLines>> {
+    args.json.as_deref().map(JsonLines::create).transpose()
+}
+
+/// Starts the ranks and measures.
+fn run_processes(
+    args: &BenchArgs,
+    transport: &str,
+    algorithm: Option<String>,
+    out: &mut dyn Write,
+) -> Outcome<()> {
+    let ranks = args.sweep.ranks;
+    let mut agenda = agenda(&args.sweep, ranks, transport)?;
+    let json = json(&args.sweep)?;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let pin = args.pin == Pin::On || (args.pin == Pin::Auto && ranks as usize <= cpus);
+    let mut arguments: Vec<OsString> = vec!["worker".into(), "--parent".into(), std::process::id().to_string().into()];
+    if pin {
+        arguments.push("--pin".into());
+    }
+    if let Some(algorithm) = algorithm {
+        arguments.extend(["--algo".into(), algorithm.into()]);
+    }
+    if let Some(timeout) = args.timeout {
+        arguments.extend(["--timeout-ms".into(), timeout.as_millis().max(1).to_string().into()]);
+    }
+    let crew = Processes::start(&Launch { ranks, transport: transport.to_owned(), arguments })?;
+    agenda.remarks = crew_remarks(&crew, transport);
+    let mut stopwatch = Stopwatch { crew, effort: agenda.effort };
+    let mut report = Report { out, json, mark: "", progress: can_show_progress() };
+    let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
+    stopwatch.crew.finish()?;
+    conclude(&agenda, &summary, out)
+}
+
+/// nccl-tests' list of devices.
+fn crew_remarks(crew: &Processes, transport: &str) -> Vec<String> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut remarks = vec!["Using devices".to_owned()];
+    for (rank, (pid, cpu)) in crew.pids().zip(&crew.cpus).take(MOST_LISTED).enumerate() {
+        let cpu = cpu.map_or(-1, |cpu| cpu as i64);
+        remarks.push(format!(" Rank {rank:2} Group  0 Pid {pid:6} on {host:>10} device {cpu:2} [cpu] {transport}"));
+    }
+    let more = crew.cpus.len().saturating_sub(MOST_LISTED);
+    if more > 0 {
+        remarks.push(format!(" and {more} ranks more"));
+    }
+    remarks
+}
+
+/// Measures as one of the ranks that another launcher started; rank 0 prints.
+fn run_launched(args: &BenchArgs, member: Member, transport: &str, out: &mut dyn Write) -> Outcome<()> {
+    let (rank, ranks) = (target::Target::rank(&member), target::Target::ranks(&member));
+    let told = |error: target::Error| Failure::new(format!("rank {rank}: {error}"));
+    let mut together = Together::new(member)?;
+    if rank != 0 {
+        together.follow().map_err(told)?;
+        return together.into_target().close().map_err(told);
+    }
+    let mut agenda = agenda(&args.sweep, ranks, transport)?;
+    agenda.remarks = vec![format!("Using {ranks} ranks over {transport}, started by another launcher")];
+    let json = json(&args.sweep)?;
+    let mut stopwatch = Stopwatch { crew: together, effort: agenda.effort };
+    let mut report = Report { out, json, mark: "", progress: can_show_progress() };
+    let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
+    stopwatch.crew.dismiss().map_err(told)?;
+    stopwatch.crew.into_target().close().map_err(told)?;
+    conclude(&agenda, &summary, out)
+}
+
+/// Measures in virtual time.
+fn simulate(args: &SweepArgs, fabric: &FabricArgs, transport: &str, out: &mut dyn Write) -> Outcome<()> {
+    let mut agenda = agenda(args, args.ranks, transport)?;
+    let (iterations, warmup) = (args.iters.unwrap_or(1), args.warmup_iters.unwrap_or(0));
+    agenda.effort.iterations = Some(iterations);
+    agenda.effort.warmup = Some(warmup);
+    let options = MachineOptions {
+        fabric: fabric.specification().map_err(Failure::new)?,
+        ranks: args.ranks,
+        algorithm: args.algo.clone(),
+        seed: fabric.seed(),
+    };
+    let machine = Machine::new(&options)?;
+    agenda.remarks = vec![
+        format!("VIRTUAL TIME: simulated, not measured; {} ranks on {}", args.ranks, fabric.name()),
+        format!(" {}", machine.describe().trim_end().replace('\n', "\n#  ")),
+        format!(" data: bytes up to {} on all ranks, above fingerprints", show_bytes(MOST_REAL_BYTES)),
+    ];
+    let json = json(args)?;
+    let mut simulator = Simulator { machine, iterations, warmup, check: args.check > 0 };
+    let mut report = Report { out, json, mark: "  virtual", progress: can_show_progress() };
+    let summary = report::run(&agenda, &mut simulator, &mut report)?;
+    print(out, &simulation_footer(&summary))?;
+    conclude(&agenda, &summary, out)
+}
+
+fn simulation_footer(summary: &Summary) -> String {
+    let rate = summary.messages as f64 / (summary.real_us.max(1.0) / 1e6);
+    let memory = peak_memory_bytes().map_or("unknown".to_owned(), show_bytes);
+    let line = |name: &str, value: String| format!("# {name:<20} : {value}\n");
+    [
+        line("Messages", summary.messages.to_string()),
+        line("Messages per second", format!("{} (simulated, per second of real time)", general(rate))),
+        line("Peak memory", memory),
+        line("Event hash", format!("{:016x}", summary.hash)),
+    ]
+    .concat()
+}

@@ -1,0 +1,207 @@
+//! A communicator for tests: ranks are threads, collectives are written as their definitions say, and it can be
+//! made to fail in the ways a check must notice.
+
+use crate::call::Call;
+use crate::failure::{Failure, Outcome};
+use crate::orders::{Answer, Crew, Order};
+use crate::rank::Rank;
+use crate::target::{DataType, Error, Kind, ReduceOp, Target};
+use half::bf16;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier, Mutex};
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// From this call on (counted from 0) nothing happens any more.
+    NothingFrom(u64),
+    /// The last rank's input is left out, or replaced by the first rank's.
+    LosesLastRank,
+    /// The two halves of every output are exchanged.
+    SwapsHalves,
+    /// The last element of every output is not written.
+    ForgetsLastElement,
+    /// In place, a reduce-scatter writes over the other blocks of its input.
+    ScribblesOnInput,
+    /// A barrier lets everybody pass.
+    OpenBarrier,
+}
+
+struct Hub {
+    barrier: Barrier,
+    inputs: Mutex<Vec<Vec<u8>>>,
+}
+
+/// One rank's side.
+pub(crate) struct Fake {
+    hub: Arc<Hub>,
+    rank: u32,
+    ranks: u32,
+    call: Option<Call>,
+    fault: Fault,
+    calls: u64,
+}
+
+fn decode(dtype: DataType, bytes: &[u8]) -> f64 {
+    match dtype {
+        DataType::F32 => f64::from(f32::from_le_bytes(bytes.try_into().unwrap())),
+        DataType::BF16 => f64::from(bf16::from_le_bytes(bytes.try_into().unwrap())),
+        DataType::I32 => f64::from(i32::from_le_bytes(bytes.try_into().unwrap())),
+        _ => f64::from(bytes[0]),
+    }
+}
+
+fn combine(dtype: DataType, op: ReduceOp, a: &[u8], b: &[u8]) -> Vec<u8> {
+    let (x, y) = (decode(dtype, a), decode(dtype, b));
+    let value = if op == ReduceOp::Max { x.max(y) } else { x + y };
+    match dtype {
+        DataType::F32 => (value as f32).to_le_bytes().to_vec(),
+        DataType::BF16 => bf16::from_f64(value).to_le_bytes().to_vec(),
+        DataType::I32 => (value as i64 as i32).to_le_bytes().to_vec(),
+        _ => vec![value as i64 as u8],
+    }
+}
+
+impl Fake {
+    fn result(&self, call: &Call, inputs: &[Vec<u8>]) -> Vec<u8> {
+        let size = call.dtype.size();
+        let block = call.count as usize * size;
+        let reduce = |from: usize, len: usize| -> Vec<u8> {
+            let part = |rank: &Vec<u8>| rank[from..from + len].to_vec();
+            let mut all = inputs.iter().map(part);
+            let first = all.next().unwrap();
+            all.fold(first, |sum, next| {
+                sum.chunks(size).zip(next.chunks(size)).flat_map(|(a, b)| combine(call.dtype, call.op, a, b)).collect()
+            })
+        };
+        match call.kind {
+            Kind::AllReduce => reduce(0, block),
+            Kind::ReduceScatter => reduce(block * self.rank as usize, block),
+            Kind::AllGather => inputs.concat(),
+            Kind::Broadcast => inputs[call.root as usize].clone(),
+            Kind::SendReceive => inputs[call.sender_to(self.rank) as usize].clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn exchange(&self, input: &[u8]) -> Vec<Vec<u8>> {
+        self.hub.inputs.lock().unwrap()[self.rank as usize] = input.to_vec();
+        self.hub.barrier.wait();
+        let mut inputs = self.hub.inputs.lock().unwrap().clone();
+        self.hub.barrier.wait();
+        if self.fault == Fault::LosesLastRank {
+            let first = inputs[0].clone();
+            *inputs.last_mut().unwrap() = first;
+        }
+        inputs
+    }
+
+    /// The result, unless the fault is that there is none.
+    fn perform(&mut self, input: &[u8]) -> Option<Vec<u8>> {
+        let call = self.call.expect("a call is selected");
+        self.calls += 1;
+        let nothing = matches!(self.fault, Fault::NothingFrom(call) if self.calls > call);
+        if nothing || (self.fault == Fault::OpenBarrier && call.kind == Kind::Barrier) {
+            return None;
+        }
+        let mut result = self.result(&call, &self.exchange(input));
+        if self.fault == Fault::SwapsHalves {
+            let middle = result.len() / 2;
+            result.rotate_left(middle);
+        }
+        if self.fault == Fault::ForgetsLastElement {
+            result.truncate(result.len().saturating_sub(call.dtype.size()));
+        }
+        Some(result)
+    }
+}
+
+impl Target for Fake {
+    fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    fn ranks(&self) -> u32 {
+        self.ranks
+    }
+
+    fn select(&mut self, call: &Call) {
+        self.call = Some(*call);
+    }
+
+    fn run(&mut self, input: &[u8], output: &mut [u8]) -> Result<(), Error> {
+        if let Some(result) = self.perform(input) {
+            output[..result.len()].copy_from_slice(&result);
+        }
+        Ok(())
+    }
+
+    fn run_in_place(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
+        let call = self.call.expect("a call is selected");
+        let block = call.count as usize * call.dtype.size();
+        let own = block * self.rank as usize;
+        let (input, at) = match call.kind {
+            Kind::AllGather => (own..own + block, 0),
+            Kind::ReduceScatter => (0..buffer.len(), own),
+            Kind::Broadcast if self.rank != call.root => (0..0, 0),
+            _ => (0..buffer.len(), 0),
+        };
+        let input = buffer[input].to_vec();
+        if let Some(result) = self.perform(&input) {
+            if self.fault == Fault::ScribblesOnInput {
+                buffer.fill(0);
+            }
+            buffer[at..at + result.len()].copy_from_slice(&result);
+        }
+        Ok(())
+    }
+
+    fn barrier(&mut self) -> Result<(), Error> {
+        self.hub.barrier.wait();
+        Ok(())
+    }
+
+    fn algorithm(&self) -> Result<String, Error> {
+        Ok("by definition".into())
+    }
+}
+
+/// Ranks that are threads.
+pub(crate) struct Threads {
+    orders: Vec<Sender<Order>>,
+    answers: Vec<Receiver<Result<Answer, Error>>>,
+}
+
+impl Threads {
+    /// Starts the ranks.
+    pub(crate) fn start(ranks: u32, fault: Fault) -> Self {
+        let inputs = Mutex::new(vec![Vec::new(); ranks as usize]);
+        let hub = Arc::new(Hub { barrier: Barrier::new(ranks as usize), inputs });
+        let mut threads = Threads { orders: Vec::new(), answers: Vec::new() };
+        for rank in 0..ranks {
+            let fake = Fake { hub: Arc::clone(&hub), rank, ranks, call: None, fault, calls: 0 };
+            let (orders, inbox) = channel();
+            let (outbox, answers) = channel();
+            std::thread::spawn(move || {
+                let mut rank = Rank::new(fake).unwrap();
+                for order in inbox {
+                    outbox.send(rank.obey(&order)).unwrap();
+                }
+            });
+            threads.orders.push(orders);
+            threads.answers.push(answers);
+        }
+        threads
+    }
+}
+
+impl Crew for Threads {
+    fn run(&mut self, order: &Order) -> Outcome<Vec<Answer>> {
+        for rank in &self.orders {
+            rank.send(order.clone()).unwrap();
+        }
+        self.answers.iter().map(|rank| rank.recv().unwrap().map_err(Failure::from)).collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! Simulated rows: the same plans in virtual time.
+
+use crate::call::Call;
+use crate::failure::{Failure, Outcome};
+use crate::layout::Layout;
+use crate::measure::{Measure, Measured, Simulated};
+use crate::pattern::Data;
+use crate::stats::Times;
+use crate::target::{Error, Machine, Simulation};
+use std::time::Instant;
+
+/// Up to this many bytes on all ranks together, calls run on real data, bits compared; above, on fingerprints of who
+/// contributed what, checked too.
+pub(crate) const MOST_REAL_BYTES: u64 = 64 << 20;
+
+/// Measures with a simulated machine.
+pub(crate) struct Simulator {
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// Calls that count.
+    pub(crate) iterations: u32,
+    /// Calls before.
+    pub(crate) warmup: u32,
+    /// Whether data are checked.
+    pub(crate) check: bool,
+}
+
+impl Measure for Simulator {
+    fn measure(&mut self, call: &Call, in_place: bool, _capacity: u64) -> Outcome<Measured> {
+        for _ in 0..self.warmup {
+            self.machine.run_phantom(call, in_place)?;
+        }
+        let is_real = self.check && call.bytes().saturating_mul(2 * u64::from(call.ranks)) <= MOST_REAL_BYTES;
+        let mut times_us = Vec::new();
+        let (mut wrong, mut note, mut algorithm) = (0, None, String::new());
+        let mut all = Simulated { messages: 0, events: 0, hash: 0, real_us: 0.0 };
+        for iteration in 0..self.iterations {
+            let (simulation, found) = if is_real {
+                self.run_real(call, in_place, u64::from(iteration))?
+            } else {
+                self.run_phantom(call, in_place)?
+            };
+            times_us.push(simulation.elapsed_ps as f64 / 1e6);
+            wrong += simulation.wrong;
+            note = note.or(found);
+            all.messages += simulation.events.messages;
+            all.events += simulation.events.events;
+            all.hash = simulation.events.hash; // the last one covers those before
+            all.real_us += simulation.events.real_us;
+            algorithm = simulation.algorithm;
+        }
+        Ok(Measured {
+            times: Times::of(times_us).ok_or_else(|| Failure::new("--iters 0 measures nothing; use 1 or more"))?,
+            iterations: self.iterations,
+            calls_per_iteration: 1,
+            algorithm,
+            wrong: self.check.then_some(wrong),
+            note,
+            cpu_us: 0.0, // virtual ranks use no processor
+            simulated: Some(all),
+        })
+    }
+}
+
+impl Simulator {
+    fn run_phantom(&mut self, call: &Call, in_place: bool) -> Result<(Simulation, Option<String>), Error> {
+        let start = Instant::now();
+        let mut simulation = self.machine.run_phantom(call, in_place)?;
+        simulation.events.real_us = start.elapsed().as_nanos() as f64 / 1000.0;
+        let told = || format!("{} elements have other contributors than they should", simulation.wrong);
+        let note = (simulation.wrong > 0).then(told);
+        Ok((simulation, note))
+    }
+
+    fn run_real(&mut self, call: &Call, in_place: bool, seed: u64) -> Result<(Simulation, Option<String>), Error> {
+        let layout = |rank| Layout::new(call, rank, in_place, Data::Plain { seed });
+        let mut data = Vec::with_capacity(call.ranks as usize);
+        for rank in 0..call.ranks {
+            let layout = layout(rank)?;
+            let mut buffers = layout.lengths().map(|len| vec![0; len as usize]);
+            layout.fill(buffers.each_mut().map(Vec::as_mut_slice));
+            data.push(buffers);
+        }
+        let start = Instant::now();
+        let mut simulation = self.machine.run_real(call, in_place, &mut data)?;
+        simulation.events.real_us = start.elapsed().as_nanos() as f64 / 1000.0;
+        let mut note = None;
+        for (rank, buffers) in data.iter().enumerate() {
+            let wrong = layout(rank as u32)?.verify(buffers.each_ref().map(Vec::as_slice));
+            simulation.wrong += wrong.elements;
+            note = note.or(wrong.first.map(|first| format!("rank {rank}: {first}")));
+        }
+        Ok((simulation, note))
+    }
+}
+
+/// The most memory this process has had, in bytes, if the system tells.
+pub(crate) fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peak_memory_is_told_by_the_system() {
+        assert!(peak_memory_bytes().is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

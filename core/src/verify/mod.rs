@@ -1,0 +1,115 @@
+//! The verifier: proves that the plans of all ranks of one call do what was asked, for one count.
+//!
+//! It runs every step of every rank over symbolic memory ([`crate::symbolic`]) and checks, in this order:
+//!
+//! 1. **Form**: the plans are of one call; every slice, block, peer and edge exists.
+//! 2. **Hazards** (`local`): two accesses to the same memory, one of them a write, are ordered by edges; nothing is read
+//!    before it is written; inputs stay as they are, and in place only the output is written.
+//! 3. **Matching** (`matching`): every send meets a receive of its length, and the other way round.
+//! 4. **Progress** (`run`): nothing gets stuck, with every send a rendezvous and with unlimited buffering.
+//! 5. **Outcome** (`outcome`): every output element is the collective's definition, each contribution exactly once, on
+//!    every rank the same expression, which is the one the plan declares. After a barrier every rank depends on every
+//!    rank's start (`track`).
+//!
+//! A plan that passes gives the same result under every timing: accesses are ordered, messages pair up by number and not
+//! by arrival, and what may be posted stays so. Contributors are exact sets up to 128 ranks, above 128-bit fingerprints.
+
+mod access;
+mod data;
+mod flat;
+mod form;
+mod local;
+mod matching;
+mod outcome;
+mod resolve;
+mod run;
+mod track;
+mod violation;
+
+pub use violation::{Mode, Place, StepAt, Violation, Waits, Wrong};
+
+use crate::collective::{Kind, Rank};
+use crate::plan::Plan;
+use data::Data;
+use flat::Flat;
+use outcome::Expected;
+use run::Run;
+use track::{Depth, Starts, Track};
+
+/// What was proved, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Step instances of all ranks.
+    pub steps: u64,
+    /// Messages between ranks.
+    pub messages: u64,
+    /// Elements in them.
+    pub elements: u64,
+    /// The most messages that hang on each other one after the other, through edges and lane order: the textbook's
+    /// number of steps.
+    pub depth: u32,
+}
+
+/// Proves the plans of ranks 0 to `ranks` − 1 for one count. `plans` gives each rank's plan, always the same for the
+/// same rank.
+///
+/// Errors: the first violation found, naming rank, step and turn.
+///
+/// ```
+/// # use ubccl_core::{algorithm::{Choice, Spec}, collective::Collective, plan::*, verify::verify, DataType};
+/// let plan = |rank| {
+///     let to = (rank == 0).then_some(1);
+///     let from = (rank == 1).then_some(0);
+///     let spec = Spec::new(&Collective::send_receive(8, DataType::F32, to, from), 2, rank, false, Choice::default());
+///     let mut plan = PlanBuilder::new(&spec, "direct", Association::None);
+///     plan.lane(1);
+///     plan.straight();
+///     if rank == 0 {
+///         plan.send(Shape::whole(Buffer::Input), Peers::one(Index::fixed(1)));
+///     } else {
+///         plan.receive(Shape::whole(Buffer::Output), Index::fixed(0));
+///     }
+///     plan.finish()
+/// };
+/// let report = verify(&plan, 2, 8).unwrap();
+/// assert_eq!((report.steps, report.messages, report.elements, report.depth), (2, 1, 8, 1));
+/// ```
+pub fn verify(plans: &dyn Fn(Rank) -> Plan, ranks: u32, count: u64) -> Result<Report, Violation> {
+    if ranks == 0 {
+        return Err(Violation::Malformed {
+            rank: 0,
+            step: None,
+            what: "a communicator has at least one rank",
+        });
+    }
+    let mut flat = Flat::new(plans, ranks, count)?;
+    let mut local = local::Local::default();
+    let memories = (0..ranks).map(|rank| local.check(&flat, rank)).collect::<Result<Vec<_>, _>>()?;
+    let (messages, elements) = matching::match_messages(&mut flat)?;
+    let flat = &flat;
+    let mut data = Data::new(flat, memories);
+    Run::new(flat, Mode::Rendezvous).finish(&mut data)?;
+    check_outcome(flat, &mut data, count)?;
+    drop(data);
+    let mut depth = Track::new(flat, Depth);
+    Run::new(flat, Mode::Buffered).finish(&mut depth)?;
+    if flat.specs[0].kind == Kind::Barrier {
+        check_barrier(flat)?;
+    }
+    let depth = depth.ends.iter().copied().max().unwrap_or(0);
+    Ok(Report { steps: flat.total() as u64, messages, elements, depth })
+}
+
+fn check_outcome(flat: &Flat, data: &mut Data, count: u64) -> Result<(), Violation> {
+    let expected = Expected::new(flat, flat.association, count)?;
+    (0..flat.ranks).try_for_each(|rank| {
+        let output = flat.layouts[rank as usize].output.clone();
+        expected.check(flat, rank, data.read(rank, output))
+    })
+}
+
+fn check_barrier(flat: &Flat) -> Result<(), Violation> {
+    let mut starts = Track::new(flat, Starts::new(flat.ranks));
+    Run::new(flat, Mode::Buffered).finish(&mut starts)?;
+    starts.stamps.check_barrier(&starts.ends)
+}
