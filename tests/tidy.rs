@@ -52,6 +52,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/shm/tests/hostile.rs", "plays a peer that writes nonsense"),
     ("transports/src/shm/tests/mod.rs", "registers its buffers"),
     ("transports/src/shm/tests/sleeping.rs", "registers its buffers"),
+    ("transports/tests/shm_processes.rs", "registers guarded memory; looks at inherited descriptors"),
     ("transports/tests/optical/harness.rs", "registers its buffers"),
     ("transports/tests/optical/memory.rs", "registers its buffers"),
     ("transports/tests/no_allocation.rs", "a counting allocator"),
