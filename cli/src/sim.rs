@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::layout::Layout;
 use crate::measure::{Measure, Measured, Simulated};
-use crate::pattern::Data;
+use crate::pattern::{Data, Totals};
 use crate::stats::Times;
 use crate::target::{Error, Machine, Simulation};
 use std::time::Instant;
@@ -73,20 +73,21 @@ impl Simulator {
     }
 
     fn run_real(&mut self, call: &Call, in_place: bool, seed: u64) -> Result<(Simulation, Option<String>), Error> {
-        let layout = |rank| Layout::new(call, rank, in_place, Data::Plain { seed });
-        let mut data = Vec::with_capacity(call.ranks as usize);
-        for rank in 0..call.ranks {
-            let layout = layout(rank)?;
-            let mut buffers = layout.lengths().map(|len| vec![0; len as usize]);
+        let totals = Totals::new(call, Data::Plain { seed })?;
+        let ranks = 0..call.ranks;
+        let layouts: Vec<Layout> =
+            ranks.map(|rank| Layout::with_totals(&totals, rank, in_place)).collect::<Result<_, _>>()?;
+        let mut data: Vec<[Vec<u8>; 2]> =
+            layouts.iter().map(|layout| layout.lengths().map(|len| vec![0; len as usize])).collect();
+        for (layout, buffers) in layouts.iter().zip(&mut data) {
             layout.fill(buffers.each_mut().map(Vec::as_mut_slice));
-            data.push(buffers);
         }
         let start = Instant::now();
         let mut simulation = self.machine.run_real(call, in_place, &mut data)?;
         simulation.events.real_us = start.elapsed().as_nanos() as f64 / 1000.0;
         let mut note = None;
-        for (rank, buffers) in data.iter().enumerate() {
-            let wrong = layout(rank as u32)?.verify(buffers.each_ref().map(Vec::as_slice));
+        for (rank, (layout, buffers)) in layouts.iter().zip(&data).enumerate() {
+            let wrong = layout.verify(buffers.each_ref().map(Vec::as_slice));
             simulation.wrong += wrong.elements;
             note = note.or(wrong.first.map(|first| format!("rank {rank}: {first}")));
         }
