@@ -375,7 +375,7 @@ impl Communicator {
             return Err(Error::invalid("operations are still under way; wait for every Work before close()"));
         }
         let sequence = engine.sequence();
-        if let Err(fault) = engine.endpoint().inspect(u64::MAX, Signature(0)) {
+        if let Err(fault) = engine.endpoint().inspect(crate::faults::CLOSED, Signature::default()) {
             return Err(self.shared.fail(&mut engine, fault));
         }
         self.shared.closed.store(true, Ordering::Release);

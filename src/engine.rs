@@ -94,6 +94,8 @@ pub(crate) struct Engine {
     completions: Vec<Token>,
     sequence: u64,
     issued: u64,
+    /// Of the last collective that was done.
+    last_signature: Signature,
     cancelled: bool,
     /// When the oldest operation under way was first found waiting.
     waiting: Option<(u64, Instant)>,
@@ -117,6 +119,7 @@ impl Engine {
             completions: Vec::new(),
             sequence: 0,
             issued: 0,
+            last_signature: Signature::default(),
             cancelled: false,
             waiting: None,
             shown: (0, None),
@@ -296,12 +299,26 @@ impl Engine {
         }
     }
 
-    /// The peers of point-to-point operations under way.
-    pub(crate) fn loose_peers(&self) -> impl Iterator<Item = Rank> + '_ {
-        self.loose.iter().filter_map(|&index| self.slots[index].execution.spec()).flat_map(|spec| {
-            let others = move |&rank: &Rank| rank != spec.rank;
-            spec.to.into_iter().chain(spec.from).filter(others)
-        })
+    /// The first peer that a point-to-point operation under way waits for and that `matches`.
+    pub(crate) fn find_loose_peer(&self, matches: impl Fn(Rank) -> bool) -> Option<Rank> {
+        let mut found = None;
+        for &index in &self.loose {
+            self.slots[index]
+                .execution
+                .waits_for(|peer| found = found.or_else(|| matches(peer).then_some(peer)));
+        }
+        found
+    }
+
+    /// The peers that the oldest operation under way waits for.
+    pub(crate) fn awaited(&self) -> Vec<Rank> {
+        let mut peers = Vec::new();
+        if let Some(&oldest) = self.queue.front().or(self.loose.first()) {
+            self.slots[oldest].execution.waits_for(|peer| peers.push(peer));
+        }
+        peers.sort_unstable();
+        peers.dedup();
+        peers
     }
 
     /// How long the oldest operation under way has been found waiting. The clock is read by whoever asks, not when an
@@ -326,8 +343,8 @@ impl Engine {
     pub(crate) fn inspect(&mut self) -> Result<(), Fault> {
         match self.current() {
             (sequence, Some(signature)) => self.endpoint.inspect(sequence, signature),
-            // Whatever belongs to the next call may lie there already.
-            (sequence, None) => self.endpoint.inspect(sequence + 1, Signature(u128::MAX)),
+            // What belongs to the next call may lie there already; what belongs to the last one or before may not.
+            (sequence, None) => self.endpoint.inspect(sequence, self.last_signature),
         }
     }
 
@@ -380,8 +397,8 @@ impl Engine {
                 (joint(input), joint(output))
             }
         };
-        let scratch_bytes = plan.scratch_bytes(count);
-        if scratch_bytes > 0 {
+        if plan.scratch().is_some() {
+            let scratch_bytes = plan.scratch_bytes(count);
             let memory = scratch(&mut slot.scratch, scratch_bytes, self.options.phantom, size as u32)?;
             // SAFETY: the slot keeps its scratch until the operation is over, and nobody else knows it.
             unsafe { self.endpoint.register(region(2), memory) }?;
@@ -398,6 +415,9 @@ impl Engine {
             && self.slots[front].execution.is_done()
         {
             self.queue.pop_front();
+            if let Some((_, signature)) = self.slots[front].execution.running() {
+                self.last_signature = signature;
+            }
             self.finish(front);
         }
         let mut k = 0;

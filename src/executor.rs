@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use ubccl_core::endpoint::{Endpoint, Fault, Key, Post, Posted, RegionId, Span, Stream, Token};
 use ubccl_core::plan::{Action, Binding, Cursor, Extent, Instance, MAX_LANES, MAX_WINDOW, Plan, Position};
-use ubccl_core::{Signature, Spec};
+use ubccl_core::{Rank, Signature};
 
 /// Where a buffer of the plan lies: a region and the byte in it at which the buffer begins.
 #[derive(Clone, Copy, Debug)]
@@ -138,9 +138,22 @@ impl Execution {
         self.running.as_ref().map(|running| (running.stream, running.signature))
     }
 
-    /// What the running plan was made for.
-    pub(crate) fn spec(&self) -> Option<&Spec> {
-        self.running.as_ref().map(|running| running.plan.spec())
+    /// The peers of the steps that are under way: whom this rank waits for.
+    pub(crate) fn waits_for(&self, mut peer: impl FnMut(Rank)) {
+        let Some(Running { plan, .. }) = &self.running else { return };
+        for lane in 0..plan.lanes().len() {
+            let state = &self.lanes[lane];
+            let under_way = (0..MAX_WINDOW as usize).filter(|slot| state.busy >> slot & 1 == 1);
+            for position in under_way.map(|slot| state.under_way[slot]) {
+                let Some(step) = self.binding.instance(plan, lane, position) else { continue };
+                match step.action {
+                    Action::Send { to, .. } => to.at(step.at).iter().for_each(&mut peer),
+                    Action::Receive { from, .. } => peer(from.at(step.at) as Rank),
+                    Action::ReceiveReduce { sources, .. } => sources.at(step.at).iter().for_each(&mut peer),
+                    Action::Copy { .. } => {}
+                }
+            }
+        }
     }
 
     fn lane_count(&self) -> usize {

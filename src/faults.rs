@@ -3,6 +3,9 @@
 use ubccl_core::endpoint::{Fault, Header, Stream};
 use ubccl_core::{Cause, Culprit, Error, ErrorKind};
 
+/// The sequence number that stands for closing: after every call.
+pub(crate) const CLOSED: u64 = u64::MAX;
+
 /// What a fault means.
 #[derive(Debug)]
 pub(crate) enum Verdict {
@@ -30,6 +33,7 @@ pub(crate) fn judge(fault: Fault, me: u32, members: &[Culprit]) -> Verdict {
 
 fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
     let said = |header: &Header| match header.stream {
+        Stream::Collective(CLOSED) => "close".to_owned(),
         Stream::Collective(sequence) => format!("{} as its operation {sequence}", header.signature),
         Stream::Tagged(_) => header.signature.to_string(),
     };

@@ -16,7 +16,7 @@ mod work;
 pub use communicator::Communicator;
 pub use config::{Config, ENVIRONMENT};
 pub use control::Rendezvous;
-pub use ubccl_core::endpoint::{Clock, TransportDescriptor};
+pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
 pub use ubccl_core::{plan, verify};
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Cause, Choice, Collective, Culprit, DataType, Element, Error, ErrorKind,
@@ -27,6 +27,13 @@ pub use work::Work;
 /// The algorithms there are.
 pub fn algorithms() -> impl Iterator<Item = &'static AlgorithmDescriptor> {
     ubccl_algorithms::index().iter().map(|algorithm| algorithm.descriptor())
+}
+
+/// The algorithm of this name.
+///
+/// Errors: InvalidArgument, listing what exists.
+pub fn algorithm(name: &str) -> Result<&'static dyn Algorithm> {
+    ubccl_algorithms::find(name)
 }
 
 /// The transports there are.

@@ -14,6 +14,8 @@ use ubccl_core::{Error, ErrorKind, Rank, Result};
 const IDLE_POLLS: u32 = 256;
 /// A sleeper looks again after this long even if nothing woke it: a backstop, not a rhythm.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// A message names at most this many ranks.
+const MOST_NAMED: usize = 8;
 
 /// The limits of waiting.
 #[derive(Debug)]
@@ -125,7 +127,7 @@ impl Shared {
         let (sequence, running) = engine.current();
         let mut cause = running.and_then(|_| self.control.check_left(sequence));
         if cause.is_none() {
-            let gone = engine.loose_peers().find(|&peer| self.control.left(peer).is_some());
+            let gone = engine.find_loose_peer(|peer| self.control.left(peer).is_some());
             cause = gone.map(|peer| {
                 self.control.cause(
                     ErrorKind::Remote,
@@ -155,19 +157,8 @@ impl Shared {
                 }
             }
             Verdict::Suspect { rank, message } => {
-                self.control.suspect(rank, message);
-                // The truth comes within the control plane's grace.
-                let patience = Instant::now() + 2 * crate::control::DEFAULT_GRACE;
-                while !self.control.poison().is_set() {
-                    if Instant::now() >= patience || self.control.left(rank).is_some() {
-                        let message = "it is gone and this rank still needs it";
-                        let cause = self.control.cause(ErrorKind::Remote, rank, message);
-                        if let Err(error) = self.control.report(cause) {
-                            return error;
-                        }
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_millis(1));
+                if let Err(error) = self.control.verdict(rank, message) {
+                    return error;
                 }
             }
         }
@@ -237,27 +228,35 @@ impl Shared {
         engine.shown = doing;
     }
 
-    /// Which ranks keep this one waiting, as far as the board tells.
+    /// What this rank waits in, and for whom, as far as the plan and the board tell.
     fn missing(&self, engine: &Engine) -> String {
         let (sequence, _) = engine.current();
-        let late: Vec<String> = self
-            .others()
-            .filter_map(|rank| {
-                let activity = self.control.board().read(rank);
-                let is_late =
-                    activity.sequence < sequence || (activity.sequence == sequence && activity.running);
-                let state = if activity.sequence < sequence { "has not come to it" } else { "is in it too" };
-                is_late.then(|| format!("rank {rank} {state} (its last is {})", activity.sequence))
+        let what = engine.doing().1.map(|signature| signature.describe()).unwrap_or_default();
+        let awaited = engine.awaited();
+        let named: Vec<String> = awaited
+            .iter()
+            .filter(|&&rank| rank != self.rank)
+            .take(MOST_NAMED)
+            .map(|&rank| {
+                let last = self.control.board().read(rank).sequence;
+                let state = if last < sequence { "has not come to it" } else { "is in it or past it" };
+                format!("rank {rank}, which {state} (its last operation is {last})")
             })
             .collect();
-        let what = engine.doing().1.map(|signature| signature.describe()).unwrap_or_default();
-        format!("rank {} waits in {what}, sequence {sequence}: {}", self.rank, late.join(", "))
+        let more = awaited.len().saturating_sub(MOST_NAMED + 1);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!(
+            "rank {} is in {what}, its operation {sequence}, and waits for {}{more}",
+            self.rank,
+            named.join(", ")
+        )
     }
 
     /// The rank to blame for a timeout: the first that has not come, or this one.
     fn first_missing(&self, engine: &Engine) -> Rank {
         let (sequence, _) = engine.current();
-        self.others().find(|&rank| self.control.board().read(rank).sequence < sequence).unwrap_or(self.rank)
+        let has_not_come = |rank: &Rank| self.control.board().read(*rank).sequence < sequence;
+        self.others().find(has_not_come).unwrap_or(self.rank)
     }
 
     fn others(&self) -> impl Iterator<Item = Rank> + '_ {

@@ -37,10 +37,7 @@ pub(crate) fn last_error() -> *const c_char {
 ///
 /// # Safety
 /// `out` is null or may be written.
-pub(crate) unsafe fn put<T>(
-    out: *mut *mut T,
-    make: impl FnOnce() -> Result<T, Error>,
-) -> Result<(), Error> {
+pub(crate) unsafe fn put<T>(out: *mut *mut T, make: impl FnOnce() -> Result<T, Error>) -> Result<(), Error> {
     if out.is_null() {
         return Err(Error::invalid("the out-parameter is null"));
     }

@@ -15,5 +15,8 @@ fn the_committed_header_is_what_the_source_says() {
         std::fs::write(&path, &generated).expect("the header can be written");
     }
     let committed = std::fs::read_to_string(&path).expect("include/ubccl.h is there");
-    assert!(committed == generated, "include/ubccl.h is stale: UBCCL_WRITE_HEADER=1 cargo test -p ubccl-ffi --test header");
+    assert!(
+        committed == generated,
+        "include/ubccl.h is stale: UBCCL_WRITE_HEADER=1 cargo test -p ubccl-ffi --test header"
+    );
 }

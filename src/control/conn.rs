@@ -112,7 +112,7 @@ impl Conn {
         }
     }
 
-    /// Says that nothing more will be sent. With [`drain_all`] before the drop, what was sent arrives: closing a
+    /// Says that nothing more will be sent. With the draining in [`last_word`] before the drop, what was sent arrives: closing a
     /// socket with unread bytes resets it, and a reset destroys what the peer has not read yet.
     fn finish(&self) {
         let _ = self.stream.shutdown(std::net::Shutdown::Write); // fails only if the peer is gone already
@@ -180,7 +180,8 @@ fn wait_one(fd: impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<bo
     }
 }
 
-fn until(deadline: Instant) -> Timespec {
+/// A poll timeout that ends at `deadline`.
+pub(super) fn until(deadline: Instant) -> Timespec {
     let left = deadline.saturating_duration_since(Instant::now());
     Timespec { tv_sec: left.as_secs().min(i32::MAX as u64) as i64, tv_nsec: i64::from(left.subsec_nanos()) }
 }

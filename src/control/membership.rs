@@ -9,21 +9,34 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, SendFlags, SocketAddrUnix, recv, sendto};
 use ubccl_core::{Cause, Culprit, ErrorKind, Result};
 
 use super::board::Board;
+use super::conn::until;
 use super::identity::check_not_forked;
 use super::poison::Poison;
 use super::service::Service;
+
+/// Becomes readable when a process has died; the ranks in that process.
+pub(super) type Life = (Arc<OwnedFd>, Vec<u32>);
+
+/// The own ring and the addresses of the other ranks'.
+pub(super) type Rings = (Arc<OwnedFd>, Vec<SocketAddrUnix>);
+
+/// How often a [verdict](Membership::verdict) looks at the board, in case nobody rings: a thousandth of the default grace is late by nothing.
+const VERDICT_LOOKS: Duration = Duration::from_millis(1);
 
 /// What a [`Membership`] is made of.
 pub(super) struct Parts {
     pub(super) rank: u32,
     pub(super) members: Vec<Culprit>,
     pub(super) board: Board,
-    /// The own ring and the addresses of the other ranks'; `None` for a single rank.
-    pub(super) rings: Option<(Arc<OwnedFd>, Vec<SocketAddrUnix>)>,
+    /// `None` for a single rank.
+    pub(super) rings: Option<Rings>,
+    /// The lives of the other processes and their ranks.
+    pub(super) lives: Vec<Life>,
     pub(super) describe: fn(u128) -> String,
     pub(super) grace: Duration,
     pub(super) owner: u32,
@@ -62,6 +75,10 @@ impl Membership {
 
     pub(super) fn poison(&self) -> &Arc<Poison> {
         &self.poison
+    }
+
+    pub(super) fn lives(&self) -> &[Life] {
+        &self.parts.lives
     }
 
     /// The socket on which others ring this rank.
@@ -140,6 +157,34 @@ impl Membership {
                 membership.report(membership.cause(ErrorKind::Remote, rank, message));
             }
         });
+    }
+
+    /// The first cause, waited for on the calling thread, which may be the service thread: this looks at board and
+    /// lives itself. After the grace, or when it turns out that `rank` has left, `rank` is the cause, with `message`.
+    pub(super) fn verdict(&self, rank: u32, message: String) -> Cause {
+        let patience = Instant::now() + self.parts.grace;
+        loop {
+            self.look();
+            if let Some(cause) = self.poison.cause() {
+                return cause.clone();
+            }
+            if self.board().left(rank).is_some() || Instant::now() >= patience {
+                return self.report(self.cause(ErrorKind::Remote, rank, message));
+            }
+            self.watch_lives(patience.min(Instant::now() + VERDICT_LOOKS));
+        }
+    }
+
+    /// Waits for a death until `deadline`, and says so if there was one.
+    fn watch_lives(&self, deadline: Instant) {
+        let here = |(_, ranks): &&Life| ranks.iter().any(|&rank| self.board().left(rank).is_none());
+        let lives: Vec<&Life> = self.parts.lives.iter().filter(here).collect();
+        let mut fds: Vec<PollFd<'_>> =
+            lives.iter().map(|(life, _)| PollFd::new(&**life, PollFlags::IN)).collect();
+        if poll(&mut fds, Some(&until(deadline))).is_ok() {
+            let dead = fds.iter().zip(&lives).filter(|(fd, _)| !fd.revents().is_empty());
+            dead.for_each(|(_, (_, ranks))| self.died(ranks));
+        }
     }
 
     /// Whether evidence against a rank means anything: nothing is decided, and neither it nor this rank has left.

@@ -46,7 +46,7 @@ use ubccl_core::{Cause, Culprit, Error, ErrorKind, Exchange, Result};
 
 pub(crate) use board::{Activity, Board};
 pub(crate) use identity::Identity;
-use membership::{Membership, Parts};
+use membership::{Life, Membership, Parts, Rings};
 pub(crate) use poison::{Poison, WakerGuard};
 pub use rendezvous::Rendezvous;
 pub(crate) use service::{Interest, Progress, ProgressState, Registration, Service};
@@ -94,10 +94,10 @@ impl Control {
     pub(crate) fn join(mut rendezvous: Rendezvous, join: Join) -> Result<Control> {
         check_place(join.rank, join.size)?;
         let service = Service::shared()?;
-        let (mut star, parts, lives) =
+        let (mut star, parts) =
             if join.size == 1 { start_alone(&join)? } else { start_together(&mut rendezvous, &join)? };
         let membership = Arc::new(Membership::new(parts));
-        let watches = match watch(&service, &membership, lives) {
+        let watches = match watch(&service, &membership) {
             Ok(watches) => watches,
             Err(error) => {
                 star.fail(&error);
@@ -156,6 +156,16 @@ impl Control {
         if self.membership.check_process().is_ok() {
             self.membership.suspect(rank, message.into(), &self.service);
         }
+    }
+
+    /// Waits for the first cause after evidence against `rank`, for at most the grace; then, or if it turns out that
+    /// `rank` has left, that is the cause, with `message`. May be called on any thread, the service thread included.
+    ///
+    /// # Errors
+    /// `Unsupported` in a forked child.
+    pub(crate) fn verdict(&self, rank: u32, message: impl Into<String>) -> Result<Cause> {
+        self.membership.check_process()?;
+        Ok(self.membership.verdict(rank, message.into()))
     }
 
     /// Says goodbye: this rank takes part in no operation after `last_sequence`. Does not wait for anybody.
@@ -237,19 +247,14 @@ fn check_place(rank: u32, size: u32) -> Result<()> {
     Ok(())
 }
 
-/// Another process's life and its ranks.
-type Life = (OwnedFd, Vec<u32>);
-/// The exchange, the membership's parts, and the lives to watch.
-type Started = (Star, Parts, Vec<Life>);
-
-fn start_alone(join: &Join) -> Result<Started> {
+fn start_alone(join: &Join) -> Result<(Star, Parts)> {
     let members = join::culprits(&[member(join, [0; 16])]);
     let (board, _) = Board::create(1)?;
     let star = Star::alone(members.clone(), join.deadline);
-    Ok((star, parts(join, members, board, None), Vec::new()))
+    Ok((star, parts(join, members, board, None, Vec::new())))
 }
 
-fn start_together(rendezvous: &mut Rendezvous, join: &Join) -> Result<Started> {
+fn start_together(rendezvous: &mut Rendezvous, join: &Join) -> Result<(Star, Parts)> {
     let name = rendezvous::random_bytes()?;
     let ring = Arc::new(passage::abstract_socket(SocketType::DGRAM, &name)?);
     let mine = join::hello(join.rank, join.size, member(join, name));
@@ -262,7 +267,7 @@ fn start_together(rendezvous: &mut Rendezvous, join: &Join) -> Result<Started> {
         (join::report_in(rendezvous, &mine, join.deadline)?, None)
     };
     match assemble(&mut company, passage, rendezvous, join, ring) {
-        Ok((parts, lives)) => Ok((company.star, parts, lives)),
+        Ok(parts) => Ok((company.star, parts)),
         Err(error) => {
             company.star.fail(&error);
             Err(error)
@@ -277,7 +282,7 @@ fn assemble(
     rendezvous: &Rendezvous,
     join: &Join,
     ring: Arc<OwnedFd>,
-) -> Result<(Parts, Vec<Life>)> {
+) -> Result<Parts> {
     let (members, secret) = (&company.members, rendezvous.secret());
     let (board, lives) = match passage {
         Some(passage) => {
@@ -293,8 +298,9 @@ fn assemble(
     let others = (0..join.size).filter(|&rank| rank != join.rank);
     let addresses =
         others.map(|rank| passage::address(&members[rank as usize].ring)).collect::<Result<_>>()?;
-    let lives = lives.into_iter().zip(passage::other_processes(members, join.rank)).collect();
-    Ok((parts(join, join::culprits(members), board, Some((ring, addresses))), lives))
+    let processes = passage::other_processes(members, join.rank);
+    let lives = lives.into_iter().map(Arc::new).zip(processes).collect();
+    Ok(parts(join, join::culprits(members), board, Some((ring, addresses)), lives))
 }
 
 fn member(join: &Join, ring: wire::Token) -> Member {
@@ -302,32 +308,23 @@ fn member(join: &Join, ring: wire::Token) -> Member {
     Member { pid, host, process, ring }
 }
 
-fn parts(
-    join: &Join,
-    members: Vec<Culprit>,
-    board: Board,
-    rings: Option<(Arc<OwnedFd>, Vec<rustix::net::SocketAddrUnix>)>,
-) -> Parts {
+fn parts(join: &Join, members: Vec<Culprit>, board: Board, rings: Option<Rings>, lives: Vec<Life>) -> Parts {
     let owner = std::process::id();
-    Parts { rank: join.rank, members, board, rings, describe: join.describe, grace: join.grace, owner }
+    Parts { rank: join.rank, members, board, rings, lives, describe: join.describe, grace: join.grace, owner }
 }
 
 /// Has the service watch the own ring and every other process's life.
-fn watch(
-    service: &Arc<Service>,
-    membership: &Arc<Membership>,
-    lives: Vec<Life>,
-) -> Result<Vec<Registration>> {
-    let mut watches = Vec::with_capacity(lives.len() + 1);
+fn watch(service: &Arc<Service>, membership: &Arc<Membership>) -> Result<Vec<Registration>> {
+    let mut watches = Vec::new();
     if let Some(ring) = membership.ring() {
         let weak = Arc::downgrade(membership);
         let answer = move || weak.upgrade().iter().for_each(|membership| membership.answer());
         watches.push(service.register(ring, Interest::Readable, answer)?);
     }
-    for (life, ranks) in lives {
-        let weak = Arc::downgrade(membership);
+    for (life, ranks) in membership.lives() {
+        let (weak, ranks) = (Arc::downgrade(membership), ranks.clone());
         let died = move || weak.upgrade().iter().for_each(|membership| membership.died(&ranks));
-        watches.push(service.register(Arc::new(life), Interest::Once, died)?);
+        watches.push(service.register(life.clone(), Interest::Once, died)?);
     }
     Ok(watches)
 }

@@ -19,7 +19,9 @@ macro_rules! index {
 }
 
 index! {
-    optical :: OPTICAL,
+    shm::SHM,
+    tcp::TCP,
+    optical::OPTICAL,
 }
 
 /// The transport of this name or alias.

@@ -25,6 +25,12 @@ struct BoundLoop {
     body: u32,
 }
 
+impl BoundLoop {
+    fn steps(&self) -> u64 {
+        u64::from(self.outer) * u64::from(self.inner) * u64::from(self.body)
+    }
+}
+
 /// Where a lane stands: the next step to post.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
@@ -105,6 +111,23 @@ impl Binding {
         Some(Instance { action: &step.action, after: &step.after, at: cursor.at })
     }
 
+    /// The step at a position of a lane, or `None` beyond the lane's end.
+    pub fn instance<'a>(&self, plan: &'a Plan, lane: usize, position: Position) -> Option<Instance<'a>> {
+        if position >= self.totals[lane] {
+            return None;
+        }
+        let loops = &self.loops[self.first_loop[lane]..][..plan.lanes[lane].loops.len()];
+        let holds = |turn: &BoundLoop| position - turn.first < turn.steps();
+        let index = loops.iter().rposition(|turn| turn.first <= position && holds(turn))?;
+        let turn = &loops[index];
+        let (number, body) =
+            ((position - turn.first) / u64::from(turn.body), (position - turn.first) % u64::from(turn.body));
+        let inner = u64::from(turn.inner);
+        let at = At { outer: (number / inner) as u32, inner: (number % inner) as u32 };
+        let step = &plan.lanes[lane].loops[index].steps[body as usize];
+        Some(Instance { action: &step.action, after: &step.after, at })
+    }
+
     /// Moves to the next step.
     #[inline]
     pub fn advance(&self, plan: &Plan, lane: usize, cursor: &mut Cursor) {
@@ -175,5 +198,66 @@ impl Binding {
         {
             cursor.turn += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::{Choice, Spec};
+    use crate::collective::Collective;
+    use crate::plan::{Association, Buffer, Index, PlanBuilder, Shape, Trips};
+    use crate::{DataType, Rank};
+
+    /// Two loops of copies with an empty one between, 2 × 3 turns of two steps, then one.
+    fn plan() -> Plan {
+        let call = Collective::send_receive(6, DataType::U8, Some(0 as Rank), Some(0));
+        let spec = Spec::new(&call, 1, 0, false, Choice::default());
+        let mut plan = PlanBuilder::new(&spec, "test", Association::None);
+        let block = |buffer| Shape::whole(buffer).even(6, Index::INNER);
+        plan.lane(4);
+        plan.repeat(Trips::Fixed(2), Trips::Fixed(3));
+        plan.copy(block(Buffer::Input), block(Buffer::Output));
+        plan.copy(block(Buffer::Output), block(Buffer::Output));
+        plan.repeat(Trips::Fixed(0), Trips::Fixed(5));
+        plan.copy(block(Buffer::Input), block(Buffer::Output));
+        plan.straight();
+        plan.copy(Shape::whole(Buffer::Input), Shape::whole(Buffer::Output));
+        plan.finish()
+    }
+
+    #[test]
+    fn the_cursor_and_the_position_name_the_same_steps() {
+        let plan = plan();
+        let mut binding = Binding::default();
+        binding.bind(&plan, 6);
+        assert_eq!(binding.total(0), 13);
+        let mut cursor = binding.start(&plan, 0);
+        for position in 0..13 {
+            assert_eq!(cursor.position, position);
+            let walked = binding.current(&plan, 0, &cursor).unwrap();
+            let found = binding.instance(&plan, 0, position).unwrap();
+            assert!(std::ptr::eq(walked.action, found.action));
+            assert_eq!(walked.at, found.at);
+            binding.advance(&plan, 0, &mut cursor);
+        }
+        assert!(binding.current(&plan, 0, &cursor).is_none());
+        assert!(binding.instance(&plan, 0, 13).is_none());
+    }
+
+    #[test]
+    fn an_edge_to_a_turn_that_does_not_exist_asks_for_nothing() {
+        let plan = plan();
+        let mut binding = Binding::default();
+        binding.bind(&plan, 6);
+        let edge = |outer, inner| After {
+            step: crate::plan::StepId(1),
+            outer: Index::fixed(outer),
+            inner: Index::fixed(inner),
+            edge: crate::plan::Edge::Whole,
+        };
+        let target = |outer, inner| binding.target(&plan, &edge(outer, inner), At::default());
+        assert_eq!(target(1, 2), Some((0, 11)));
+        assert_eq!((target(-1, 0), target(2, 0), target(0, 3)), (None, None, None));
     }
 }

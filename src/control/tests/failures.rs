@@ -77,6 +77,24 @@ fn a_suspicion_becomes_the_cause_after_the_grace() {
 }
 
 #[test]
+fn a_verdict_blames_the_suspect_after_the_grace_and_at_once_if_it_left() {
+    let _watchdog = watchdog();
+    for (grace, leaves) in [(Duration::from_millis(20), false), (Duration::from_secs(60), true)] {
+        let causes = ranks_with_grace(3, grace, |rank, control| {
+            if rank == 1 && leaves {
+                control.leave(0).unwrap();
+            }
+            match rank {
+                0 => control.verdict(1, "its data connection broke").unwrap(),
+                _ => wait_for_cause(control.poison()),
+            }
+        });
+        assert!(causes.iter().all(|cause| *cause == causes[0]));
+        assert_eq!((causes[0].culprit.rank, causes[0].message.as_str()), (1, "its data connection broke"));
+    }
+}
+
+#[test]
 fn a_true_cause_within_the_grace_overtakes_a_suspicion() {
     let _watchdog = watchdog();
     let suspected = Barrier::new(3);

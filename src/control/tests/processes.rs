@@ -3,12 +3,13 @@
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ubccl_core::ErrorKind;
+use ubccl_core::{Cause, ErrorKind};
 
 use super::super::{Control, Join, Rendezvous, Service};
-use super::{join_as, wait_for_cause, wait_until, watchdog};
+use super::{PATIENCE, join_as, wait_for_cause, wait_until, watchdog};
 
 const RENDEZVOUS: &str = "UBCCL_TEST_RENDEZVOUS";
 const RANK: &str = "UBCCL_TEST_RANK";
@@ -172,6 +173,18 @@ fn after_rank_0_left_and_exited_a_death_is_still_noticed() {
 }
 
 #[test]
+fn a_verdict_waited_for_on_the_service_thread_itself_learns_of_the_death() {
+    let _watchdog = watchdog();
+    let mut puppets = job(3);
+    assert_eq!(puppets[1].ask("verdict-on-service 2"), "ok");
+    let mut killed = puppets.pop().unwrap();
+    killed.kill();
+    let died = format!("Remote|2|{}||0|its process died", killed.pid());
+    assert_eq!(puppets[1].answer(), died);
+    assert_eq!(all_same_cause(&mut puppets), died);
+}
+
+#[test]
 fn a_goodbye_and_an_exit_are_no_death() {
     let _watchdog = watchdog();
     let mut puppets = job(3);
@@ -238,7 +251,8 @@ fn puppet() {
     if size == 1 {
         println!("@@without any service before: {}", leaks());
     }
-    let control = Control::join(rendezvous, join_as(rank, size)).unwrap();
+    let join = Join { grace: PATIENCE, ..join_as(rank, size) };
+    let control = Arc::new(Control::join(rendezvous, join).unwrap());
     println!("@@joined");
     for order in std::io::stdin().lines() {
         let order = order.unwrap();
@@ -249,7 +263,7 @@ fn puppet() {
     std::process::exit(0);
 }
 
-fn obey(control: &Control, rank: u32, order: &[&str]) -> String {
+fn obey(control: &Arc<Control>, rank: u32, order: &[&str]) -> String {
     let number = |index: usize| order[index].parse::<u64>().unwrap();
     match order[0] {
         "start" => control.board().start(number(1), u128::from(number(2))),
@@ -261,11 +275,12 @@ fn obey(control: &Control, rank: u32, order: &[&str]) -> String {
             control.report(cause).unwrap();
             std::process::exit(1);
         }
-        "wait" => {
-            let cause = wait_for_cause(control.poison());
-            let (culprit, kind) = (&cause.culprit, cause.kind);
-            let (operation, sequence, message) = (&cause.operation, cause.sequence, &cause.message);
-            return format!("{kind:?}|{}|{}|{operation}|{sequence}|{message}", culprit.rank, culprit.pid);
+        "wait" => return in_short(&wait_for_cause(control.poison())),
+        "verdict-on-service" => {
+            let (control, peer) = (control.clone(), number(1) as u32);
+            control.clone().service().at(Instant::now(), move || {
+                println!("@@{}", in_short(&control.verdict(peer, "never used").unwrap()));
+            });
         }
         "wait-left" => {
             wait_until(control.poison(), || control.check_left(number(1)).is_some());
@@ -279,6 +294,11 @@ fn obey(control: &Control, rank: u32, order: &[&str]) -> String {
         other => panic!("unknown order {other}"),
     }
     "ok".into()
+}
+
+fn in_short(cause: &Cause) -> String {
+    let Cause { kind, culprit, operation, sequence, message } = cause;
+    format!("{kind:?}|{}|{}|{operation}|{sequence}|{message}", culprit.rank, culprit.pid)
 }
 
 /// Joins and drops communicators of threads, a few times, and compares what is open.

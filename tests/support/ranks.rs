@@ -1,0 +1,185 @@
+//! Ranks of every transport of the index: threads with a communicator each in real time, a world in virtual time.
+
+use super::memory::Guarded;
+use super::oracle::Call;
+use std::sync::mpsc;
+use std::time::Duration;
+use ubccl::sim::{RankMemory, World, WorldConfig};
+use ubccl::{Choice, Collective, Communicator, Config, DataType, Kind, Rendezvous};
+
+/// Longer than anything takes; a test that hangs fails with this.
+pub const WATCHDOG: Duration = Duration::from_secs(120);
+
+/// How ranks are made.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub transport: &'static str,
+    pub ranks: u32,
+    pub algorithm: Option<&'static str>,
+    pub choice: Choice,
+}
+
+/// The call as one rank makes it.
+pub fn collective(call: Call, dtype: DataType, count: usize, ranks: u32, rank: u32) -> Collective {
+    let count = count as u64;
+    match call {
+        Call::AllReduce(op) => Collective::all_reduce(count, dtype, op),
+        Call::AllGather => Collective::all_gather(count, dtype),
+        Call::ReduceScatter(op) => Collective::reduce_scatter(count, dtype, op),
+        Call::Broadcast { root } => Collective::broadcast(count, dtype, root as u32),
+        Call::Barrier => Collective::barrier(),
+        Call::Shift(shift) => {
+            let shift = shift as u32 % ranks;
+            Collective::send_receive(
+                count,
+                dtype,
+                Some((rank + shift) % ranks),
+                Some((rank + ranks - shift) % ranks),
+            )
+        }
+    }
+}
+
+/// Runs `body` on one thread for each rank, with a communicator each, and gives the results in rank order.
+pub fn on_threads<T: Send + 'static>(
+    setup: &Setup,
+    body: impl Fn(&Communicator) -> T + Clone + Send + 'static,
+) -> Vec<T> {
+    let rendezvous = Rendezvous::create().expect("a rendezvous on loopback");
+    let text = rendezvous.text();
+    let mut first = Some(rendezvous);
+    let (sender, receiver) = mpsc::channel();
+    for rank in 0..setup.ranks {
+        let rendezvous = first.take().unwrap_or_else(|| text.parse().expect("its own text parses"));
+        let config = Config {
+            rendezvous: Some(rendezvous),
+            rank,
+            ranks: setup.ranks,
+            transport: setup.transport.into(),
+            algorithm: setup.algorithm.map(Into::into),
+            choice: setup.choice,
+            operation_timeout: WATCHDOG / 2,
+            start_timeout: WATCHDOG / 2,
+            ..Config::default()
+        };
+        let (sender, body) = (sender.clone(), body.clone());
+        std::thread::Builder::new()
+            .name(format!("rank {rank}"))
+            .spawn(move || {
+                let comm = Communicator::init(config).expect("all ranks come");
+                let result = body(&comm);
+                let closed = comm.close();
+                sender.send((rank, result, closed)).expect("the test is listening");
+            })
+            .expect("a thread");
+    }
+    drop(sender);
+    let mut results: Vec<_> = (0..setup.ranks).map(|_| None).collect();
+    for _ in 0..setup.ranks {
+        let (rank, result, closed) = receiver.recv_timeout(WATCHDOG).unwrap_or_else(|error| {
+            panic!("{setup:?}: a rank died or the watchdog barked: {error}");
+        });
+        closed.unwrap_or_else(|error| panic!("{setup:?}: rank {rank} did not close: {error}"));
+        results[rank as usize] = Some(result);
+    }
+    results.into_iter().map(|result| result.expect("every rank answered once")).collect()
+}
+
+/// One call with data: what it needs and what it gave.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub call: Call,
+    pub dtype: DataType,
+    pub count: usize,
+    pub in_place: bool,
+    pub inputs: Vec<Vec<u8>>,
+    pub skew: usize,
+}
+
+/// Runs the cases on every rank, in order; answers each rank's outputs, case by case. Checks guard bytes, and that an
+/// input out of place is unchanged.
+pub fn run(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
+    let descriptor =
+        ubccl::transports().find(|t| t.name == setup.transport).expect("a transport of the index");
+    if descriptor.clock == ubccl::Clock::Virtual {
+        return run_virtual(setup, cases);
+    }
+    let cases = cases.to_vec();
+    let ranks = setup.ranks;
+    on_threads(setup, move |comm| cases.iter().map(|case| run_one(comm, case, ranks)).collect())
+}
+
+fn run_one(comm: &Communicator, case: &Case, ranks: u32) -> Vec<u8> {
+    let rank = comm.rank();
+    let call = collective(case.call, case.dtype, case.count, ranks, rank);
+    let size = case.dtype.size();
+    let input = &case.inputs[rank as usize];
+    let output_bytes = call.output_elements(ranks, rank) as usize * size;
+    if case.in_place {
+        let mut buffer = Guarded::new(&joint(&call, ranks, rank, size, input), case.skew);
+        comm.run_in_place(&call, buffer.get_mut()).unwrap_or_else(|error| panic!("{call} in place: {error}"));
+        buffer.check(&format!("{call} in place on rank {rank}"));
+        let from = call.in_place_offsets(rank).1 as usize * size;
+        return buffer.get()[from..][..output_bytes].to_vec();
+    }
+    let source = Guarded::new(input, case.skew);
+    let mut output = Guarded::new(&vec![0xee; output_bytes], case.skew);
+    comm.run(&call, source.get(), output.get_mut()).unwrap_or_else(|error| panic!("{call}: {error}"));
+    source.check(&format!("{call} input on rank {rank}"));
+    output.check(&format!("{call} output on rank {rank}"));
+    assert_eq!(source.get(), &input[..], "{call}: rank {rank}'s input was changed");
+    output.get().to_vec()
+}
+
+fn run_virtual(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
+    let config = WorldConfig {
+        transport: setup.transport.into(),
+        fabric: "custom:latency_ps=1000000,bytes_per_s=1000000000".into(),
+        ranks: setup.ranks,
+        algorithm: setup.algorithm.map(Into::into),
+        choice: setup.choice,
+        seed: 1,
+    };
+    let mut world = World::new(config).expect("a world");
+    let mut results = vec![Vec::new(); setup.ranks as usize];
+    for case in cases {
+        let calls = |rank| collective(case.call, case.dtype, case.count, setup.ranks, rank);
+        let size = case.dtype.size();
+        let mut memory: Vec<RankMemory> = (0..setup.ranks)
+            .map(|rank| {
+                let (call, input) = (calls(rank), &case.inputs[rank as usize]);
+                let output = vec![0xee; call.output_elements(setup.ranks, rank) as usize * size];
+                match case.in_place {
+                    true => RankMemory::InPlace(joint(&call, setup.ranks, rank, size, input)),
+                    false => RankMemory::Apart { input: input.clone(), output },
+                }
+            })
+            .collect();
+        world.run_real(&calls, &mut memory).unwrap_or_else(|error| panic!("{case:?}: {error}"));
+        for (rank, memory) in memory.into_iter().enumerate() {
+            let call = calls(rank as u32);
+            let bytes = call.output_elements(setup.ranks, rank as u32) as usize * size;
+            results[rank].push(match memory {
+                RankMemory::InPlace(buffer) => {
+                    let from = call.in_place_offsets(rank as u32).1 as usize * size;
+                    buffer[from..][..bytes].to_vec()
+                }
+                RankMemory::Apart { input, output } => {
+                    assert_eq!(input, case.inputs[rank], "{call}: rank {rank}'s input was changed");
+                    output
+                }
+            });
+        }
+    }
+    results
+}
+
+/// The one buffer of an in-place call before it: the input in its place, rubbish elsewhere.
+fn joint(call: &Collective, ranks: u32, rank: u32, size: usize, input: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0xee; call.in_place_elements(ranks, rank) as usize * size];
+    let from = call.in_place_offsets(rank).0 as usize * size;
+    if call.kind() != Kind::Broadcast || call.root() == Some(rank) {
+        buffer[from..][..input.len()].copy_from_slice(input);
+    }
+    buffer
+}

@@ -1,0 +1,169 @@
+//! The memory of one channel: entries and slots in the sender's segment, the counter in the receiver's.
+#![allow(unsafe_code)] // entries and slots are raw memory that another process may write at any time
+
+use super::geometry::{ENTRY_BYTES, Geometry, RingShape};
+use super::segment::Segment;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use ubccl_core::endpoint::{Header, Key, Stream};
+use ubccl_core::{Signature, kernels};
+
+/// Bytes that fit into an entry itself.
+pub(crate) const INLINE_BYTES: u64 = 24;
+const INLINE_OFFSET: usize = ENTRY_BYTES - INLINE_BYTES as usize;
+
+/// What an entry says of its message, as words: stream, signature, length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Label([u64; 4]);
+
+impl Label {
+    #[inline]
+    pub(crate) fn new(key: &Key, len: u64) -> Self {
+        let stream = match key.stream {
+            Stream::Collective(sequence) => sequence << 1,
+            Stream::Tagged(tag) => u64::from(tag) << 1 | 1,
+        };
+        let signature = key.signature.0;
+        Label([stream, signature as u64, (signature >> 64) as u64, len])
+    }
+
+    /// Bytes of the message.
+    #[inline]
+    pub(crate) fn len(&self) -> u64 {
+        self.0[3]
+    }
+
+    /// The same for people.
+    pub(crate) fn header(&self) -> Header {
+        let [stream, low, high, len] = self.0;
+        let stream = match stream & 1 {
+            0 => Stream::Collective(stream >> 1),
+            _ => Stream::Tagged((stream >> 1) as u32),
+        };
+        Header { stream, signature: Signature(u128::from(high) << 64 | u128::from(low)), len }
+    }
+}
+
+/// The memory of one channel. An entry is a line: stamp, label (4 words), payload of a message that fits.
+///
+/// No reference to it is ever formed but to words, which are atomic: a peer that misbehaves can spoil bytes, not more.
+/// Which end may write what, and when, is the ring's business.
+#[derive(Debug)]
+pub(crate) struct ChannelMemory {
+    entries: *mut u8,
+    slots: *mut u8,
+    consumed: *mut u8,
+    slot_bytes: usize,
+    mask: usize,
+    /// Keeps the mappings that the pointers point into.
+    _segments: [Arc<Segment>; 2],
+}
+
+// SAFETY: the pointers point into mappings that the Arcs keep alive, and are valid on every thread.
+unsafe impl Send for ChannelMemory {}
+
+impl ChannelMemory {
+    /// Channel `channel` from rank `from` to rank `to`, whose segments these are.
+    pub(crate) fn new(
+        geometry: &Geometry,
+        channel: usize,
+        (from, outbox): (usize, &Arc<Segment>),
+        (to, inbox): (usize, &Arc<Segment>),
+    ) -> Self {
+        let place = geometry.channel(to, channel);
+        let RingShape { entries, slot_bytes } = place.shape;
+        let count = entries as usize;
+        assert!(count.is_power_of_two() && place.entries.is_multiple_of(ENTRY_BYTES));
+        ChannelMemory {
+            entries: outbox.range(place.entries, count * ENTRY_BYTES),
+            slots: outbox.range(place.slots, count * slot_bytes),
+            consumed: inbox.range(geometry.consumed(from, channel), 8),
+            slot_bytes,
+            mask: count - 1,
+            _segments: [outbox.clone(), inbox.clone()],
+        }
+    }
+
+    /// Bytes of a slot.
+    #[inline]
+    pub(crate) fn slot_bytes(&self) -> usize {
+        self.slot_bytes
+    }
+
+    /// The receiver's counter of consumed entries.
+    #[inline]
+    pub(crate) fn consumed(&self) -> &AtomicU64 {
+        // SAFETY: 8 bytes inside a live mapping (`new`), at a multiple of 128 from a page; atomic on all sides.
+        unsafe { AtomicU64::from_ptr(self.consumed.cast()) }
+    }
+
+    /// The stamp of entry `number`.
+    #[inline]
+    pub(crate) fn stamp(&self, number: u64) -> &AtomicU64 {
+        self.word(number, 0)
+    }
+
+    /// What entry `number` says of its message. Only a stamped entry says anything.
+    #[inline]
+    pub(crate) fn label(&self, number: u64) -> Label {
+        // Relaxed, here and below: ordered by the stamp.
+        Label([1, 2, 3, 4].map(|word| self.word(number, word).load(Ordering::Relaxed)))
+    }
+
+    /// Where the payload of entry `number` is, for a message of `len` bytes: `min(len, slot_bytes)` readable bytes.
+    #[inline]
+    pub(crate) fn payload(&self, number: u64, len: u64) -> *mut u8 {
+        if len <= INLINE_BYTES { self.entry(number).wrapping_add(INLINE_OFFSET) } else { self.slot(number) }
+    }
+
+    /// Writes entry `number`, except its stamp: the bytes of the message from `done` on, as many as fit. How many.
+    ///
+    /// # Safety
+    /// `message` is valid for reads of `label.len()` bytes, and the entry is the producer's to write.
+    #[inline]
+    pub(crate) unsafe fn write(&self, number: u64, label: &Label, message: *const u8, done: u64) -> u64 {
+        for (at, value) in (1..).zip(label.0) {
+            self.word(number, at).store(value, Ordering::Relaxed);
+        }
+        let bite = (label.len() - done).min(self.slot_bytes as u64);
+        let payload = self.payload(number, label.len());
+        let source = message.wrapping_add(done as usize);
+        // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite:
+        // a slot by `min`, an entry because a message that is inline has at most INLINE_BYTES (slots have 64 or more).
+        unsafe { kernels::copy(source, payload, bite as usize) };
+        bite
+    }
+
+    #[inline]
+    fn entry(&self, number: u64) -> *mut u8 {
+        self.entries.wrapping_add((number as usize & self.mask) * ENTRY_BYTES)
+    }
+
+    #[inline]
+    fn slot(&self, number: u64) -> *mut u8 {
+        self.slots.wrapping_add((number as usize & self.mask) * self.slot_bytes)
+    }
+
+    #[inline]
+    fn word(&self, number: u64, word: usize) -> &AtomicU64 {
+        debug_assert!(word < 5);
+        let address = self.entry(number).cast::<u64>().wrapping_add(word);
+        // SAFETY: `entry` masks the number, so the line is inside the range that `new` checked, in a mapping that the
+        // Arcs keep alive; lines are aligned to 64; every side touches these words by atomic operations only.
+        unsafe { AtomicU64::from_ptr(address) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_keeps_the_whole_header() {
+        for stream in [Stream::Collective(1), Stream::Collective(u64::MAX >> 1), Stream::Tagged(u32::MAX)] {
+            let key = Key { stream, lane: 3, signature: Signature(u128::MAX - 5) };
+            let header = Label::new(&key, 77).header();
+            assert_eq!(header, Header { stream, signature: key.signature, len: 77 });
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! One rank's side of the channels in shared memory.
+
+use super::bell::{Bell, Bells};
+use super::channel::{ChannelMemory, Label};
+use super::doorbell::WATCHED;
+use super::geometry::Geometry;
+use super::queue::{Bits, Fifo, Table};
+use super::receives::ReceiveOp;
+use super::ring::{Consumer, Producer};
+use super::segment::Segment;
+use super::sends::SendOp;
+use crate::host::HostMemory;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+use ubccl_core::endpoint::{
+    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
+    Token, Wake,
+};
+use ubccl_core::{Error, Rank, Result, Signature};
+
+/// How far an attempt to move a post got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// No room, or nothing there.
+    Stuck,
+    /// One bite moved, more to come.
+    Moved,
+    /// The last bite moved.
+    Finished,
+}
+
+/// The sending end of a channel.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) peer: usize,
+    pub(crate) memory: ChannelMemory,
+    pub(crate) producer: Producer,
+    /// Sends that wait, in order.
+    pub(crate) queue: Fifo,
+    /// Bytes of the first one that are in slots already.
+    pub(crate) sent: u64,
+}
+
+/// The receiving end of a channel.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) peer: usize,
+    pub(crate) memory: ChannelMemory,
+    pub(crate) consumer: Consumer,
+    /// Receives that wait, in order.
+    pub(crate) queue: Fifo,
+    /// The last entry that ended a sleep merely by being there.
+    noticed: u64,
+}
+
+impl Incoming {
+    /// Whether the next entry is there.
+    #[inline]
+    pub(crate) fn has_entry(&self) -> bool {
+        self.consumer.has_entry(self.memory.stamp(self.consumer.next()))
+    }
+
+    /// What the next entry says of its message; meaningful if it is there.
+    #[inline]
+    pub(crate) fn label(&self) -> Label {
+        self.memory.label(self.consumer.next())
+    }
+}
+
+/// The endpoint of the `shm` transport.
+///
+/// Messages go through rings in memory that both sides map: up to 24 bytes in the entry itself, more in slots, piece
+/// by piece. Receives and reductions read straight from the slots. Only what waits is kept, in arrays made at start.
+#[derive(Debug)]
+pub(crate) struct ShmEndpoint {
+    pub(crate) rank: usize,
+    pub(crate) ranks: usize,
+    /// Per pair: the lanes, then the channel of tagged messages.
+    pub(crate) channels: usize,
+    pub(crate) memory: HostMemory,
+    /// By peer, then channel.
+    pub(crate) outgoing: Vec<Outgoing>,
+    /// By peer, then channel.
+    pub(crate) incoming: Vec<Incoming>,
+    /// Pending sends, by channel number.
+    pub(crate) sends: Vec<Table<SendOp>>,
+    /// Pending receives, by channel number.
+    pub(crate) receives: Vec<Table<ReceiveOp>>,
+    /// The outgoing channels on which a send waits.
+    pub(crate) sending: Bits,
+    /// The incoming channels of the reduction at hand.
+    pub(crate) sources: Vec<usize>,
+    pub(crate) pointers: Pointers,
+    pub(crate) bells: Bells,
+    pub(crate) counters: Counters,
+    bell: Arc<Bell>,
+    heard: u32,
+}
+
+/// Addresses for one kernel call; empty between calls.
+#[derive(Debug)]
+pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
+
+// SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
+#[expect(unsafe_code, reason = "kernels take lists of addresses, and the list is kept to save the allocation")]
+unsafe impl Send for Pointers {}
+
+impl ShmEndpoint {
+    /// The endpoint of `rank` over the bells (and in them the segments) of all ranks.
+    pub(crate) fn new(rank: u32, geometry: &Geometry, bells: Vec<Arc<Bell>>) -> Self {
+        let (rank, ranks, channels) = (rank as usize, geometry.ranks(), geometry.channels());
+        let place = |index: usize| (index / channels, index % channels);
+        let segment = |of: usize| -> (usize, &Arc<Segment>) { (of, bells[of].segment()) };
+        let outgoing = (0..ranks * channels).map(place).map(|(peer, channel)| Outgoing {
+            peer,
+            memory: ChannelMemory::new(geometry, channel, segment(rank), segment(peer)),
+            producer: Producer::new(geometry.channel(peer, channel).shape.entries),
+            queue: Fifo::new(),
+            sent: 0,
+        });
+        let incoming = (0..ranks * channels).map(place).map(|(peer, channel)| Incoming {
+            peer,
+            memory: ChannelMemory::new(geometry, channel, segment(peer), segment(rank)),
+            consumer: Consumer::new(geometry.channel(peer, channel).shape.entries),
+            queue: Fifo::new(),
+            noticed: 0,
+        });
+        ShmEndpoint {
+            rank,
+            ranks,
+            channels,
+            memory: HostMemory::default(),
+            outgoing: outgoing.collect(),
+            incoming: incoming.collect(),
+            sends: (0..channels).map(|_| Table::new()).collect(),
+            receives: (0..channels).map(|_| Table::new()).collect(),
+            sending: Bits::new(ranks * channels),
+            sources: Vec::with_capacity(ranks),
+            pointers: Pointers(Vec::with_capacity(ranks)),
+            counters: Counters::default(),
+            bell: bells[rank].clone(),
+            bells: Bells::new(bells),
+            heard: 0,
+        }
+    }
+
+    /// The number of a lane's channel.
+    #[inline]
+    fn lane(&self, key: &Key) -> Result<usize> {
+        let last = self.channels - 1;
+        match usize::from(key.lane) {
+            lane if lane < last => Ok(lane),
+            _ if key.lane == POINT_TO_POINT_LANE => Ok(last),
+            lane => Err(Error::internal(format!("lane {lane} of {last} that shm was connected with"))),
+        }
+    }
+
+    /// The index of a channel.
+    #[inline]
+    pub(crate) fn index(&self, peer: Rank, channel: usize) -> Result<usize> {
+        let peer = peer as usize;
+        if peer >= self.ranks || peer == self.rank {
+            let (rank, ranks) = (self.rank, self.ranks);
+            return Err(Error::internal(format!("rank {rank} has no channel to rank {peer} of {ranks}")));
+        }
+        Ok(peer * self.channels + channel)
+    }
+
+    fn move_all(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
+        let sent = self.poll_sends(done)?;
+        let received = self.poll_receives(done)?;
+        Ok(sent | received)
+    }
+
+    /// Whether a poll could move anything, or an entry is there that no sleep has ended for yet: it may be one that
+    /// nobody posted for, which [`Endpoint::inspect`] has to see.
+    fn has_news(&mut self) -> bool {
+        let mut unseen = false;
+        for incoming in &mut self.incoming {
+            let number = incoming.consumer.next() + 1;
+            if incoming.has_entry() && incoming.noticed != number {
+                incoming.noticed = number;
+                unseen = true;
+            }
+        }
+        unseen || self.can_send() || self.can_receive()
+    }
+
+    /// The entry at the head of a channel, if it cannot be what this rank is about to take there.
+    fn misfit(&self, index: usize, ours: &Header) -> Option<Fault> {
+        let incoming = &self.incoming[index];
+        if !incoming.has_entry() {
+            return None;
+        }
+        let theirs = incoming.label().header();
+        let expected = match incoming.queue.front() {
+            None => stale(&theirs, ours).then_some(*ours),
+            Some(number) => {
+                let op = self.receives[index % self.channels].get(number);
+                (op.is_untouched() && op.label != incoming.label()).then(|| op.label.header())
+            }
+        };
+        expected.map(|ours| Fault::Mismatch { peer: incoming.peer as Rank, theirs, ours })
+    }
+}
+
+/// Whether a message nobody has taken can no longer be taken.
+fn stale(theirs: &Header, ours: &Header) -> bool {
+    match (theirs.stream, ours.stream) {
+        (Stream::Collective(their), Stream::Collective(our)) => {
+            their < our || their == our && theirs.signature != ours.signature
+        }
+        _ => false,
+    }
+}
+
+impl Endpoint for ShmEndpoint {
+    #[expect(unsafe_code, reason = "the contract's caller vouches for memory")]
+    unsafe fn register(&mut self, region: RegionId, memory: Memory) -> Result<()> {
+        self.memory.register(region, memory)
+    }
+
+    #[inline]
+    fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault> {
+        let lane = self.lane(key)?;
+        let posted = match post {
+            Post::Send { from, to } => self.post_send(token, (lane, key), *from, to),
+            _ => self.post_receive(token, (lane, key), post),
+        };
+        self.bells.ring();
+        posted
+    }
+
+    #[inline]
+    fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
+        let moved = self.move_all(done);
+        self.bells.ring();
+        moved
+    }
+
+    fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {
+        let ours = Header { stream: Stream::Collective(sequence), signature, len: 0 };
+        match (0..self.incoming.len()).find_map(|index| self.misfit(index, &ours)) {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    fn cancel(&mut self) {
+        self.memory.clear();
+        self.sending.clear();
+        self.sends.iter_mut().for_each(Table::clear);
+        self.receives.iter_mut().for_each(Table::clear);
+        self.outgoing.iter_mut().for_each(|outgoing| outgoing.queue.clear());
+        self.incoming.iter_mut().for_each(|incoming| incoming.queue.clear());
+    }
+
+    fn sleep(&mut self, timeout: Duration) -> Result<()> {
+        use super::doorbell::ASLEEP;
+        self.bell.doorbell().raise(ASLEEP);
+        let slept = if self.has_news() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
+        self.bell.doorbell().lower(ASLEEP);
+        self.heard = self.bell.doorbell().heard();
+        slept
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        self.bell.clone()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.bell.as_fd())
+    }
+
+    /// Also takes back an earlier ring. Turned on while there is something to poll, the descriptor rings at once.
+    fn watch(&mut self, on: bool) {
+        self.bell.silence();
+        if !on {
+            self.bell.doorbell().lower(WATCHED);
+            return;
+        }
+        self.bell.doorbell().raise(WATCHED);
+        let heard = self.bell.doorbell().heard();
+        if self.has_news() | (heard != self.heard) {
+            self.heard = heard;
+            self.bell.signal();
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}

@@ -1,0 +1,119 @@
+//! `shm`: the ranks of one host, through memory that they share.
+//!
+//! Every rank makes one segment, its outbox, and hands it to the others over a local socket ([`handshake`]); from then
+//! on the kernel is needed for sleeping only. A channel is a [`ring`] in the sender's segment, laid out by
+//! [`geometry`]; the [`endpoint`] moves messages through it ([`sends`], [`receives`]) and sleeps by a [`doorbell`].
+//!
+//! Nothing has a name in a file system and nothing outlives the processes. A peer can spoil the bytes it sends, but
+//! neither crash nor block this rank; that a peer has died is for the communicator to find out.
+
+mod atomics;
+mod bell;
+mod card;
+mod channel;
+mod doorbell;
+mod endpoint;
+mod geometry;
+mod handshake;
+mod queue;
+mod receives;
+mod ring;
+mod segment;
+mod sends;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use bell::Bell;
+use card::Card;
+use endpoint::ShmEndpoint;
+use geometry::Geometry;
+use handshake::{Gift, Meeting, listener};
+use segment::Segment;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor};
+use ubccl_core::{Error, ErrorKind, Exchange, Result};
+
+/// The transport.
+pub static SHM: Shm = Shm;
+
+/// Shared memory between the processes (or threads) of one host.
+#[derive(Debug)]
+pub struct Shm;
+
+impl Transport for Shm {
+    fn descriptor(&self) -> &'static TransportDescriptor {
+        &TransportDescriptor {
+            name: "shm",
+            alias: None,
+            summary: "shared memory between the processes of one host",
+            clock: Clock::Real,
+        }
+    }
+
+    fn connect(&self, exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<Box<dyn Endpoint>> {
+        Ok(Box::new(connect(exchange, options)?))
+    }
+}
+
+/// Connects this rank with the others. Ends in an error on all ranks or on none, unless a rank dies meanwhile.
+fn connect(exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<ShmEndpoint> {
+    let (rank, ranks) = (exchange.rank() as usize, exchange.ranks() as usize);
+    let geometry = Geometry::new(exchange.ranks(), options);
+    let outbox = geometry.and_then(|geometry| Outbox::new(rank, geometry, options));
+    let blobs = exchange.all_gather(&Card::encode(outbox.as_ref().map(|outbox| &outbox.card)))?;
+    let outbox = outbox?;
+    let cards = (0..ranks).map(|peer| Card::decode(peer, &blobs[peer])).collect::<Result<Vec<_>>>()?;
+    (0..ranks).try_for_each(|peer| outbox.card.check(rank, peer, &cards[peer]))?;
+
+    let endpoint = outbox.meet(rank, &cards, exchange.deadline());
+    agree(exchange, endpoint)
+}
+
+/// Tells the others how it went, so that the rank that knows why is the one that all of them name.
+fn agree(exchange: &mut dyn Exchange, endpoint: Result<ShmEndpoint>) -> Result<ShmEndpoint> {
+    let failure = endpoint.as_ref().err().map_or_else(String::new, |error| error.to_string());
+    let failures = exchange.all_gather(failure.as_bytes());
+    let endpoint = endpoint?;
+    match failures?.iter().find(|failure| !failure.is_empty()) {
+        Some(failure) => Err(Error::new(ErrorKind::Start, String::from_utf8_lossy(failure))),
+        None => Ok(endpoint),
+    }
+}
+
+/// What a rank brings to the meeting.
+struct Outbox {
+    geometry: Geometry,
+    card: Card,
+    segment: Segment,
+    listener: OwnedFd,
+    gift: Gift,
+}
+
+impl Outbox {
+    fn new(rank: usize, geometry: Geometry, options: &ConnectOptions) -> Result<Self> {
+        let card = Card::new(options)?;
+        let (segment, file) = Segment::create(rank as u32, &geometry)?;
+        let gift = Gift { segment: file, descriptor: Bell::descriptor(rank as u32)? };
+        let listener = listener(rank, &card, geometry.ranks())?;
+        Ok(Outbox { geometry, card, segment, listener, gift })
+    }
+
+    /// Meets the others and makes the endpoint; sockets and the segments' descriptors are closed afterwards.
+    fn meet(self, rank: usize, cards: &[Card], deadline: std::time::Instant) -> Result<ShmEndpoint> {
+        let Outbox { geometry, card: _, segment, listener, gift } = self;
+        let gifts = Meeting { rank, cards, listener: &listener, gift: &gift, deadline }.hold()?;
+        let mut own = Some((segment, gift.descriptor));
+        let bell = |(peer, theirs): (usize, Option<Gift>)| -> Result<Arc<Bell>> {
+            let (segment, descriptor) = match theirs {
+                Some(theirs) => {
+                    (Segment::open(peer as u32, theirs.segment.as_fd(), &geometry)?, theirs.descriptor)
+                }
+                None => own.take().expect("only this rank gives itself nothing"),
+            };
+            Ok(Arc::new(Bell::new(Arc::new(segment), descriptor)))
+        };
+        let bells = gifts.into_iter().enumerate().map(bell).collect::<Result<Vec<_>>>()?;
+        Ok(ShmEndpoint::new(rank as u32, &geometry, bells))
+    }
+}

@@ -1,0 +1,225 @@
+//! Receives, reductions and copies: one kind of pending work, because all combine sources into a destination.
+#![allow(unsafe_code)] // reads slots and the caller's memory
+
+use super::channel::{INLINE_BYTES, Label};
+use super::endpoint::{ShmEndpoint, Step};
+use super::sends::too_many;
+use crate::host::HostMemory;
+use ubccl_core::endpoint::{Fault, Key, Post, Posted, Span, Token};
+use ubccl_core::plan::PeerRun;
+use ubccl_core::{DataType, Error, Rank, ReduceOp, kernels};
+
+/// Bytes from which a slot is given back at once and not with the others of half a ring.
+const LARGE_BITE: u64 = 4096;
+
+/// A receive that waits. All sources are cut alike, since their messages have the same length and their rings the same
+/// shape, so that piece k of all of them is combined in one pass.
+#[derive(Debug)]
+pub(crate) struct ReceiveOp {
+    token: Token,
+    /// What every message has to say of itself.
+    pub(crate) label: Label,
+    /// From whom, in order; this rank itself stands for `own`.
+    sources: PeerRun,
+    own: Span,
+    into: Span,
+    /// How to combine; nothing to combine if there is one source.
+    fold: Option<(DataType, ReduceOp)>,
+    /// Whether any source is another rank.
+    remote: bool,
+    /// Bytes that are finished.
+    done: u64,
+    /// How many sources are known to have their next piece there.
+    ready: usize,
+}
+
+impl ReceiveOp {
+    /// Whether no byte was taken yet.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.done == 0
+    }
+}
+
+impl ShmEndpoint {
+    /// Takes the first piece at once if it is there.
+    pub(crate) fn post_receive(
+        &mut self,
+        token: Token,
+        (channel, key): (usize, &Key),
+        post: &Post,
+    ) -> Result<Posted, Fault> {
+        let op = self.receive_op(token, key, post)?;
+        let sources = op.sources;
+        let number = self.receives[channel].insert(op).ok_or_else(|| too_many(channel))?;
+        for peer in sources.iter().filter(|&peer| peer as usize != self.rank) {
+            let index = self.index(peer, channel)?;
+            let queue = &mut self.incoming[index].queue;
+            if queue.back() == Some(number) {
+                return Err(Error::internal("a receive names the same rank twice").into());
+            }
+            queue.push(number);
+            self.receives[channel].get_mut(number).remote = true;
+        }
+        if self.advance(channel, number)? == Step::Finished {
+            self.receives[channel].remove(number);
+            return Ok(Posted::Done);
+        }
+        Ok(Posted::Pending)
+    }
+
+    fn receive_op(&self, token: Token, key: &Key, post: &Post) -> Result<ReceiveOp, Fault> {
+        let this = PeerRun::one(self.rank as Rank);
+        let (sources, own, into, fold) = match *post {
+            Post::Receive { into, from } if from as usize == self.rank => {
+                return Err(Error::internal(format!("rank {from} receives {into:?} from itself")).into());
+            }
+            Post::Receive { into, from } => (PeerRun::one(from), into, into, None),
+            Post::Copy { from, into } => (this, from, into, None),
+            Post::ReceiveReduce { sources, own, into, dtype, op } => (sources, own, into, Some((dtype, op))),
+            Post::Send { .. } => return Err(Error::internal("a send is not a receive").into()),
+        };
+        let mut own = own;
+        if !sources.iter().any(|peer| peer as usize == self.rank) {
+            own = into; // it is not read, and need not be anything
+        }
+        let size = fold.map_or(1, |(dtype, _)| dtype.size() as u64);
+        let is_foreign = |peer: Rank| peer as usize >= self.ranks;
+        let is_cut = own.len != into.len || !into.len.is_multiple_of(size);
+        if sources.is_empty() || sources.iter().any(is_foreign) || is_cut {
+            let message = format!("{sources:?} of {} ranks combined from {own:?} into {into:?}", self.ranks);
+            return Err(Error::internal(message).into());
+        }
+        // Once here, so that a wrong span is found before anything moves.
+        self.memory.address(own)?;
+        self.memory.address(into)?;
+        let label = Label::new(key, into.len);
+        Ok(ReceiveOp { token, label, sources, own, into, fold, remote: false, done: 0, ready: 0 })
+    }
+
+    /// Moves one piece of every receive whose sources all have theirs there.
+    pub(crate) fn poll_receives(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
+        let mut moved = false;
+        for channel in 0..self.channels {
+            let mut live = self.receives[channel].live();
+            while live != 0 {
+                let number = live.trailing_zeros() as u8;
+                live &= live - 1;
+                let step = self.advance(channel, number)?;
+                moved |= step != Step::Stuck;
+                if step == Step::Finished {
+                    done.push(self.receives[channel].remove(number).token);
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Moves one piece of one receive, if it can.
+    fn advance(&mut self, channel: usize, number: u8) -> Result<Step, Fault> {
+        if !self.gather(channel, number)? {
+            return Ok(Step::Stuck);
+        }
+        let bite = self.combine(channel, number)?;
+        let op = self.receives[channel].get_mut(number);
+        op.done += bite;
+        op.ready = 0;
+        let (len, is_finished) = (op.label.len(), op.done == op.label.len());
+        for at in 0..self.sources.len() {
+            let incoming = &mut self.incoming[self.sources[at]];
+            if incoming.consumer.take(incoming.memory.consumed(), bite > LARGE_BITE) {
+                self.bells.mark(incoming.peer);
+            }
+            if is_finished {
+                incoming.queue.pop();
+                self.counters.messages_received += 1;
+                self.counters.bytes_received += len;
+            }
+        }
+        Ok(if is_finished { Step::Finished } else { Step::Moved })
+    }
+
+    /// Whether every source has its next piece there. Goes on where it got stuck last time; a first piece is taken
+    /// for one only if it is what this rank called for.
+    fn gather(&mut self, channel: usize, number: u8) -> Result<bool, Fault> {
+        let op = self.receives[channel].get_mut(number);
+        while op.ready < op.sources.len() {
+            let peer = op.sources.get(op.ready) as usize;
+            if peer != self.rank {
+                let incoming = &self.incoming[peer * self.channels + channel];
+                if incoming.queue.front() != Some(number) || !incoming.has_entry() {
+                    return Ok(false);
+                }
+                if op.done == 0 && incoming.label() != op.label {
+                    let (theirs, ours) = (incoming.label().header(), op.label.header());
+                    return Err(Fault::Mismatch { peer: peer as Rank, theirs, ours });
+                }
+            }
+            op.ready += 1;
+        }
+        Ok(true)
+    }
+
+    /// Combines the next piece of all sources into the destination, and leaves in `self.sources` the channels it
+    /// came from. How many bytes.
+    fn combine(&mut self, channel: usize, number: u8) -> Result<u64, Fault> {
+        let op = self.receives[channel].get(number);
+        self.sources.clear();
+        self.pointers.0.clear();
+        let own = self.memory.address(op.own)?.wrapping_add(op.done as usize);
+        let mut bite = HostMemory::BITE;
+        for peer in op.sources.iter().map(|peer| peer as usize) {
+            if peer == self.rank {
+                self.pointers.0.push(own);
+                continue;
+            }
+            let index = peer * self.channels + channel;
+            let incoming = &self.incoming[index];
+            bite = incoming.memory.slot_bytes();
+            self.sources.push(index);
+            self.pointers.0.push(incoming.memory.payload(incoming.consumer.next(), op.label.len()));
+        }
+        debug_assert!(op.label.len() > INLINE_BYTES || op.done == 0);
+        let bite = (op.label.len() - op.done).min(bite as u64);
+        let into = Span { offset: op.into.offset + op.done, len: bite, ..op.into };
+        let fold = op.fold;
+        // SAFETY: own memory was checked for the whole length by `address`; payloads hold `bite` bytes by the layout
+        // and are not in anybody's regions. `into` is `own` or apart from it, which the poster vouches for.
+        unsafe { self.run_kernel(fold, into) }?;
+        self.pointers.0.clear();
+        Ok(bite)
+    }
+
+    /// # Safety
+    /// Every pointer in `self.pointers` is valid for `into.len` bytes, and is `into` itself or apart from it.
+    #[inline]
+    unsafe fn run_kernel(&self, fold: Option<(DataType, ReduceOp)>, into: Span) -> Result<(), Error> {
+        match fold {
+            // SAFETY: as the caller vouches.
+            Some(fold) => unsafe { self.memory.reduce(fold, &self.pointers.0, into) },
+            None => {
+                let destination = self.memory.address(into)?;
+                // SAFETY: as the caller vouches; `address` checked the destination.
+                unsafe { kernels::copy(self.pointers.0[0], destination, into.len as usize) };
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a receive that waits could move: a copy always can, another if the source it waits for has something.
+    pub(crate) fn can_receive(&self) -> bool {
+        (0..self.channels).any(|channel| {
+            let table = &self.receives[channel];
+            let is_live = |number: &u8| table.live() >> number & 1 == 1;
+            (0..64).filter(is_live).any(|number| {
+                let op = table.get(number);
+                let Some(peer) = (op.ready < op.sources.len()).then(|| op.sources.get(op.ready) as usize) else {
+                    return true;
+                };
+                let incoming = &self.incoming[peer * self.channels + channel];
+                !op.remote
+                    || peer == self.rank
+                    || incoming.queue.front() == Some(number) && incoming.has_entry()
+            })
+        })
+    }
+}

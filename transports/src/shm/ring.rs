@@ -1,0 +1,211 @@
+//! The two ends of a ring with one producer and one consumer, in different processes.
+//!
+//! Entry number i stands at position i mod capacity. It is there once its stamp, a word beside it, is i + 1: stamps
+//! only grow, so nothing is ever cleared, and a stamp left over from an earlier turn is a smaller number. The producer
+//! may reuse a position when the consumer's counter of finished entries, one word that the consumer writes, says so.
+//! Both ends keep their own counts in memory of their own and trust nothing that the other side may write.
+
+use super::atomics::Word;
+use std::sync::atomic::Ordering;
+
+/// The other side's counter says what cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Corrupt {
+    /// What the counter says.
+    pub(crate) consumed: u64,
+    /// How many entries were written so far.
+    pub(crate) written: u64,
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub(crate) struct Producer {
+    written: u64,
+    consumed: u64,
+    capacity: u64,
+}
+
+impl Producer {
+    pub(crate) fn new(capacity: u32) -> Self {
+        Producer { written: 0, consumed: 0, capacity: u64::from(capacity) }
+    }
+
+    /// Whether the next entry may be written. Looks at the consumer's counter only when its last known value does not
+    /// suffice, so that the line travels once per turn of the ring and not once per entry.
+    #[inline]
+    pub(crate) fn has_room(&mut self, consumed: &impl Word<u64>) -> Result<bool, Corrupt> {
+        if self.written - self.consumed < self.capacity {
+            return Ok(true);
+        }
+        // Acquire: partner of the release in `Consumer::acknowledge`; the consumer's reads of the entry come first.
+        let now = consumed.load(Ordering::Acquire);
+        if now < self.consumed || now > self.written {
+            return Err(Corrupt { consumed: now, written: self.written });
+        }
+        self.consumed = now;
+        Ok(self.written - now < self.capacity)
+    }
+
+    /// The number of the next entry.
+    #[inline]
+    pub(crate) fn next(&self) -> u64 {
+        self.written
+    }
+
+    /// Hands the next entry, already written, to the consumer.
+    #[inline]
+    pub(crate) fn publish(&mut self, stamp: &impl Word<u64>) {
+        self.written += 1;
+        // Release: partner of the acquire in `Consumer::has_entry`; the entry's bytes come first.
+        stamp.store(self.written, Ordering::Release);
+    }
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub(crate) struct Consumer {
+    taken: u64,
+    acknowledged: u64,
+    capacity: u64,
+}
+
+impl Consumer {
+    pub(crate) fn new(capacity: u32) -> Self {
+        Consumer { taken: 0, acknowledged: 0, capacity: u64::from(capacity) }
+    }
+
+    /// The number of the next entry.
+    #[inline]
+    pub(crate) fn next(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether the next entry is there, given the stamp at its position.
+    #[inline]
+    pub(crate) fn has_entry(&self, stamp: &impl Word<u64>) -> bool {
+        // Acquire: partner of the release in `Producer::publish`.
+        stamp.load(Ordering::Acquire) == self.taken + 1
+    }
+
+    /// Is done with the next entry. The producer hears of it at once if `soon`, else when half the ring has gathered:
+    /// until then the ring is merely smaller, and a producer that waits has entries before it that wait for a receive.
+    /// `true` if it was told.
+    #[inline]
+    pub(crate) fn take(&mut self, consumed: &impl Word<u64>, soon: bool) -> bool {
+        self.taken += 1;
+        if !soon && self.taken - self.acknowledged < self.capacity.div_ceil(2) {
+            return false;
+        }
+        self.acknowledged = self.taken;
+        // Release: partner of the acquire in `Producer::has_room`.
+        consumed.store(self.taken, Ordering::Release);
+        true
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU64;
+
+    #[test]
+    fn a_counter_that_cannot_be_is_found_and_not_believed() {
+        let (stamp, consumed) = (AtomicU64::new(0), AtomicU64::new(0));
+        let mut producer = Producer::new(2);
+        for _ in 0..2 {
+            assert_eq!(producer.has_room(&consumed), Ok(true));
+            producer.publish(&stamp);
+        }
+        assert_eq!(producer.has_room(&consumed), Ok(false));
+        consumed.store(3, Ordering::Relaxed);
+        assert_eq!(producer.has_room(&consumed), Err(Corrupt { consumed: 3, written: 2 }));
+        consumed.store(1, Ordering::Relaxed);
+        assert_eq!(producer.has_room(&consumed), Ok(true));
+        producer.publish(&stamp);
+        consumed.store(0, Ordering::Relaxed);
+        assert_eq!(producer.has_room(&consumed), Err(Corrupt { consumed: 0, written: 3 }), "it went back");
+    }
+
+    #[test]
+    fn a_stamp_of_an_earlier_or_a_later_turn_is_no_entry() {
+        let (stamp, consumed) = (AtomicU64::new(1), AtomicU64::new(0));
+        let mut consumer = Consumer::new(1);
+        assert!(consumer.has_entry(&stamp));
+        assert!(consumer.take(&consumed, false), "a ring of one is told at once");
+        assert!(!consumer.has_entry(&stamp));
+        stamp.store(u64::MAX, Ordering::Relaxed);
+        assert!(!consumer.has_entry(&stamp));
+    }
+
+    #[test]
+    fn small_entries_are_acknowledged_by_the_half_ring() {
+        let consumed = AtomicU64::new(0);
+        let mut consumer = Consumer::new(8);
+        let told: Vec<bool> = (0..8).map(|_| consumer.take(&consumed, false)).collect();
+        assert_eq!(told, [false, false, false, true, false, false, false, true]);
+        assert!(consumer.take(&consumed, true));
+        assert_eq!(consumed.load(Ordering::Relaxed), 9);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU64;
+    use loom::thread;
+
+    struct Shared {
+        stamps: [AtomicU64; 2],
+        payload: [UnsafeCell<u64>; 2],
+        consumed: AtomicU64,
+    }
+
+    /// Every entry arrives once, in order and whole; loom itself finds any access of a payload that races.
+    fn entries_arrive(soon: bool) {
+        loom::model(move || {
+            let shared = Arc::new(Shared {
+                stamps: [AtomicU64::new(0), AtomicU64::new(0)],
+                payload: [UnsafeCell::new(0), UnsafeCell::new(0)],
+                consumed: AtomicU64::new(0),
+            });
+            let writer = shared.clone();
+            let thread = thread::spawn(move || {
+                let mut producer = Producer::new(2);
+                for value in 100..103 {
+                    while !producer.has_room(&writer.consumed).expect("an honest consumer") {
+                        thread::yield_now();
+                    }
+                    let at = producer.next() as usize % 2;
+                    #[expect(unsafe_code, reason = "loom's cells hand out pointers")]
+                    // SAFETY: loom checks that nobody else has the cell now.
+                    writer.payload[at].with_mut(|payload| unsafe { *payload = value });
+                    producer.publish(&writer.stamps[at]);
+                }
+            });
+            let mut consumer = Consumer::new(2);
+            for value in 100..103 {
+                let at = consumer.next() as usize % 2;
+                while !consumer.has_entry(&shared.stamps[at]) {
+                    thread::yield_now();
+                }
+                #[expect(unsafe_code, reason = "loom's cells hand out pointers")]
+                // SAFETY: loom checks that nobody writes the cell now.
+                shared.payload[at].with(|payload| assert_eq!(unsafe { *payload }, value));
+                consumer.take(&shared.consumed, soon);
+            }
+            thread.join().expect("the writer ends");
+        });
+    }
+
+    #[test]
+    fn loom_ring_told_at_once() {
+        entries_arrive(true);
+    }
+
+    #[test]
+    fn loom_ring_told_by_the_half() {
+        entries_arrive(false);
+    }
+}

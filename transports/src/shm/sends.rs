@@ -1,0 +1,145 @@
+//! Sends: copying messages into the channels of their receivers.
+#![allow(unsafe_code)] // reads the caller's memory
+
+use super::channel::Label;
+use super::endpoint::{ShmEndpoint, Step};
+use super::ring::Corrupt;
+use ubccl_core::endpoint::{Fault, HostPointer, Key, Posted, Span, Token};
+use ubccl_core::plan::PeerRun;
+use ubccl_core::{Error, Rank};
+
+/// A send that waits for room on one channel or more.
+#[derive(Debug)]
+pub(crate) struct SendOp {
+    token: Token,
+    label: Label,
+    from: HostPointer,
+    /// Peers that do not have all of it yet.
+    waiting: u32,
+}
+
+impl ShmEndpoint {
+    /// Sends what fits at once, one bite to each peer; the rest waits.
+    pub(crate) fn post_send(
+        &mut self,
+        token: Token,
+        (channel, key): (usize, &Key),
+        from: Span,
+        to: &PeerRun,
+    ) -> Result<Posted, Fault> {
+        let message = self.memory.address(from)?;
+        let label = Label::new(key, from.len);
+        let mut pending = None;
+        for peer in to.iter() {
+            let index = self.index(peer, channel)?;
+            // SAFETY: `address` checked the span against a region whose owner vouches for it while the post lives.
+            if self.outgoing[index].queue.is_empty() && unsafe { self.push(index, &label, message) }? == Step::Finished
+            {
+                continue;
+            }
+            let op = SendOp { token, label, from: HostPointer(message.expose_provenance()), waiting: 0 };
+            let number = match pending {
+                Some(number) => number,
+                None => self.sends[channel].insert(op).ok_or_else(|| too_many(channel))?,
+            };
+            pending = Some(number);
+            self.queue_send(index, channel, number)?;
+        }
+        Ok(if pending.is_some() { Posted::Pending } else { Posted::Done })
+    }
+
+    fn queue_send(&mut self, index: usize, channel: usize, number: u8) -> Result<(), Fault> {
+        let queue = &mut self.outgoing[index].queue;
+        if queue.back() == Some(number) {
+            return Err(Error::internal("a send names the same rank twice").into());
+        }
+        queue.push(number);
+        self.sending.insert(index);
+        self.sends[channel].get_mut(number).waiting += 1;
+        Ok(())
+    }
+
+    /// Moves one bite on every channel that has a send waiting and room for it.
+    pub(crate) fn poll_sends(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
+        let (mut moved, mut from) = (false, 0);
+        while let Some(index) = self.sending.next(from) {
+            moved |= self.poll_send(index, done)?;
+            from = index + 1;
+        }
+        Ok(moved)
+    }
+
+    fn poll_send(&mut self, index: usize, done: &mut Vec<Token>) -> Result<bool, Fault> {
+        let channel = index % self.channels;
+        let number = self.outgoing[index].queue.front().expect("`sending` names channels that have a send waiting");
+        let op = self.sends[channel].get(number);
+        let (label, message) = (op.label, op.from.0 as *const u8);
+        // SAFETY: checked when it was posted; its owner vouches for it until the send completes or is cancelled.
+        match unsafe { self.push(index, &label, message) }? {
+            Step::Stuck => return Ok(false),
+            Step::Moved => return Ok(true),
+            Step::Finished => {}
+        }
+        let queue = &mut self.outgoing[index].queue;
+        queue.pop();
+        if queue.is_empty() {
+            self.sending.remove(index);
+        }
+        let op = self.sends[channel].get_mut(number);
+        op.waiting -= 1;
+        if op.waiting == 0 {
+            done.push(self.sends[channel].remove(number).token);
+        }
+        Ok(true)
+    }
+
+    /// Copies one bite of the message at the head of a channel, if there is room.
+    ///
+    /// # Safety
+    /// `message` is valid for reads of `label.len()` bytes.
+    #[inline]
+    unsafe fn push(&mut self, index: usize, label: &Label, message: *const u8) -> Result<Step, Fault> {
+        let out = &mut self.outgoing[index];
+        let has_room = out.producer.has_room(out.memory.consumed());
+        if !has_room.map_err(|corrupt| spoilt(out.peer, corrupt))? {
+            return Ok(Step::Stuck);
+        }
+        let number = out.producer.next();
+        // SAFETY: the caller vouches for the message; there is room, so the entry is ours.
+        out.sent += unsafe { out.memory.write(number, label, message, out.sent) };
+        out.producer.publish(out.memory.stamp(number));
+        self.bells.mark(out.peer);
+        if out.sent < label.len() {
+            return Ok(Step::Moved);
+        }
+        out.sent = 0;
+        self.counters.messages_sent += 1;
+        self.counters.bytes_sent += label.len();
+        Ok(Step::Finished)
+    }
+
+    /// Whether a send that waits has room by now.
+    pub(crate) fn can_send(&mut self) -> bool {
+        let mut from = 0;
+        while let Some(index) = self.sending.next(from) {
+            let out = &mut self.outgoing[index];
+            // What cannot be is for the poll to tell.
+            if out.producer.has_room(out.memory.consumed()) != Ok(false) {
+                return true;
+            }
+            from = index + 1;
+        }
+        false
+    }
+}
+
+/// More posts than the contract allows.
+pub(crate) fn too_many(channel: usize) -> Error {
+    Error::internal(format!("more than {} posts wait on channel {channel}", super::queue::MAX_PENDING))
+}
+
+#[cold]
+fn spoilt(peer: usize, Corrupt { consumed, written }: Corrupt) -> Fault {
+    let message = format!("its shared memory is spoilt: it says it took {consumed} entries of {written}");
+    Fault::Lost { peer: peer as Rank, message }
+}

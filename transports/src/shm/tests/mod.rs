@@ -1,0 +1,195 @@
+//! Tests of the transport as a whole. The endpoints of all ranks are driven by one thread where that suffices: they
+//! never block, and what happens is then the same every time.
+#![allow(unsafe_code)] // memory that endpoints write by address
+
+mod hostile;
+mod meeting;
+mod messages;
+mod sleeping;
+
+use super::*;
+use std::cell::UnsafeCell;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+use ubccl_core::endpoint::{
+    Fault, Header, HostPointer, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, Token,
+};
+use ubccl_core::plan::PeerRun;
+use ubccl_core::{DataType, Rank, ReduceOp, Signature};
+
+/// Long enough that only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An exchange between threads.
+struct Local {
+    rank: u32,
+    ranks: u32,
+    call: usize,
+    table: Arc<(Mutex<Vec<Vec<Option<Vec<u8>>>>>, Condvar)>,
+    deadline: Instant,
+}
+
+impl Local {
+    fn all(ranks: u32, patience: Duration) -> Vec<Local> {
+        let table = Arc::default();
+        let deadline = Instant::now() + patience;
+        let local = |rank| Local { rank, ranks, call: 0, table: Arc::clone(&table), deadline };
+        (0..ranks).map(local).collect()
+    }
+}
+
+impl Exchange for Local {
+    fn rank(&self) -> u32 {
+        self.rank
+    }
+    fn ranks(&self) -> u32 {
+        self.ranks
+    }
+    fn all_gather(&mut self, blob: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let (calls, changed) = &*self.table;
+        let mut calls = calls.lock().unwrap();
+        if calls.len() == self.call {
+            calls.push(vec![None; self.ranks as usize]);
+        }
+        calls[self.call][self.rank as usize] = Some(blob.to_vec());
+        changed.notify_all();
+        while calls[self.call].iter().any(Option::is_none) {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::new(ErrorKind::Start, "a rank is missing"));
+            }
+            calls = changed.wait_timeout(calls, left).unwrap().0;
+        }
+        self.call += 1;
+        Ok(calls[self.call - 1].iter().flatten().cloned().collect())
+    }
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+/// Connects all ranks, each with its own options, and gives every answer.
+fn try_connect(options: &[ConnectOptions], patience: Duration) -> Vec<Result<ShmEndpoint>> {
+    let exchanges = Local::all(options.len() as u32, patience);
+    std::thread::scope(|scope| {
+        let start = |(mut exchange, options): (Local, &ConnectOptions)| {
+            let options = options.clone();
+            scope.spawn(move || connect(&mut exchange, &options))
+        };
+        let threads: Vec<_> = exchanges.into_iter().zip(options).map(start).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn connected(ranks: usize, lanes: u8, pair_bytes: u64) -> Vec<ShmEndpoint> {
+    let options = vec![ConnectOptions { lanes, pair_bytes }; ranks];
+    try_connect(&options, PATIENCE).into_iter().map(|endpoint| endpoint.unwrap()).collect()
+}
+
+/// Memory that an endpoint may write while a test looks at it in between.
+struct Area(Box<[UnsafeCell<u8>]>);
+
+impl Area {
+    fn new(bytes: &[u8]) -> Self {
+        Area(bytes.iter().map(|&byte| UnsafeCell::new(byte)).collect())
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        // SAFETY: endpoints write only inside post and poll, which this thread is not in.
+        self.0.iter().map(|byte| unsafe { *byte.get() }).collect()
+    }
+}
+
+/// All ranks of one communicator and their memory.
+struct Rig {
+    endpoints: Vec<ShmEndpoint>,
+    areas: Vec<Vec<Area>>,
+    done: Vec<Vec<Token>>,
+}
+
+impl Rig {
+    fn new(ranks: usize, lanes: u8, pair_bytes: u64) -> Self {
+        let endpoints = connected(ranks, lanes, pair_bytes);
+        Rig {
+            endpoints,
+            areas: (0..ranks).map(|_| Vec::new()).collect(),
+            done: vec![Vec::new(); ranks],
+        }
+    }
+
+    /// Registers memory of a rank and names all of it.
+    fn area(&mut self, rank: usize, bytes: &[u8]) -> Span {
+        let area = Area::new(bytes);
+        let region = RegionId(self.areas[rank].len() as u32);
+        let address = HostPointer(area.0.as_ptr().expose_provenance());
+        let memory = Memory::Host { address, len: bytes.len() as u64 };
+        // SAFETY: the area lives in the rig as long as the endpoint, and only posts touch it.
+        unsafe { self.endpoints[rank].register(region, memory) }.unwrap();
+        self.areas[rank].push(area);
+        Span { region, offset: 0, len: bytes.len() as u64 }
+    }
+
+    fn bytes(&self, rank: usize, span: Span) -> Vec<u8> {
+        let all = self.areas[rank][span.region.0 as usize].bytes();
+        all[span.offset as usize..][..span.len as usize].to_vec()
+    }
+
+    fn post(&mut self, rank: usize, token: u64, key: &Key, post: Post) -> Result<Posted, Fault> {
+        let posted = self.endpoints[rank].post(Token(token), key, &post);
+        if let Ok(Posted::Done) = posted {
+            self.done[rank].push(Token(token));
+        }
+        posted
+    }
+
+    /// Polls every rank in turn until none moves.
+    fn settle(&mut self) -> Result<(), Fault> {
+        loop {
+            let mut moved = false;
+            for (endpoint, done) in self.endpoints.iter_mut().zip(&mut self.done) {
+                moved |= endpoint.poll(done)?;
+            }
+            if !moved {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The tokens that completed on a rank, sorted.
+    fn finished(&self, rank: usize) -> Vec<u64> {
+        let mut tokens: Vec<_> = self.done[rank].iter().map(|token| token.0).collect();
+        tokens.sort_unstable();
+        tokens
+    }
+}
+
+/// The key of collective `sequence` on `lane`.
+fn key(sequence: u64, lane: u8) -> Key {
+    Key { stream: Stream::Collective(sequence), lane, signature: Signature(0x1234 << 64 | 5) }
+}
+
+fn tagged(tag: u32) -> Key {
+    Key { stream: Stream::Tagged(tag), lane: POINT_TO_POINT_LANE, signature: Signature(9) }
+}
+
+fn send(from: Span, to: Rank) -> Post {
+    Post::Send { from, to: PeerRun::one(to) }
+}
+
+fn receive(into: Span, from: Rank) -> Post {
+    Post::Receive { into, from }
+}
+
+fn sum(sources: PeerRun, own: Span, into: Span) -> Post {
+    Post::ReceiveReduce { sources, own, into, dtype: DataType::U8, op: ReduceOp::Sum }
+}
+
+/// Bytes that differ with seed and place.
+fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut byte = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| byte()).collect()
+}

@@ -1,0 +1,70 @@
+//! The world of a double: messages that fly for a fixed time.
+
+use super::Defect;
+use super::endpoint::DoubleEndpoint;
+use super::net::Net;
+use std::sync::Arc;
+use ubccl_core::endpoint::{Endpoint, World, WorldStats};
+use ubccl_core::{Rank, Result};
+
+pub(super) struct DoubleWorld {
+    net: Arc<Net>,
+}
+
+impl DoubleWorld {
+    pub(super) fn new(net: Arc<Net>) -> Self {
+        DoubleWorld { net }
+    }
+}
+
+impl World for DoubleWorld {
+    fn endpoint(&mut self, rank: Rank) -> Result<Box<dyn Endpoint>> {
+        Ok(Box::new(DoubleEndpoint::new(self.net.clone(), rank)))
+    }
+
+    fn now_ps(&self) -> u64 {
+        let now = self.net.state.lock().unwrap().now_ps;
+        if self.net.has(Defect::TurnsTimeBack) { 1_000_000_000 - now } else { now }
+    }
+
+    fn step(&mut self, woken: &mut Vec<Rank>) -> Result<bool> {
+        let state = &mut *self.net.state.lock().unwrap();
+        let Some(next) = state.flights.front().map(|flight| flight.0) else { return Ok(false) };
+        state.now_ps = next;
+        while state.flights.front().is_some_and(|flight| flight.0 == next) {
+            let (_, route, message) = state.flights.pop_front().expect("just seen");
+            let bytes = message.header.len;
+            let salt =
+                if self.net.has(Defect::HashesAddresses) { Arc::as_ptr(&self.net).addr() as u64 } else { 0 };
+            let facts = [next, u64::from(route.0), u64::from(route.1), u64::from(route.2), bytes, salt];
+            let fold =
+                |hash: u64, fact: u64| (hash ^ fact).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            state.stats.hash = facts.into_iter().fold(state.stats.hash, fold);
+            state.stats.messages += 1;
+            state.stats.bytes += bytes;
+            state.stats.events += 1;
+            woken.push(route.1);
+            self.net.arrive(state, route, message);
+        }
+        woken.sort_unstable();
+        woken.dedup();
+        if self.net.has(Defect::WakesInDisorder) {
+            woken.reverse();
+        }
+        Ok(true)
+    }
+
+    fn kill(&mut self, _rank: Rank, _after_ps: u64) {}
+
+    fn dead(&self) -> Vec<Rank> {
+        Vec::new()
+    }
+
+    fn stats(&self) -> WorldStats {
+        self.net.state.lock().unwrap().stats
+    }
+
+    fn describe(&self) -> String {
+        "a double".into()
+    }
+}
