@@ -198,7 +198,9 @@ fn entries(call: &Call) -> u64 {
 /// The result after the calls of `data`, from the own contribution and the first call's total.
 fn after_calls(call: &Call, data: Data, own: i64, total: i64) -> i64 {
     match (call.kind, call.op, data) {
-        (Kind::ReduceScatter, ReduceOp::Sum, Data::Repeated { calls }) => own + i64::from(calls) * (total - own),
+        (Kind::ReduceScatter, ReduceOp::Sum, Data::Repeated { calls }) => {
+            own + i64::from(calls) * (total - own)
+        }
         _ => total,
     }
 }
@@ -333,14 +335,21 @@ mod tests {
             for op in [ReduceOp::Sum, ReduceOp::Max] {
                 for data in [Data::Plain { seed: 9 }, Data::Repeated { calls: 3 }] {
                     let reduce = Call { dtype, op, ..call(Kind::AllReduce, 64, 2) };
-                    let ranks: Vec<Tables> = (0..2).map(|r| Tables::new(&Totals::new(&reduce, data).unwrap(), r).unwrap()).collect();
+                    let ranks: Vec<Tables> = (0..2)
+                        .map(|r| Tables::new(&Totals::new(&reduce, data).unwrap(), r).unwrap())
+                        .collect();
                     assert_eq!(ranks[0].expected, ranks[1].expected);
                     let size = dtype.size();
                     for element in 0..64 {
                         let at = element * size..(element + 1) * size;
-                        let kept = ranks.iter().filter(|t| t.input[at.clone()] == t.expected[at.clone()]).count();
+                        let kept =
+                            ranks.iter().filter(|t| t.input[at.clone()] == t.expected[at.clone()]).count();
                         // The maximum is one rank's own number, but never both ranks'.
-                        assert_eq!(kept, usize::from(op == ReduceOp::Max), "{dtype:?} {op:?} {data:?} {element}");
+                        assert_eq!(
+                            kept,
+                            usize::from(op == ReduceOp::Max),
+                            "{dtype:?} {op:?} {data:?} {element}"
+                        );
                         assert_ne!(ranks[0].poison[at.clone()], ranks[0].expected[at]);
                     }
                 }
