@@ -208,7 +208,8 @@ fn after_calls(call: &Call, data: Data, own: i64, total: i64) -> i64 {
 /// The period: prime, and such that no two blocks of the call hold the same data.
 fn period(call: &Call) -> u64 {
     let part = call.count / u64::from(call.ranks);
-    let clashes = |p: &u64| (call.count > 0 && call.count % p == 0) || (part > 0 && part % p == 0);
+    let divides = |p: u64, count: u64| count > 0 && count.is_multiple_of(p);
+    let clashes = |p: &u64| divides(*p, call.count) || divides(*p, part);
     [4093, 4091, 4079].into_iter().find(|p| !clashes(p)).unwrap_or(4093)
 }
 

@@ -9,9 +9,14 @@ use crate::stats::Times;
 use crate::target::{Error, Machine, Simulation};
 use std::time::Instant;
 
-/// Up to this many bytes on all ranks together, calls run on real data, bits compared; above, on fingerprints of who
-/// contributed what, checked too.
-pub(crate) const MOST_REAL_BYTES: u64 = 64 << 20;
+/// So many bytes a call may move (each rank's to each rank: the one-shot mesh does) to run on real data, bits
+/// compared; above, it runs on fingerprints of who contributed what, checked too.
+const MOST_REAL_BYTES: u64 = 256 << 20;
+
+/// The largest size for which so many ranks simulate real data.
+pub(crate) fn most_real_bytes(ranks: u32) -> u64 {
+    MOST_REAL_BYTES / (u64::from(ranks) * u64::from(ranks))
+}
 
 /// Measures with a simulated machine.
 pub(crate) struct Simulator {
@@ -30,7 +35,7 @@ impl Measure for Simulator {
         for _ in 0..self.warmup {
             self.machine.run_phantom(call, in_place)?;
         }
-        let is_real = self.check && call.bytes().saturating_mul(2 * u64::from(call.ranks)) <= MOST_REAL_BYTES;
+        let is_real = self.check && call.bytes() <= most_real_bytes(call.ranks);
         let mut times_us = Vec::new();
         let (mut wrong, mut note, mut algorithm) = (0, None, String::new());
         let mut all = Simulated { messages: 0, events: 0, hash: 0, real_us: 0.0 };
