@@ -3,13 +3,12 @@
 //! A rank's memory is one flat range of elements: out of place its input, its output, its scratch, one after the
 //! other; in place the one buffer, then the scratch.
 
+use super::form::{check_agreement, check_plan, malformed};
+use super::resolve::Resolver;
 use super::violation::{Place, StepAt, Violation};
 use crate::algorithm::Spec;
 use crate::collective::Rank;
-use crate::plan::{
-    Action, Association, At, Binding, Buffer, Cut, Edge, Lengths, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW,
-    Peers, Plan, Slice, StepId, Trips,
-};
+use crate::plan::{Association, Binding, Edge, Lengths, MAX_LANES, Plan, StepId};
 use std::ops::Range;
 
 /// No range at all.
@@ -62,7 +61,8 @@ pub(super) struct Layout {
     pub(super) input: Range<u64>,
     pub(super) output: Range<u64>,
     pub(super) scratch: Range<u64>,
-    slot: u64,
+    /// Elements of one slot of scratch.
+    pub(super) slot: u64,
     in_place: bool,
 }
 
@@ -260,111 +260,6 @@ impl Layout {
     }
 }
 
-/// Turns one plan's steps into numbers.
-struct Resolver<'a> {
-    plan: &'a Plan,
-    layout: &'a Layout,
-    lengths: Lengths,
-}
-
-type Resolved<T> = Result<T, &'static str>;
-
-impl Resolver<'_> {
-    /// What a step reads, what it writes, how much, and whether it sends.
-    #[inline]
-    fn step(&self, action: &Action, at: At, entries: &mut Vec<Entry>) -> Resolved<(u64, u64, u64, bool)> {
-        match action {
-            Action::Send { from, to } => {
-                let (read, len) = self.range(from, at)?;
-                for peer in to.at(at).iter() {
-                    entries.push(self.entry(peer)?);
-                }
-                Ok((read, NONE, len, true))
-            }
-            Action::Receive { into, from } => {
-                let (write, len) = self.range(into, at)?;
-                entries.push(self.entry(Rank::try_from(from.at(at)).unwrap_or(Rank::MAX))?);
-                Ok((NONE, write, len, false))
-            }
-            Action::ReceiveReduce { sources, own, into } => {
-                let (write, len) = self.range(into, at)?;
-                let before = entries.len();
-                let mut own_entries = 0;
-                for peer in sources.at(at).iter() {
-                    let is_own = peer == self.plan.spec.rank;
-                    own_entries += u32::from(is_own);
-                    entries.push(if is_own { Entry { peer, partner: OWN } } else { self.entry(peer)? });
-                }
-                if entries.len() == before {
-                    return Err("reduces nothing: its list of sources is empty");
-                }
-                let read = match own_entries {
-                    0 => NONE,
-                    1 => self.same_length(own, at, len)?,
-                    _ => return Err("lists its own contribution twice"),
-                };
-                Ok((read, write, len, false))
-            }
-            Action::Copy { from, into } => {
-                let (write, len) = self.range(into, at)?;
-                let read = self.same_length(from, at, len)?;
-                entries.push(Entry { peer: self.plan.spec.rank, partner: OWN });
-                Ok((read, write, len, false))
-            }
-        }
-    }
-
-    fn same_length(&self, slice: &Slice, at: At, len: u64) -> Resolved<u64> {
-        match self.range(slice, at)? {
-            (start, own) if own == len => Ok(start),
-            _ => Err("its own slice and the slice it writes are of different lengths"),
-        }
-    }
-
-    fn entry(&self, peer: Rank) -> Resolved<Entry> {
-        if peer == self.plan.spec.rank {
-            return Err("names the rank itself as its peer");
-        }
-        if peer >= self.plan.spec.ranks {
-            return Err("names a peer that is no rank");
-        }
-        Ok(Entry { peer, partner: OWN })
-    }
-
-    #[inline]
-    fn range(&self, slice: &Slice, at: At) -> Resolved<(u64, u64)> {
-        match slice {
-            Slice::Empty => Ok((NONE, 0)),
-            Slice::Of(shape) => {
-                let (base, whole) = match shape.buffer {
-                    Buffer::Input => (self.layout.input.start, self.lengths.input),
-                    Buffer::Output => (self.layout.output.start, self.lengths.output),
-                };
-                let (start, len) = refined(&shape.cuts, whole, at)?;
-                Ok((base + start, len))
-            }
-            Slice::Scratch { slot, shape, part } => {
-                let (_, held) = refined(&shape.cuts, self.lengths.of(shape.buffer), at)?;
-                let (start, len) = refined(part, held, at)?;
-                let slots = self.plan.scratch.as_ref().map_or(0, |scratch| i64::from(scratch.slots));
-                let slot = slot.at(at);
-                if held > self.layout.slot || !(0..slots).contains(&slot) {
-                    return Err("names scratch that the plan did not ask for");
-                }
-                Ok((self.layout.scratch.start + slot as u64 * self.layout.slot + start, len))
-            }
-        }
-    }
-}
-
-fn refined(cuts: &[Cut], len: u64, at: At) -> Resolved<(u64, u64)> {
-    let mut range = (0, len);
-    for cut in cuts {
-        range = cut.checked_refine(range, at).ok_or("names a block or chunk that does not exist")?;
-    }
-    Ok(range)
-}
-
 /// What a step of a plan is, told for a message.
 pub(super) fn describe(plan: &Plan, count: u64, lane: usize, position: u64) -> StepAt {
     let mut binding = Binding::default();
@@ -387,61 +282,5 @@ pub(super) fn describe(plan: &Plan, count: u64, lane: usize, position: u64) -> S
         step,
         at: instance.at,
         text: instance.action.to_string().into(),
-    }
-}
-
-fn malformed(rank: Rank, what: &'static str) -> Violation {
-    Violation::Malformed { rank, step: None, what }
-}
-
-/// Checks that a plan is of the same call as rank 0's.
-fn check_agreement(first: &Plan, plan: &Plan, rank: Rank) -> Result<(), Violation> {
-    let (a, b) = (&first.spec, &plan.spec);
-    let differences = [
-        ("rank", b.rank != rank),
-        ("number of ranks", a.ranks != b.ranks),
-        ("collective", a.kind != b.kind),
-        ("data type", a.dtype != b.dtype),
-        ("operation", a.op != b.op),
-        ("root", a.root != b.root),
-        ("lanes or chunk size", a.choice != b.choice),
-        ("algorithm", first.algorithm != plan.algorithm),
-        ("association", first.association != plan.association),
-    ];
-    match differences.iter().find(|(_, differs)| *differs) {
-        Some((what, _)) => Err(Violation::Disagreement { rank, what }),
-        None => Ok(()),
-    }
-}
-
-/// Checks what can be checked of a plan without turning its loops.
-fn check_plan(plan: &Plan, ranks: u32, count: u64) -> Result<(), Violation> {
-    let steps = || plan.lanes.iter().flat_map(|lane| &lane.loops).flat_map(|turn| &turn.steps);
-    let trips = || plan.lanes.iter().flat_map(|lane| &lane.loops).flat_map(|turn| [&turn.outer, &turn.inner]);
-    let faults = [
-        ("made for another number of ranks", plan.spec.ranks != ranks),
-        ("count or root is out of range", plan.spec.collective(count).check(ranks).is_err()),
-        ("has more lanes than there may be", plan.lanes.len() > MAX_LANES),
-        (
-            "has a lane whose window is not 1 to 64",
-            plan.lanes.iter().any(|lane| !(1..=MAX_WINDOW).contains(&lane.window)),
-        ),
-        (
-            "has an edge to a step that does not exist",
-            steps().any(|s| s.after.iter().any(|a| usize::from(a.step.0) >= plan.places.len())),
-        ),
-        ("counts chunks of no elements", trips().any(|t| matches!(t, Trips::Chunks { elements: 0, .. }))),
-        (
-            "lists more peers than a list may hold",
-            steps().any(|s| match &s.action {
-                Action::Send { to: Peers::List(list), .. }
-                | Action::ReceiveReduce { sources: Peers::List(list), .. } => list.len() > MAX_LISTED_PEERS,
-                _ => false,
-            }),
-        ),
-    ];
-    match faults.iter().find(|(_, found)| *found) {
-        Some((what, _)) => Err(malformed(plan.spec.rank, what)),
-        None => Ok(()),
     }
 }

@@ -17,9 +17,11 @@
 mod access;
 mod data;
 mod flat;
+mod form;
 mod local;
 mod matching;
 mod outcome;
+mod resolve;
 mod run;
 mod track;
 mod violation;
@@ -86,11 +88,11 @@ pub fn verify(plans: &dyn Fn(Rank) -> Plan, ranks: u32, count: u64) -> Result<Re
     let (messages, elements) = matching::match_messages(&mut flat)?;
     let flat = &flat;
     let mut data = Data::new(flat, memories);
-    Run::new(flat, Mode::Rendezvous).to_end(&mut data)?;
+    Run::new(flat, Mode::Rendezvous).finish(&mut data)?;
     check_outcome(flat, &mut data, count)?;
     drop(data);
     let mut depth = Track::new(flat, Depth);
-    Run::new(flat, Mode::Buffered).to_end(&mut depth)?;
+    Run::new(flat, Mode::Buffered).finish(&mut depth)?;
     if flat.specs[0].kind == Kind::Barrier {
         check_barrier(flat)?;
     }
@@ -108,6 +110,6 @@ fn check_outcome(flat: &Flat, data: &mut Data, count: u64) -> Result<(), Violati
 
 fn check_barrier(flat: &Flat) -> Result<(), Violation> {
     let mut starts = Track::new(flat, Starts::new(flat.ranks));
-    Run::new(flat, Mode::Buffered).to_end(&mut starts)?;
+    Run::new(flat, Mode::Buffered).finish(&mut starts)?;
     starts.stamps.check_barrier(&starts.ends)
 }

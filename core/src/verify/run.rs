@@ -51,7 +51,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs; an error if not every step completes.
-    pub(super) fn to_end(mut self, observer: &mut impl Observer) -> Result<(), Violation> {
+    pub(super) fn finish(mut self, observer: &mut impl Observer) -> Result<(), Violation> {
         while let Some(rank) = self.awake.pop() {
             self.is_awake[rank as usize] = false;
             for lane in self.flat.lanes_of(rank) {

@@ -1,0 +1,241 @@
+//! Proves every plan of every algorithm: the verifier accepts each for all rank counts, roots, counts, in place and out
+//! of place, with chunk loops that turn once, a few times, as often as the window is wide, and once more.
+
+#![allow(clippy::print_stdout, reason = "a proof says what it proved")]
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use ubccl_core::verify::{Report, Violation, verify};
+use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Rank, ReduceOp, Spec};
+
+/// The window of every lane there is: chunk loops are also tried with this many turns and one more.
+const WINDOW: u64 = 64;
+
+/// One call of one algorithm.
+#[derive(Clone, Copy)]
+struct Case {
+    algorithm: &'static dyn Algorithm,
+    kind: Kind,
+    ranks: u32,
+    /// The root; for send/receive who talks to whom.
+    variant: u32,
+    count: u64,
+    in_place: bool,
+    dtype: DataType,
+    choice: Choice,
+}
+
+impl Case {
+    fn call(&self, rank: Rank) -> Collective {
+        let Case { count, dtype, ranks, .. } = *self;
+        let op = if self.variant.is_multiple_of(2) { ReduceOp::Sum } else { ReduceOp::Max };
+        match self.kind {
+            Kind::AllReduce => Collective::all_reduce(count, dtype, op),
+            Kind::AllGather => Collective::all_gather(count, dtype),
+            Kind::ReduceScatter => Collective::reduce_scatter(count, dtype, op),
+            Kind::Broadcast => Collective::broadcast(count, dtype, self.variant),
+            Kind::Barrier => Collective::barrier(),
+            Kind::SendReceive => {
+                let (to, from) = talk(self.variant, ranks, rank);
+                Collective::send_receive(count, dtype, to, from)
+            }
+            other => panic!("the proofs do not know {}", other.name()),
+        }
+    }
+
+    fn run(&self) -> Result<Report, Violation> {
+        let spec = |rank| Spec::new(&self.call(rank), self.ranks, rank, self.in_place, self.choice);
+        verify(&|rank| self.algorithm.plan(&spec(rank)), self.ranks, self.count)
+    }
+
+    /// Roughly how long it takes, for the order of work.
+    fn weight(&self) -> u64 {
+        u64::from(self.ranks).pow(2) * (1 + u64::from(self.count > 0))
+    }
+
+    fn text(&self) -> String {
+        let place = if self.in_place { "in place" } else { "out of place" };
+        let Choice { lanes, chunk_bytes } = self.choice;
+        format!(
+            "{} {} of {} ranks, {place}, {lanes} lanes, chunks of {chunk_bytes} B",
+            self.algorithm.descriptor().name,
+            self.call(0),
+            self.ranks
+        )
+    }
+}
+
+/// Whom a rank sends to and receives from: round the circle, in pairs, with itself, or from 0 to the last only.
+fn talk(pattern: u32, ranks: u32, rank: Rank) -> (Option<Rank>, Option<Rank>) {
+    let pair = Some(rank ^ 1).filter(|&other| other < ranks);
+    match pattern {
+        0 => (Some((rank + 1) % ranks), Some((rank + ranks - 1) % ranks)),
+        1 => (pair, pair),
+        2 => (Some(rank), Some(rank)),
+        _ if ranks == 1 => (None, None),
+        _ => ((rank == 0).then_some(ranks - 1), (rank == ranks - 1).then_some(0)),
+    }
+}
+
+fn variants(kind: Kind, ranks: u32) -> Vec<u32> {
+    let mut variants = match kind {
+        Kind::Broadcast => vec![0, 1 % ranks, ranks / 2, ranks - 1],
+        Kind::SendReceive => vec![0, 1, 2, 3],
+        _ => vec![0],
+    };
+    variants.sort_unstable();
+    variants.dedup();
+    variants
+}
+
+/// How a call is chunked.
+#[derive(Clone, Copy)]
+enum Chunk {
+    /// Everything at once.
+    Whole,
+    /// What a chunk loop covers in two turns (three if it is odd).
+    Half,
+    /// So many elements at once.
+    Elements(u64),
+}
+
+/// Lanes and chunks to try; all of them up to 33 ranks. (Chunks of an element would be 10^8 steps at 384 ranks.)
+fn choices(ranks: u32) -> &'static [(u8, Chunk)] {
+    use Chunk::{Elements, Half, Whole};
+    const ALL: &[(u8, Chunk)] =
+        &[(1, Whole), (2, Whole), (2, Half), (1, Elements(1)), (2, Elements(1)), (2, Elements(2))];
+    match ranks {
+        0..=33 => ALL,
+        34..=127 => &ALL[..3],
+        _ => &ALL[..1],
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &algorithm in ubccl_algorithms::index() {
+        for row in Kind::TABLE {
+            for ranks in (1..=33).chain([48, 64, 127, 384, 768]) {
+                if algorithm.supports(row.kind, ranks).is_ok() {
+                    add_cases(&mut cases, algorithm, row.kind, ranks);
+                }
+            }
+        }
+    }
+    cases
+}
+
+fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kind, ranks: u32) {
+    let n = u64::from(ranks);
+    let dtypes = [DataType::F32, DataType::BF16, DataType::I32, DataType::U8];
+    let looped = |count: u64| if kind == Kind::AllReduce { count / n } else { count };
+    let mut add = |variant, count, (lanes, chunk): (u8, Chunk)| {
+        let elements = match chunk {
+            Chunk::Whole => 1 << 20,
+            Chunk::Half => (looped(count) / 2 / u64::from(lanes)).max(1),
+            Chunk::Elements(elements) => elements,
+        };
+        for in_place in [false, true] {
+            let dtype = dtypes[cases.len() % dtypes.len()];
+            let choice = Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32 };
+            cases.push(Case { algorithm, kind, ranks, variant, count, in_place, dtype, choice });
+        }
+    };
+    let counts = if kind == Kind::Barrier { vec![0] } else { vec![0, n - 1, 4 * n + 3] };
+    for variant in variants(kind, ranks) {
+        for &count in &counts {
+            choices(ranks).iter().for_each(|&choice| add(variant, count, choice));
+        }
+    }
+    if ranks <= 9 {
+        // Chunk loops of exactly the window's width, and one turn more, in every lane.
+        let per_turn = if kind == Kind::AllReduce { n } else { 1 };
+        for (turns, lanes) in [(WINDOW, 1), (WINDOW + 1, 1), (WINDOW, 2), (WINDOW + 1, 2)] {
+            let root = variants(kind, ranks).pop().expect("there is one");
+            add(root, turns * per_turn * u64::from(lanes), (lanes, Chunk::Elements(1)));
+        }
+    }
+    if ranks == 384 {
+        // More lanes at size; the other large counts keep to one.
+        add(variants(kind, ranks)[0], 4 * n + 3, (2, Chunk::Half));
+    }
+}
+
+/// What was proved of one algorithm and kind.
+#[derive(Default)]
+struct Row {
+    cases: u64,
+    steps: u64,
+    messages: u64,
+    took: Duration,
+}
+
+#[test]
+fn the_verifier_accepts_every_plan() {
+    let mut cases = cases();
+    cases.sort_by_key(|case| std::cmp::Reverse(case.weight()));
+    let (next, rows, failures) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let start = Instant::now();
+            match case.run() {
+                Ok(report) => {
+                    let key = (case.algorithm.descriptor().name, case.kind.name());
+                    let mut rows = rows.lock().unwrap();
+                    let row: &mut Row = rows.entry(key).or_default();
+                    row.cases += 1;
+                    row.steps += report.steps;
+                    row.messages += report.messages;
+                    row.took += start.elapsed();
+                }
+                Err(violation) => failures.lock().unwrap().push(format!("{}: {violation}", case.text())),
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    println!(
+        "{:<14} {:<15} {:>6} {:>12} {:>12} {:>9}",
+        "algorithm", "collective", "plans", "steps", "messages", "s"
+    );
+    for ((algorithm, kind), row) in rows.into_inner().unwrap() {
+        let Row { cases, steps, messages, took } = row;
+        println!(
+            "{algorithm:<14} {kind:<15} {cases:>6} {steps:>12} {messages:>12} {:>9.1}",
+            took.as_secs_f64()
+        );
+    }
+    let failures = failures.into_inner().unwrap();
+    let first: Vec<_> = failures.iter().take(20).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{} of {} are refused:\n{}", failures.len(), cases.len(), first.join("\n"));
+}
+
+#[test]
+fn depth_and_messages_are_the_textbooks() {
+    let report = |name: &str, kind, ranks: u32| {
+        let case = Case {
+            algorithm: ubccl_algorithms::find(name).unwrap(),
+            kind,
+            ranks,
+            variant: 0,
+            count: u64::from(ranks),
+            in_place: false,
+            dtype: DataType::F32,
+            choice: Choice::default(),
+        };
+        let Report { messages, elements, depth, .. } = case.run().unwrap();
+        (depth, messages, elements)
+    };
+    for n in [2_u32, 5, 8, 17] {
+        let all = u64::from(n);
+        let pairs = all * (all - 1);
+        assert_eq!(report("ring", Kind::AllReduce, n), (2 * (n - 1), 2 * pairs, 2 * pairs));
+        assert_eq!(report("ring", Kind::ReduceScatter, n), (n - 1, pairs, pairs * all));
+        assert_eq!(report("ring", Kind::Broadcast, n), (n - 1, all - 1, (all - 1) * all));
+        assert_eq!(report("mesh-one-shot", Kind::AllReduce, n), (1, pairs, pairs * all));
+        assert_eq!(report("mesh-one-shot", Kind::Barrier, n), (1, pairs, 0));
+        assert_eq!(report("mesh-two-shot", Kind::AllReduce, n), (2, 2 * pairs, 2 * pairs));
+    }
+}

@@ -1,0 +1,116 @@
+//! One step instance of a plan as numbers: its ranges and its peers.
+
+use super::flat::{Entry, Layout, NONE, OWN};
+use crate::collective::Rank;
+use crate::plan::{Action, At, Buffer, Cut, Lengths, Plan, Slice};
+
+/// Turns one plan's steps into numbers.
+pub(super) struct Resolver<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) layout: &'a Layout,
+    pub(super) lengths: Lengths,
+}
+
+/// The error says what is wrong with the step.
+pub(super) type Resolved<T> = Result<T, &'static str>;
+
+impl Resolver<'_> {
+    /// What a step reads, what it writes, how much, and whether it sends.
+    #[inline]
+    pub(super) fn step(
+        &self,
+        action: &Action,
+        at: At,
+        entries: &mut Vec<Entry>,
+    ) -> Resolved<(u64, u64, u64, bool)> {
+        match action {
+            Action::Send { from, to } => {
+                let (read, len) = self.range(from, at)?;
+                for peer in to.at(at).iter() {
+                    entries.push(self.entry(peer)?);
+                }
+                Ok((read, NONE, len, true))
+            }
+            Action::Receive { into, from } => {
+                let (write, len) = self.range(into, at)?;
+                entries.push(self.entry(Rank::try_from(from.at(at)).unwrap_or(Rank::MAX))?);
+                Ok((NONE, write, len, false))
+            }
+            Action::ReceiveReduce { sources, own, into } => {
+                let (write, len) = self.range(into, at)?;
+                let before = entries.len();
+                let mut own_entries = 0;
+                for peer in sources.at(at).iter() {
+                    let is_own = peer == self.plan.spec.rank;
+                    own_entries += u32::from(is_own);
+                    entries.push(if is_own { Entry { peer, partner: OWN } } else { self.entry(peer)? });
+                }
+                if entries.len() == before {
+                    return Err("reduces nothing: its list of sources is empty");
+                }
+                let read = match own_entries {
+                    0 => NONE,
+                    1 => self.same_length(own, at, len)?,
+                    _ => return Err("lists its own contribution twice"),
+                };
+                Ok((read, write, len, false))
+            }
+            Action::Copy { from, into } => {
+                let (write, len) = self.range(into, at)?;
+                let read = self.same_length(from, at, len)?;
+                entries.push(Entry { peer: self.plan.spec.rank, partner: OWN });
+                Ok((read, write, len, false))
+            }
+        }
+    }
+
+    fn same_length(&self, slice: &Slice, at: At, len: u64) -> Resolved<u64> {
+        match self.range(slice, at)? {
+            (start, own) if own == len => Ok(start),
+            _ => Err("its own slice and the slice it writes are of different lengths"),
+        }
+    }
+
+    fn entry(&self, peer: Rank) -> Resolved<Entry> {
+        if peer == self.plan.spec.rank {
+            return Err("names the rank itself as its peer");
+        }
+        if peer >= self.plan.spec.ranks {
+            return Err("names a peer that is no rank");
+        }
+        Ok(Entry { peer, partner: OWN })
+    }
+
+    #[inline]
+    fn range(&self, slice: &Slice, at: At) -> Resolved<(u64, u64)> {
+        match slice {
+            Slice::Empty => Ok((NONE, 0)),
+            Slice::Of(shape) => {
+                let (base, whole) = match shape.buffer {
+                    Buffer::Input => (self.layout.input.start, self.lengths.input),
+                    Buffer::Output => (self.layout.output.start, self.lengths.output),
+                };
+                let (start, len) = refined(&shape.cuts, whole, at)?;
+                Ok((base + start, len))
+            }
+            Slice::Scratch { slot, shape, part } => {
+                let (_, held) = refined(&shape.cuts, self.lengths.of(shape.buffer), at)?;
+                let (start, len) = refined(part, held, at)?;
+                let slots = self.plan.scratch.as_ref().map_or(0, |scratch| i64::from(scratch.slots));
+                let slot = slot.at(at);
+                if held > self.layout.slot || !(0..slots).contains(&slot) {
+                    return Err("names scratch that the plan did not ask for");
+                }
+                Ok((self.layout.scratch.start + slot as u64 * self.layout.slot + start, len))
+            }
+        }
+    }
+}
+
+fn refined(cuts: &[Cut], len: u64, at: At) -> Resolved<(u64, u64)> {
+    let mut range = (0, len);
+    for cut in cuts {
+        range = cut.checked_refine(range, at).ok_or("names a block or chunk that does not exist")?;
+    }
+    Ok(range)
+}
