@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// The program, free of what a launcher of the tests may have set.
-pub fn ubccl(line: &str) -> Command {
+pub(crate) fn ubccl(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ubccl"));
     command.args(line.split_whitespace());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("UBCCL_")) {
@@ -19,12 +19,12 @@ pub fn ubccl(line: &str) -> Command {
 }
 
 /// Runs the program to its end.
-pub fn run(line: &str) -> Output {
+pub(crate) fn run(line: &str) -> Output {
     finish(ubccl(line).spawn().unwrap())
 }
 
 /// Waits for the program to end, at most until the watchdog barks.
-pub fn finish(child: Child) -> Output {
+pub(crate) fn finish(child: Child) -> Output {
     let pid = child.id();
     let (done, waited) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -38,18 +38,18 @@ pub fn finish(child: Child) -> Output {
 }
 
 /// Sends a signal by name.
-pub fn send_signal(name: &str, pid: u32) {
+pub(crate) fn send_signal(name: &str, pid: u32) {
     Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
 }
 
 /// The processes whose parent is `pid`.
-pub fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     listed.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Waits until a condition holds.
-pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + WATCHDOG;
     loop {
         if let Some(found) = condition() {
@@ -61,16 +61,16 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Whether a process exists, zombies included.
-pub fn exists(pid: u32) -> bool {
+pub(crate) fn exists(pid: u32) -> bool {
     std::path::Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Standard output as text.
-pub fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Standard error as text.
-pub fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
