@@ -195,8 +195,12 @@ pub unsafe extern "C" fn ubccl_comm_init(
     config: *const ubccl_config,
     out: *mut *mut ubccl_comm,
 ) -> ubccl_result {
-    // SAFETY: the caller vouches for `config`, its texts and `out`.
-    guard(|| unsafe { handles::put(out, || Ok(ubccl_comm(Communicator::init(read_config(config)?)?))) })
+    guard(|| {
+        // SAFETY: the caller vouches for `config` and its texts.
+        let config = unsafe { read_config(config) }?;
+        // SAFETY: the caller vouches for `out`.
+        unsafe { handles::put(out, || Ok(ubccl_comm(Communicator::init(config)?))) }
+    })
 }
 
 /// This rank and the number of ranks; either may be null.

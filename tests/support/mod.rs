@@ -1,5 +1,5 @@
 //! What end-to-end tests share: a plain oracle, random data, guard bytes, and ranks of every transport.
-#![allow(dead_code, missing_docs, unreachable_pub)] // each test binary uses its part of it
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::print_stdout)] // each test binary uses its part of it
 
 pub mod memory;
 pub mod oracle;

@@ -102,8 +102,8 @@ pub(crate) struct ShmEndpoint {
 #[derive(Debug)]
 pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
 
+#[expect(unsafe_code, reason = "kernels take lists of addresses; the list is kept to save the allocation")]
 // SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
-#[expect(unsafe_code, reason = "kernels take lists of addresses, and the list is kept to save the allocation")]
 unsafe impl Send for Pointers {}
 
 impl ShmEndpoint {

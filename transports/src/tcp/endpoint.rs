@@ -135,10 +135,7 @@ impl TcpEndpoint {
     ) -> Result<(), Fault> {
         let is_own_listed = sources.iter().any(|peer| peer == self.rank);
         let unit = how.0.size() as u32;
-        if sources.is_empty()
-            || into.len % u64::from(unit) != 0
-            || (is_own_listed && own.len != into.len)
-        {
+        if sources.is_empty() || into.len % u64::from(unit) != 0 || (is_own_listed && own.len != into.len) {
             let message = format!("{own:?} and {} sources of {} into {into:?}", sources.len(), how.0.name());
             return Err(Error::internal(message).into());
         }
