@@ -1,6 +1,7 @@
 //! The communicator: what users call.
 #![allow(unsafe_code)] // hands callers' buffers to the engine
 
+use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::config::Config;
 use crate::control::{
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) limits: Limits,
     closed: AtomicBool,
+    /// Whether the engine keeps a breakdown.
+    is_measuring: AtomicBool,
 }
 
 impl Communicator {
@@ -76,6 +79,7 @@ impl Communicator {
                 spin,
             },
             closed: AtomicBool::new(false),
+            is_measuring: AtomicBool::new(false),
         });
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
@@ -220,10 +224,12 @@ impl Communicator {
     /// Errors: InvalidArgument if a buffer's size is not what the call needs (nothing was sent); otherwise as
     /// [`Communicator::all_reduce`].
     pub fn run(&self, call: &Collective, input: &[u8], output: &mut [u8]) -> Result<()> {
+        let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
         let (ranks, rank) = (self.ranks(), self.rank());
         check_size(call, "input", input.len(), call.input_elements(ranks, rank))?;
         check_size(call, "output", output.len(), call.output_elements(ranks, rank))?;
+        self.shared.checked(stopwatch);
         let buffers = Buffers::Apart { input: host(input.as_ptr(), input.len()), output: host_mut(output) };
         // SAFETY: both slices are borrowed until `run_blocking` returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, buffers) }
@@ -231,9 +237,11 @@ impl Communicator {
 
     /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
     pub fn run_in_place(&self, call: &Collective, buffer: &mut [u8]) -> Result<()> {
+        let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", buffer.len(), elements)?;
+        self.shared.checked(stopwatch);
         // SAFETY: the slice is borrowed until `run_blocking` returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, Buffers::InPlace(host_mut(buffer))) }
     }
@@ -331,6 +339,18 @@ impl Communicator {
         Ok((*self.shared.lock().plan(call, in_place)?).clone())
     }
 
+    /// Begins to measure where the time of calls goes, which slows them by some clock reads each.
+    pub fn start_breakdown(&self) {
+        self.shared.lock().breakdown = Some(Breakdown::default());
+        self.shared.is_measuring.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends what [`Communicator::start_breakdown`] began and tells what it found.
+    pub fn stop_breakdown(&self) -> Option<Breakdown> {
+        self.shared.is_measuring.store(false, Ordering::Relaxed);
+        self.shared.lock().breakdown.take()
+    }
+
     /// Messages and bytes moved by this rank so far.
     pub fn counters(&self) -> Counters {
         self.shared.lock().counters()
@@ -395,6 +415,20 @@ impl Communicator {
 }
 
 impl Shared {
+    fn stopwatch(&self) -> Stopwatch {
+        Stopwatch::start(self.is_measuring.load(Ordering::Relaxed))
+    }
+
+    /// The arguments of a blocking call were checked.
+    fn checked(&self, mut stopwatch: Stopwatch) {
+        if self.is_measuring.load(Ordering::Relaxed)
+            && let Some(breakdown) = &mut self.lock().breakdown
+        {
+            breakdown.calls += 1;
+            stopwatch.lap(Some(&mut breakdown.check));
+        }
+    }
+
     fn check_call(&self, call: &Collective) -> Result<()> {
         self.control.poison().check()?;
         call.check(self.ranks)?;

@@ -1,6 +1,7 @@
 //! One rank's operations: plans looked up, executions in program order, driven by whoever owns the engine.
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
+use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, Execution, execution_of};
 use std::any::Any;
@@ -99,6 +100,8 @@ pub(crate) struct Engine {
     cancelled: bool,
     /// When the oldest operation under way was first found waiting.
     waiting: Option<(u64, Instant)>,
+    /// Where the time goes, while somebody asks.
+    pub(crate) breakdown: Option<Breakdown>,
     /// What the board says this rank is doing: sequence, and the signature while it runs.
     pub(crate) shown: (u64, Option<Signature>),
 }
@@ -122,6 +125,7 @@ impl Engine {
             last_signature: Signature::default(),
             cancelled: false,
             waiting: None,
+            breakdown: None,
             shown: (0, None),
         }
     }
@@ -154,7 +158,9 @@ impl Engine {
         buffers: Buffers,
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
+        let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         let plan = self.plan(call, matches!(buffers, Buffers::InPlace(_)))?;
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
         let is_loose = call.kind() == Kind::SendReceive;
         let stream = if is_loose {
             Stream::Tagged(0)
@@ -203,6 +209,7 @@ impl Engine {
     #[inline]
     pub(crate) fn turn(&mut self) -> Result<bool, Fault> {
         let mut moved = false;
+        let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         if let Some(&front) = self.queue.front() {
             if self.slots[front].call.is_some() {
                 self.begin(front)?;
@@ -216,11 +223,16 @@ impl Engine {
             return Ok(false);
         }
         self.retire();
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.post));
+        if self.queue.is_empty() && self.loose.is_empty() {
+            return Ok(true);
+        }
         moved |= self.endpoint.poll(&mut self.completions)?;
         for token in self.completions.drain(..) {
             self.slots[execution_of(token)].execution.complete(token);
         }
         self.retire();
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.poll));
         Ok(moved)
     }
 

@@ -1,5 +1,6 @@
 //! See README.md.
 
+mod breakdown;
 mod choose;
 mod communicator;
 mod config;
@@ -13,6 +14,7 @@ pub mod sim;
 mod waiting;
 mod work;
 
+pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Config, ENVIRONMENT};
 pub use control::Rendezvous;
