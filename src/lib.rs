@@ -2,6 +2,7 @@
 
 mod breakdown;
 mod choose;
+mod collectives;
 mod communicator;
 mod config;
 #[allow(dead_code, unused_imports)]
