@@ -17,11 +17,11 @@ pub use communicator::Communicator;
 pub use config::{Config, ENVIRONMENT};
 pub use control::Rendezvous;
 pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
-pub use ubccl_core::{plan, verify};
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Cause, Choice, Collective, Culprit, DataType, Element, Error, ErrorKind,
     Kind, Rank, ReduceOp, Result,
 };
+pub use ubccl_core::{plan, verify};
 pub use work::Work;
 
 /// The algorithms there are.

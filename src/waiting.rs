@@ -1,6 +1,7 @@
 //! How a caller waits: who owns the engine drives all that is pending, spins a while, then sleeps.
 
 use crate::communicator::Shared;
+use crate::control::LEFT_TOO_EARLY;
 use crate::engine::{Engine, OpId, Status};
 use crate::faults::{Verdict, judge};
 use parking_lot::{MutexGuard, RwLock};
@@ -128,13 +129,7 @@ impl Shared {
         let mut cause = running.and_then(|_| self.control.check_left(sequence));
         if cause.is_none() {
             let gone = engine.find_loose_peer(|peer| self.control.left(peer).is_some());
-            cause = gone.map(|peer| {
-                self.control.cause(
-                    ErrorKind::Remote,
-                    peer,
-                    "it closed the communicator while this rank waits for it",
-                )
-            });
+            cause = gone.map(|peer| self.control.cause(ErrorKind::Remote, peer, LEFT_TOO_EARLY));
         }
         let Some(cause) = cause else { return Ok(()) };
         // What the leaver sent before it left may have come in between.

@@ -285,12 +285,16 @@ impl FabricArgs {
         let name = self.name();
         if name == CUSTOM {
             let (Some(latency_ps), Some(bytes_per_s)) = (self.latency, self.bandwidth) else {
-                return Err("--fabric custom needs --latency and --bandwidth, for example 2.1us and 392GB/s".into());
+                return Err(
+                    "--fabric custom needs --latency and --bandwidth, for example 2.1us and 392GB/s".into()
+                );
             };
             return Ok(format!("custom:latency_ps={latency_ps},bytes_per_s={bytes_per_s}"));
         }
         if self.latency.is_some() || self.bandwidth.is_some() {
-            return Err("--latency and --bandwidth describe --fabric custom; other fabrics have their own".into());
+            return Err(
+                "--latency and --bandwidth describe --fabric custom; other fabrics have their own".into()
+            );
         }
         if name.contains('/') || name.ends_with(".toml") {
             let read = std::fs::read_to_string(name);
@@ -331,7 +335,8 @@ fn command() -> clap::Command {
 /// Reads the command line; help, version and errors are ready to be printed.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(&arguments).map_err(|error| with_list(error, &arguments))?;
+    let matches =
+        command.try_get_matches_from_mut(&arguments).map_err(|error| with_list(error, &arguments))?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
@@ -440,7 +445,9 @@ mod tests {
         let custom = bench("all_reduce --fabric custom --latency 2.1us --bandwidth 392GB/s");
         let text = custom.fabric.specification().unwrap();
         assert_eq!(text, "custom:latency_ps=2100000,bytes_per_s=392000000000");
-        assert!(bench("all_reduce --fabric custom").fabric.specification().unwrap_err().contains("--latency"));
+        assert!(
+            bench("all_reduce --fabric custom").fabric.specification().unwrap_err().contains("--latency")
+        );
         let preset = bench("all_reduce --fabric cloudmatrix384 --latency 1us");
         assert!(preset.fabric.specification().unwrap_err().contains("custom"));
         let missing = bench("all_reduce --fabric ./no-such.toml");

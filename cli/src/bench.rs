@@ -31,21 +31,27 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
     }
     if args.fabric.is_given() {
         let advice = "it belongs to `ubccl sim` or --transport optical";
-        return Err(Failure::new(format!("--fabric, --latency, --bandwidth, --seed: {transport} is real; {advice}")));
+        return Err(Failure::new(format!(
+            "--fabric, --latency, --bandwidth, --seed: {transport} is real; {advice}"
+        )));
     }
     if config.rendezvous.is_some() {
         return run_launched(args, Member::join(config)?, transport, out);
     }
     if config.rank != 0 || config.ranks != 1 {
-        let advice = "an external launcher sets UBCCL_RENDEZVOUS too; unset both to let bench start the ranks";
-        return Err(Failure::new(format!("UBCCL_RANK or UBCCL_SIZE is set but UBCCL_RENDEZVOUS is not: {advice}")));
+        let advice =
+            "an external launcher sets UBCCL_RENDEZVOUS too; unset both to let bench start the ranks";
+        return Err(Failure::new(format!(
+            "UBCCL_RANK or UBCCL_SIZE is set but UBCCL_RENDEZVOUS is not: {advice}"
+        )));
     }
     run_processes(args, transport, config.algorithm, out)
 }
 
 /// Runs `ubccl sim`.
 pub(crate) fn run_sim(sweep: &SweepArgs, fabric: &FabricArgs, out: &mut dyn Write) -> Outcome<()> {
-    let transport = target::virtual_transport().ok_or_else(|| Failure::new("there is no virtual transport"))?;
+    let transport =
+        target::virtual_transport().ok_or_else(|| Failure::new("there is no virtual transport"))?;
     simulate(sweep, fabric, transport, out)
 }
 
@@ -79,7 +85,8 @@ fn run_processes(
     let json = json(&args.sweep)?;
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let pin = args.pin == Pin::On || (args.pin == Pin::Auto && ranks as usize <= cpus);
-    let mut arguments: Vec<OsString> = vec!["worker".into(), "--parent".into(), std::process::id().to_string().into()];
+    let mut arguments: Vec<OsString> =
+        vec!["worker".into(), "--parent".into(), std::process::id().to_string().into()];
     if pin {
         arguments.push("--pin".into());
     }
@@ -104,7 +111,9 @@ fn crew_remarks(crew: &Processes, transport: &str) -> Vec<String> {
     let mut remarks = vec!["Using devices".to_owned()];
     for (rank, (pid, cpu)) in crew.pids().zip(&crew.cpus).take(MOST_LISTED).enumerate() {
         let cpu = cpu.map_or(-1, |cpu| cpu as i64);
-        remarks.push(format!(" Rank {rank:2} Group  0 Pid {pid:6} on {host:>10} device {cpu:2} [cpu] {transport}"));
+        remarks.push(format!(
+            " Rank {rank:2} Group  0 Pid {pid:6} on {host:>10} device {cpu:2} [cpu] {transport}"
+        ));
     }
     let more = crew.cpus.len().saturating_sub(MOST_LISTED);
     if more > 0 {

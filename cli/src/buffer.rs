@@ -24,7 +24,10 @@ impl Guarded {
     pub(crate) fn new(capacity: u64) -> Result<Self, Error> {
         let too_large = || {
             let size = show_bytes(capacity);
-            Error::new(ErrorKind::System, format!("no memory for a buffer of {size}; use a smaller --maxbytes"))
+            Error::new(
+                ErrorKind::System,
+                format!("no memory for a buffer of {size}; use a smaller --maxbytes"),
+            )
         };
         let total = usize::try_from(capacity).ok().and_then(|bytes| bytes.checked_add(2 * GUARD + ALIGNMENT));
         let total = total.ok_or_else(too_large)?;

@@ -116,7 +116,14 @@ impl CallCode {
     pub(crate) fn decode(self) -> Option<Call> {
         let CallCode { kind, count, dtype, op, root, ranks } = self;
         let kind = Kind::from_code(kind)?;
-        Some(Call { kind, count, dtype: DataType::from_code(dtype)?, op: ReduceOp::from_code(op)?, root, ranks })
+        Some(Call {
+            kind,
+            count,
+            dtype: DataType::from_code(dtype)?,
+            op: ReduceOp::from_code(op)?,
+            root,
+            ranks,
+        })
     }
 }
 

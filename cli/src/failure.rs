@@ -29,7 +29,9 @@ impl Failure {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             return Failure::NobodyListens;
         }
-        Failure::Message(format!("cannot write to standard output: {error}; free space or redirect it elsewhere"))
+        Failure::Message(format!(
+            "cannot write to standard output: {error}; free space or redirect it elsewhere"
+        ))
     }
 }
 

@@ -73,7 +73,10 @@ impl Fake {
             let mut all = inputs.iter().map(part);
             let first = all.next().unwrap();
             all.fold(first, |sum, next| {
-                sum.chunks(size).zip(next.chunks(size)).flat_map(|(a, b)| combine(call.dtype, call.op, a, b)).collect()
+                sum.chunks(size)
+                    .zip(next.chunks(size))
+                    .flat_map(|(a, b)| combine(call.dtype, call.op, a, b))
+                    .collect()
             })
         };
         match call.kind {

@@ -117,7 +117,12 @@ impl JsonLines {
     }
 
     /// Writes one row, unbuffered: what is measured is on disk even if the next row fails.
-    pub(crate) fn write(&mut self, call: &Call, around: Circumstances<'_>, measured: &Measured) -> Outcome<()> {
+    pub(crate) fn write(
+        &mut self,
+        call: &Call,
+        around: Circumstances<'_>,
+        measured: &Measured,
+    ) -> Outcome<()> {
         let line = row(call, around, measured) + "\n";
         let written = self.file.write_all(line.as_bytes());
         written.map_err(|error| Self::failure(&self.path, &error))
@@ -150,13 +155,17 @@ mod tests {
     #[test]
     fn a_block_and_a_simulation_are_marked() {
         let around = Circumstances { asked_bytes: 8, in_place: false, transport: "optical" };
-        let simulated =
-            crate::measure::Simulated { messages: 10, events: 20, hash: 255, real_us: 2.0 };
+        let simulated = crate::measure::Simulated { messages: 10, events: 20, hash: 255, real_us: 2.0 };
         let block = Measured { calls_per_iteration: 40, simulated: Some(simulated), ..measured(1.0, None) };
         let line = row(&call(Kind::Broadcast, 2, 2), around, &block);
-        for part in
-            ["\"p99_of_block\":true", "\"virtual\":true", "\"messages_per_s\":5000000.0", "00ff\"", "\"wrong\":null", "\"root\":0"]
-        {
+        for part in [
+            "\"p99_of_block\":true",
+            "\"virtual\":true",
+            "\"messages_per_s\":5000000.0",
+            "00ff\"",
+            "\"wrong\":null",
+            "\"root\":0",
+        ] {
             assert!(line.contains(part), "{part} {line}");
         }
     }

@@ -97,7 +97,9 @@ impl Member {
         match (status.signal(), status.code()) {
             (Some(signal), _) => Some(format!("its process (pid {pid}) was killed by signal {signal}")),
             (None, Some(0)) => Some(format!("its process (pid {pid}) left early")),
-            (None, code) => Some(format!("its process (pid {pid}) ended with exit status {}", code.unwrap_or(-1))),
+            (None, code) => {
+                Some(format!("its process (pid {pid}) ended with exit status {}", code.unwrap_or(-1)))
+            }
         }
     }
 }
@@ -129,7 +131,9 @@ impl Processes {
             crew.add(launch, rank, Some(&rendezvous))?;
         }
         for word in crew.gather()? {
-            let Word::Ready { cpu } = word else { return Err(Failure::new("a rank did not start as agreed")) };
+            let Word::Ready { cpu } = word else {
+                return Err(Failure::new("a rank did not start as agreed"));
+            };
             crew.cpus.push(cpu);
         }
         Ok(crew)
@@ -187,7 +191,8 @@ impl Processes {
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
         });
         let quiet = |member: &Member| member.word.is_none() && member.ended.is_none();
-        let waiting: Vec<usize> = (0..self.members.len()).filter(|&rank| quiet(&self.members[rank])).collect();
+        let waiting: Vec<usize> =
+            (0..self.members.len()).filter(|&rank| quiet(&self.members[rank])).collect();
         let sockets = waiting.iter().map(|&rank| PollFd::new(&self.members[rank].socket, PollFlags::IN));
         let signals = self.signals.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         let mut fds: Vec<PollFd<'_>> = sockets.chain(signals).collect();
@@ -270,7 +275,8 @@ struct Causes {
 impl Causes {
     /// Deaths first, then every different error once, with the ranks that report it.
     fn tell(self) -> String {
-        let mut lines: Vec<String> = self.deaths.iter().map(|(rank, text)| format!("rank {rank}: {text}")).collect();
+        let mut lines: Vec<String> =
+            self.deaths.iter().map(|(rank, text)| format!("rank {rank}: {text}")).collect();
         let mut grouped: Vec<(String, Vec<String>)> = Vec::new();
         for (rank, text) in self.errors {
             match grouped.iter_mut().find(|(known, _)| *known == text) {

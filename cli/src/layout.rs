@@ -88,7 +88,8 @@ impl Layout {
         let tables = Tables::new(call, rank, data)?;
         // A block of sends in place goes so many steps round the ring; everything else stays where one call puts it.
         let steps = if let Data::Repeated { calls } = data { calls } else { 1 };
-        let segments = if in_place { in_place_segments(call, rank, steps) } else { apart_segments(call, rank) };
+        let segments =
+            if in_place { in_place_segments(call, rank, steps) } else { apart_segments(call, rank) };
         let segments = segments.into_iter().filter(|segment| segment.len > 0).collect();
         Ok(Layout { tables, segments, stamps: Vec::new() })
     }
@@ -117,7 +118,9 @@ impl Layout {
     pub(crate) fn fill(&self, mut buffers: ViewMut<'_>) {
         for segment in &self.segments {
             let data = &mut buffers[segment.buffer];
-            self.runs(segment, segment.before, |at, content| data[at..at + content.len()].copy_from_slice(content));
+            self.runs(segment, segment.before, |at, content| {
+                data[at..at + content.len()].copy_from_slice(content)
+            });
         }
         self.fill_stamps(buffers);
     }
@@ -176,8 +179,10 @@ impl Layout {
         let pairs = || found.chunks(size).zip(content.chunks(size));
         let elements = pairs().filter(|(a, b)| a != b).count() as u64;
         wrong.add(elements, || {
-            let (index, (a, b)) =
-                pairs().enumerate().find(|(_, (a, b))| a != b).expect("some element differs, or nothing is added");
+            let (index, (a, b)) = pairs()
+                .enumerate()
+                .find(|(_, (a, b))| a != b)
+                .expect("some element differs, or nothing is added");
             let name = if buffer == 0 { "buffer" } else { "output" };
             format!("{name} element {} is {}, must be {}", at / size + index, hex(a), hex(b))
         });
@@ -292,12 +297,16 @@ fn in_place_segments(call: &Call, rank: u32, steps: u32) -> Vec<Segment> {
         [(0, own), (own + call.count, rest)]
             .map(|(start, len)| segment(start, len, content(before, start), content(after, start)))
     };
-    let own_block =
-        |after| segment(own, call.count, content(Table::Input, own), content(after, own));
-    let whole = |before| vec![segment(0, call.count, content(before, input), content(Table::Expected, output))];
+    let own_block = |after| segment(own, call.count, content(Table::Input, own), content(after, own));
+    let whole =
+        |before| vec![segment(0, call.count, content(before, input), content(Table::Expected, output))];
     match call.kind {
-        Kind::AllGather => around(Table::Poison, Table::Expected).into_iter().chain([own_block(Table::Expected)]).collect(),
-        Kind::ReduceScatter => around(Table::Input, Table::Input).into_iter().chain([own_block(Table::Expected)]).collect(),
+        Kind::AllGather => {
+            around(Table::Poison, Table::Expected).into_iter().chain([own_block(Table::Expected)]).collect()
+        }
+        Kind::ReduceScatter => {
+            around(Table::Input, Table::Input).into_iter().chain([own_block(Table::Expected)]).collect()
+        }
         Kind::Broadcast if rank != call.root => whole(Table::Poison),
         _ => whole(Table::Input),
     }
@@ -325,7 +334,9 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_call() {
-        let lengths = |kind, in_place| Layout::new(&call(kind, 10, 3), 1, in_place, Data::Plain { seed: 1 }).unwrap().lengths();
+        let lengths = |kind, in_place| {
+            Layout::new(&call(kind, 10, 3), 1, in_place, Data::Plain { seed: 1 }).unwrap().lengths()
+        };
         assert_eq!(lengths(Kind::AllReduce, false), [40, 40]);
         assert_eq!(lengths(Kind::AllGather, false), [40, 120]);
         assert_eq!(lengths(Kind::ReduceScatter, false), [120, 40]);

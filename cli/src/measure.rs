@@ -104,7 +104,8 @@ impl Verdict {
 
     /// A barrier is right if nobody left before the last one came.
     fn add_barrier(&mut self, answers: &[Answer], late: usize) {
-        let times = |index: usize| answers.iter().filter_map(move |answer| answer.samples_ns.get(index).copied());
+        let times =
+            |index: usize| answers.iter().filter_map(move |answer| answer.samples_ns.get(index).copied());
         let last_came = times(0).max().unwrap_or(0);
         let left_early = times(1).filter(|&left| left < last_came).count();
         if left_early > 0 {

@@ -160,7 +160,9 @@ fn reduction(call: &Call, data: Data, budget: Budget, rank: u32, j: u64) -> Resu
 /// The result after the calls of `data`, from the own contribution and the first call's total.
 fn after_calls(call: &Call, data: Data, own: i64, total: i64) -> i64 {
     match (call.kind, call.op, data) {
-        (Kind::ReduceScatter, ReduceOp::Sum, Data::Repeated { calls }) => own + i64::from(calls) * (total - own),
+        (Kind::ReduceScatter, ReduceOp::Sum, Data::Repeated { calls }) => {
+            own + i64::from(calls) * (total - own)
+        }
         _ => total,
     }
 }
@@ -302,9 +304,14 @@ mod tests {
                     let size = dtype.size();
                     for element in 0..64 {
                         let at = element * size..(element + 1) * size;
-                        let kept = ranks.iter().filter(|t| t.input[at.clone()] == t.expected[at.clone()]).count();
+                        let kept =
+                            ranks.iter().filter(|t| t.input[at.clone()] == t.expected[at.clone()]).count();
                         // The maximum is one rank's own number, but never both ranks'.
-                        assert_eq!(kept, usize::from(op == ReduceOp::Max), "{dtype:?} {op:?} {data:?} {element}");
+                        assert_eq!(
+                            kept,
+                            usize::from(op == ReduceOp::Max),
+                            "{dtype:?} {op:?} {data:?} {element}"
+                        );
                         assert_ne!(ranks[0].poison[at.clone()], ranks[0].expected[at]);
                     }
                 }

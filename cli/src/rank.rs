@@ -2,7 +2,7 @@
 
 use crate::buffer::Guarded;
 use crate::call::Call;
-use crate::layout::{View, ViewMut, Layout, Wrong};
+use crate::layout::{Layout, View, ViewMut, Wrong};
 use crate::orders::{Answer, Order};
 use crate::pattern::Data;
 use crate::target::{Error, Kind, Target};
@@ -82,7 +82,8 @@ impl Tally {
         for (name, buffer) in ["buffer", "output"].iter().zip(buffers) {
             if let Some((offset, bytes)) = buffer.broken_guards().filter(|_| self.enabled) {
                 self.wrong += bytes;
-                let told = format!("{bytes} guard bytes around the {name} changed, the first at offset {offset}");
+                let told =
+                    format!("{bytes} guard bytes around the {name} changed, the first at offset {offset}");
                 self.note.get_or_insert(told);
             }
         }
@@ -111,7 +112,8 @@ impl<T: Target> Rank<T> {
     pub(crate) fn obey(&mut self, order: &Order) -> Result<Answer, Error> {
         match *order {
             Order::Prepare { call, in_place, check, capacity } => {
-                let unknown = || Error::internal("an order names a collective that this program does not know");
+                let unknown =
+                    || Error::internal("an order names a collective that this program does not know");
                 let call = call.decode().ok_or_else(unknown)?;
                 self.case = Some(Case { call, in_place, check });
                 self.prepare(capacity)
@@ -193,7 +195,8 @@ impl<T: Target> Rank<T> {
         // Long runs of an accumulating call carry few data; the last iteration carries plain ones, all checked.
         let closing = u32::from(case.check && accumulates && !whole).min(samples);
         let samples_ns = Vec::with_capacity(samples as usize);
-        let mut run = Run { case, whole, calls_per_sample, samples_ns, cpu_ns: 0, tally: Tally::new(case.check) };
+        let mut run =
+            Run { case, whole, calls_per_sample, samples_ns, cpu_ns: 0, tally: Tally::new(case.check) };
         self.timed(&mut run, &layout, samples - closing)?;
         if !whole {
             layout.clear_stamps_to_rest(touch(&mut self.buffers));

@@ -176,11 +176,20 @@ pub(crate) fn run(agenda: &Agenda, measure: &mut dyn Measure, report: &mut Repor
                 continue;
             }
             let placement = if in_place { "in place" } else { "out of place" };
-            progress.show(&format!("{}/{}: {}, {placement}", index + 1, calls.len(), show_bytes(call.bytes())));
+            progress.show(&format!(
+                "{}/{}: {}, {placement}",
+                index + 1,
+                calls.len(),
+                show_bytes(call.bytes())
+            ));
             let measured = measure.measure(call, in_place, capacity)?;
             if let Some(json) = &mut report.json {
                 let transport = &agenda.transport;
-                json.write(call, Circumstances { asked_bytes: *asked_bytes, in_place, transport }, &measured)?;
+                json.write(
+                    call,
+                    Circumstances { asked_bytes: *asked_bytes, in_place, transport },
+                    &measured,
+                )?;
             }
             summary.add(call, &measured);
             halves[usize::from(in_place)] = Some(measured);
@@ -236,7 +245,10 @@ mod tests {
             let (expected_in_place, wrong) = self.0[self.1 % self.0.len()];
             assert_eq!(in_place, expected_in_place);
             self.1 += 1;
-            Ok(Measured { note: wrong.filter(|&w| w > 0).map(|_| "rank 1: bad".into()), ..measured(2.0, wrong) })
+            Ok(Measured {
+                note: wrong.filter(|&w| w > 0).map(|_| "rank 1: bad".into()),
+                ..measured(2.0, wrong)
+            })
         }
     }
 
@@ -264,7 +276,8 @@ mod tests {
 
     #[test]
     fn a_whole_report_reads_like_nccl_tests() {
-        let only = Agenda { dtypes: vec![DataType::F32], ops: vec![ReduceOp::Sum], ..agenda(Kind::AllReduce) };
+        let only =
+            Agenda { dtypes: vec![DataType::F32], ops: vec![ReduceOp::Sum], ..agenda(Kind::AllReduce) };
         let (text, verdict) = run_to_text(&only, vec![(false, Some(0)), (true, Some(0))]);
         assert!(verdict.is_ok());
         let lines: Vec<&str> = text.lines().collect();
@@ -307,7 +320,9 @@ mod tests {
     fn a_barrier_has_no_in_place_half() {
         let only = Agenda { dtypes: vec![DataType::F32], ..agenda(Kind::Barrier) };
         let (text, _) = run_to_text(&only, vec![(false, Some(0))]);
-        assert!(text.contains("           0             0     float    none      -1     2.00    0.00    0.00       0      N/A"));
+        assert!(text.contains(
+            "           0             0     float    none      -1     2.00    0.00    0.00       0      N/A"
+        ));
     }
 
     #[test]
@@ -323,7 +338,9 @@ mod tests {
         }
         let closed = print(&mut Broken(std::io::ErrorKind::BrokenPipe), "x");
         assert!(matches!(closed, Err(Failure::NobodyListens)));
-        let Err(Failure::Message(text)) = print(&mut Broken(std::io::ErrorKind::StorageFull), "x") else { panic!() };
+        let Err(Failure::Message(text)) = print(&mut Broken(std::io::ErrorKind::StorageFull), "x") else {
+            panic!()
+        };
         assert!(text.contains("free space"));
     }
 }

@@ -50,7 +50,8 @@ impl Measure for Simulator {
             algorithm = simulation.algorithm;
         }
         Ok(Measured {
-            times: Times::of(times_us).ok_or_else(|| Failure::new("--iters 0 measures nothing; use 1 or more"))?,
+            times: Times::of(times_us)
+                .ok_or_else(|| Failure::new("--iters 0 measures nothing; use 1 or more"))?,
             iterations: self.iterations,
             calls_per_iteration: 1,
             algorithm,
@@ -72,7 +73,12 @@ impl Simulator {
         Ok((simulation, note))
     }
 
-    fn run_real(&mut self, call: &Call, in_place: bool, seed: u64) -> Result<(Simulation, Option<String>), Error> {
+    fn run_real(
+        &mut self,
+        call: &Call,
+        in_place: bool,
+        seed: u64,
+    ) -> Result<(Simulation, Option<String>), Error> {
         let layout = |rank| Layout::new(call, rank, in_place, Data::Plain { seed });
         let mut data = Vec::with_capacity(call.ranks as usize);
         for rank in 0..call.ranks {

@@ -17,7 +17,11 @@ impl Times {
         samples_us.sort_by(f64::total_cmp);
         let last = samples_us.len().checked_sub(1)?;
         let p99 = (samples_us.len() * 99).div_ceil(100).max(1) - 1;
-        Some(Times { p50_us: samples_us[samples_us.len() / 2], min_us: samples_us[0], p99_us: samples_us[p99.min(last)] })
+        Some(Times {
+            p50_us: samples_us[samples_us.len() / 2],
+            min_us: samples_us[0],
+            p99_us: samples_us[p99.min(last)],
+        })
     }
 }
 

@@ -9,7 +9,8 @@ pub(crate) fn general(value: f64) -> String {
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return scientific };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let trim = |text: &str| {
-        let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
+        let trimmed =
+            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text };
         trimmed.to_owned()
     };
     if (-4..6).contains(&exponent) {
@@ -169,7 +170,9 @@ pub(crate) mod tests {
     #[test]
     fn rows_are_nccl_tests() {
         let reduce = call(Kind::AllReduce, 2, 2);
-        let row = row_start(&reduce) + &row_half(&reduce, Some(&measured(0.27, Some(0)))) + &row_half(&reduce, None);
+        let row = row_start(&reduce)
+            + &row_half(&reduce, Some(&measured(0.27, Some(0))))
+            + &row_half(&reduce, None);
         let golden = "           8             2     float     sum      -1     0.27    0.03    0.03       0      N/A     N/A     N/A    N/A";
         assert_eq!(row, golden);
         let cast = Call { dtype: DataType::BF16, root: 3, ..call(Kind::Broadcast, 33554432, 4) };

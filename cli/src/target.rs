@@ -82,7 +82,11 @@ pub(crate) struct Member {
 impl Member {
     /// Joins.
     pub(crate) fn join(config: Config) -> Result<Self> {
-        Ok(Member { communicator: Communicator::init(config)?, call: Collective::barrier(), selected: Ok(()) })
+        Ok(Member {
+            communicator: Communicator::init(config)?,
+            call: Collective::barrier(),
+            selected: Ok(()),
+        })
     }
 
     /// Leaves in good order.
@@ -174,12 +178,18 @@ impl Machine {
     /// Runs a call on fingerprints of who contributed what.
     pub(crate) fn run_phantom(&mut self, call: &Call, in_place: bool) -> Result<Simulation> {
         collective(call, 0)?;
-        let outcome = self.world.run(&|rank| collective(call, rank).unwrap_or(Collective::barrier()), in_place)?;
+        let outcome =
+            self.world.run(&|rank| collective(call, rank).unwrap_or(Collective::barrier()), in_place)?;
         Ok(simulation(outcome))
     }
 
     /// Runs a call on real bytes: two buffers for each rank, or one in place.
-    pub(crate) fn run_real(&mut self, call: &Call, in_place: bool, data: &mut [[Vec<u8>; 2]]) -> Result<Simulation> {
+    pub(crate) fn run_real(
+        &mut self,
+        call: &Call,
+        in_place: bool,
+        data: &mut [[Vec<u8>; 2]],
+    ) -> Result<Simulation> {
         collective(call, 0)?;
         let mut memory: Vec<RankMemory> = data
             .iter_mut()

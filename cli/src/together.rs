@@ -61,12 +61,17 @@ impl<T: Target> Together<T> {
     fn gather(&mut self, answer: &Answer) -> Result<Vec<Answer>, Error> {
         let mut bytes = encode(answer)?;
         let lens = self.all_gather(&(bytes.len() as u64).to_le_bytes())?;
-        let lens: Vec<usize> =
-            lens.chunks_exact(8).map(|len| len.iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte))).collect();
+        let lens: Vec<usize> = lens
+            .chunks_exact(8)
+            .map(|len| len.iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte)))
+            .collect();
         let longest = lens.iter().copied().max().unwrap_or(0);
         bytes.resize(longest, 0);
         let all = self.all_gather(&bytes)?;
-        all.chunks_exact(longest.max(1)).zip(lens).map(|(answer, len)| decode(&answer[..len.min(longest)])).collect()
+        all.chunks_exact(longest.max(1))
+            .zip(lens)
+            .map(|(answer, len)| decode(&answer[..len.min(longest)]))
+            .collect()
     }
 
     fn all_gather(&mut self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
@@ -84,12 +89,14 @@ impl<T: Target> Together<T> {
 }
 
 fn encode(message: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(message).map_err(|error| Error::internal(format!("a message has no JSON form: {error}")))
+    serde_json::to_vec(message)
+        .map_err(|error| Error::internal(format!("a message has no JSON form: {error}")))
 }
 
 fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Error::internal(format!("a rank sent what this program does not understand: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::internal(format!("a rank sent what this program does not understand: {error}"))
+    })
 }
 
 impl<T: Target> Crew for Together<T> {

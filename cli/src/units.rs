@@ -36,7 +36,8 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Parses a time into picoseconds: `2.1us`, `350ns`, `30s`, `10min`. A number alone is seconds.
 pub(crate) fn parse_picoseconds(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is not a time; write it with ps, ns, us, ms, s or min: 350ns, 2.1us, 30s");
+    let wrong =
+        || format!("'{text}' is not a time; write it with ps, ns, us, ms, s or min: 350ns, 2.1us, 30s");
     let (number, unit) = split(text).ok_or_else(wrong)?;
     let scale = match unit {
         "ps" => 1.0,
@@ -84,7 +85,11 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
     let names = ["B", "KiB", "MiB", "GiB", "TiB"];
     let power = (bytes.max(1).ilog2() / 10).min(4) as usize;
     let value = bytes as f64 / (1_u64 << (10 * power)) as f64;
-    if value.fract() == 0.0 { format!("{value} {}", names[power]) } else { format!("{value:.1} {}", names[power]) }
+    if value.fract() == 0.0 {
+        format!("{value} {}", names[power])
+    } else {
+        format!("{value:.1} {}", names[power])
+    }
 }
 
 #[cfg(test)]
@@ -93,8 +98,16 @@ mod tests {
 
     #[test]
     fn sizes_are_binary_with_every_spelling() {
-        let cases =
-            [("8", 8), ("64K", 65536), ("64k", 65536), ("64KiB", 65536), ("64KB", 65536), ("1.5M", 1572864), ("5G", 5 << 30), ("0", 0)];
+        let cases = [
+            ("8", 8),
+            ("64K", 65536),
+            ("64k", 65536),
+            ("64KiB", 65536),
+            ("64KB", 65536),
+            ("1.5M", 1572864),
+            ("5G", 5 << 30),
+            ("0", 0),
+        ];
         for (text, bytes) in cases {
             assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
         }
@@ -105,7 +118,13 @@ mod tests {
 
     #[test]
     fn times_are_exact_to_the_picosecond() {
-        let cases = [("2.1us", 2_100_000), ("350ns", 350_000), ("7ps", 7), ("3", 3_000_000_000_000), ("0.2µs", 200_000)];
+        let cases = [
+            ("2.1us", 2_100_000),
+            ("350ns", 350_000),
+            ("7ps", 7),
+            ("3", 3_000_000_000_000),
+            ("0.2µs", 200_000),
+        ];
         for (text, picoseconds) in cases {
             assert_eq!(parse_picoseconds(text), Ok(picoseconds), "{text}");
         }

@@ -25,7 +25,8 @@ pub(crate) struct Worker {
 pub(crate) fn run(worker: Worker) -> Outcome<()> {
     die_with(worker.parent)?;
     let standard_input = std::io::stdin().as_fd().try_clone_to_owned();
-    let owned = standard_input.map_err(|error| Failure::new(format!("no connection to the parent: {error}")))?;
+    let owned =
+        standard_input.map_err(|error| Failure::new(format!("no connection to the parent: {error}")))?;
     let mut parent = UnixStream::from(owned);
     let served = serve(worker, &mut parent);
     if let Err(error) = served {
@@ -64,7 +65,8 @@ fn serve(worker: Worker, parent: &mut UnixStream) -> Result<(), Error> {
 
 /// Binds this process to one of the processors it may use: rank r to the r-th, round and round.
 fn pin(rank: u32) -> Result<Option<usize>, Error> {
-    let refused = |errno| Error::system("cannot bind to a processor; use --pin off", std::io::Error::from(errno));
+    let refused =
+        |errno| Error::system("cannot bind to a processor; use --pin off", std::io::Error::from(errno));
     let allowed = sched_getaffinity(None).map_err(refused)?;
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
     let Some(&cpu) = cpus.get(rank as usize % cpus.len().max(1)) else { return Ok(None) };

@@ -46,6 +46,7 @@ use ubccl_core::{Cause, Culprit, Error, ErrorKind, Exchange, Result};
 
 pub(crate) use board::{Activity, Board};
 pub(crate) use identity::Identity;
+pub(crate) use membership::LEFT_TOO_EARLY;
 use membership::{Life, Membership, Parts, Rings};
 pub(crate) use poison::{Poison, WakerGuard};
 pub use rendezvous::Rendezvous;
@@ -158,8 +159,9 @@ impl Control {
         }
     }
 
-    /// Waits for the first cause after evidence against `rank`, for at most the grace; then, or if it turns out that
-    /// `rank` has left, that is the cause, with `message`. May be called on any thread, the service thread included.
+    /// Waits for the first cause after evidence against `rank`, for at most the grace; then `rank` is the cause, with
+    /// `message`. A rank that turns out to have left is the cause at once. May be called on any thread, the service
+    /// thread included.
     ///
     /// # Errors
     /// `Unsupported` in a forked child.

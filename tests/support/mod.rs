@@ -3,6 +3,7 @@
 
 pub mod memory;
 pub mod oracle;
+pub mod processes;
 pub mod ranks;
 
 /// A small deterministic source of randomness (splitmix64); its seed is printed by the tests that use it.
