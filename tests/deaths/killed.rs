@@ -1,4 +1,5 @@
 //! Ranks killed at random times, with SIGKILL.
+#![allow(clippy::print_stdout)] // what was found is what the test is for
 
 use crate::support::oracle::{Call, sizes};
 use crate::support::processes::{Child, Job, now_ns, told};
@@ -44,7 +45,7 @@ impl Trial {
     fn random(number: usize, random: &mut Random) -> Trial {
         let transports = real_transports();
         let ranks = 2 + random.below(4) as u32;
-        let is_large = number % 3 == 0;
+        let is_large = number.is_multiple_of(3);
         let root = random.below(u64::from(ranks)) as usize;
         let calls = [
             Call::AllReduce(ReduceOp::Sum),

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 /// What this process holds that could outlive it: abstract sockets by name, and files (open or mapped) in the places
 /// where temporary and shared files live.
@@ -15,7 +16,10 @@ pub(crate) fn held() -> Value {
     // The test program itself may have been built into one of these places.
     let program = std::env::current_exe().expect("this program has a path").display().to_string();
     let files: BTreeSet<String> = targets.iter().cloned().chain(mapped).filter(is_left_over).collect();
-    let files: Vec<String> = files.into_iter().filter(|path| *path != program).collect();
+    // So may the files that the tests' output goes to.
+    let standard: Vec<String> = (0..3).filter_map(|fd| link(&format!("/proc/self/fd/{fd}"))).collect();
+    let is_ours = |path: &String| *path != program && !standard.contains(path);
+    let files: Vec<String> = files.into_iter().filter(is_ours).collect();
     let own: BTreeSet<String> = targets.iter().filter_map(|target| inode(target)).collect();
     let sockets: Vec<String> = abstract_sockets()
         .into_iter()
@@ -42,7 +46,11 @@ pub(crate) fn descriptors() -> BTreeSet<String> {
 
 fn links(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("Linux").flatten();
-    entries.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string())).collect()
+    entries.filter_map(|entry| link(entry.path())).collect()
+}
+
+fn link(path: impl AsRef<Path>) -> Option<String> {
+    Some(fs::read_link(path).ok()?.display().to_string())
 }
 
 fn inode(target: &str) -> Option<String> {

@@ -287,8 +287,11 @@ pub fn told(error: &Error) -> Value {
     json!({ "kind": error.kind().name(), "text": error.to_string(), "cause": cause })
 }
 
+/// What a rank does.
+pub type Scenario = fn(&Child);
+
 /// Plays this process's scenario, if it is a rank of a job.
-pub fn play(scenarios: &[(&str, fn(&Child))]) {
+pub fn play(scenarios: &[(&str, Scenario)]) {
     let Ok(role) = std::env::var(ROLE) else { return };
     let role: Value = serde_json::from_str(&role).expect("the parent wrote it");
     die_with_the_parent(&role);
