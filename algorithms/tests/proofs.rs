@@ -3,92 +3,18 @@
 
 #![allow(clippy::print_stdout, reason = "a proof says what it proved")]
 
+mod cases;
+
+use cases::{Case, variants};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use ubccl_core::verify::{Report, Violation, verify};
-use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Rank, ReduceOp, Spec};
+use ubccl_core::{Algorithm, Choice, DataType, Kind};
 
 /// The window of every lane there is: chunk loops are also tried with this many turns and one more.
 const WINDOW: u64 = 64;
-
-/// One call of one algorithm.
-#[derive(Clone, Copy)]
-struct Case {
-    algorithm: &'static dyn Algorithm,
-    kind: Kind,
-    ranks: u32,
-    /// The root; for send/receive who talks to whom.
-    variant: u32,
-    count: u64,
-    in_place: bool,
-    dtype: DataType,
-    choice: Choice,
-}
-
-impl Case {
-    fn call(&self, rank: Rank) -> Collective {
-        let Case { count, dtype, ranks, .. } = *self;
-        let op = if self.variant.is_multiple_of(2) { ReduceOp::Sum } else { ReduceOp::Max };
-        match self.kind {
-            Kind::AllReduce => Collective::all_reduce(count, dtype, op),
-            Kind::AllGather => Collective::all_gather(count, dtype),
-            Kind::ReduceScatter => Collective::reduce_scatter(count, dtype, op),
-            Kind::Broadcast => Collective::broadcast(count, dtype, self.variant),
-            Kind::Barrier => Collective::barrier(),
-            Kind::SendReceive => {
-                let (to, from) = talk(self.variant, ranks, rank);
-                Collective::send_receive(count, dtype, to, from)
-            }
-            other => panic!("the proofs do not know {}", other.name()),
-        }
-    }
-
-    fn run(&self) -> Result<Report, Violation> {
-        let spec = |rank| Spec::new(&self.call(rank), self.ranks, rank, self.in_place, self.choice);
-        verify(&|rank| self.algorithm.plan(&spec(rank)), self.ranks, self.count)
-    }
-
-    /// Roughly how long it takes, for the order of work.
-    fn weight(&self) -> u64 {
-        u64::from(self.ranks).pow(2) * (1 + u64::from(self.count > 0))
-    }
-
-    fn text(&self) -> String {
-        let place = if self.in_place { "in place" } else { "out of place" };
-        let Choice { lanes, chunk_bytes } = self.choice;
-        format!(
-            "{} {} of {} ranks, {place}, {lanes} lanes, chunks of {chunk_bytes} B",
-            self.algorithm.descriptor().name,
-            self.call(0),
-            self.ranks
-        )
-    }
-}
-
-/// Whom a rank sends to and receives from: round the circle, in pairs, with itself, or from 0 to the last only.
-fn talk(pattern: u32, ranks: u32, rank: Rank) -> (Option<Rank>, Option<Rank>) {
-    let pair = Some(rank ^ 1).filter(|&other| other < ranks);
-    match pattern {
-        0 => (Some((rank + 1) % ranks), Some((rank + ranks - 1) % ranks)),
-        1 => (pair, pair),
-        2 => (Some(rank), Some(rank)),
-        _ if ranks == 1 => (None, None),
-        _ => ((rank == 0).then_some(ranks - 1), (rank == ranks - 1).then_some(0)),
-    }
-}
-
-fn variants(kind: Kind, ranks: u32) -> Vec<u32> {
-    let mut variants = match kind {
-        Kind::Broadcast => vec![0, 1 % ranks, ranks / 2, ranks - 1],
-        Kind::SendReceive => vec![0, 1, 2, 3],
-        _ => vec![0],
-    };
-    variants.sort_unstable();
-    variants.dedup();
-    variants
-}
 
 /// How a call is chunked.
 #[derive(Clone, Copy)]
@@ -113,7 +39,7 @@ fn choices(ranks: u32) -> &'static [(u8, Chunk)] {
     }
 }
 
-fn cases() -> Vec<Case> {
+fn all_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for &algorithm in ubccl_algorithms::index() {
         for row in Kind::TABLE {
@@ -163,6 +89,15 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
     }
 }
 
+/// Roughly how long a case takes, for the order of work.
+fn weight(case: &Case) -> u64 {
+    u64::from(case.ranks).pow(2) * (1 + u64::from(case.count > 0))
+}
+
+fn prove(case: &Case) -> Result<Report, Violation> {
+    verify(&|rank| case.plan(rank), case.ranks, case.count)
+}
+
 /// What was proved of one algorithm and kind.
 #[derive(Default)]
 struct Row {
@@ -174,13 +109,13 @@ struct Row {
 
 #[test]
 fn the_verifier_accepts_every_plan() {
-    let mut cases = cases();
-    cases.sort_by_key(|case| std::cmp::Reverse(case.weight()));
+    let mut cases = all_cases();
+    cases.sort_by_key(|case| std::cmp::Reverse(weight(case)));
     let (next, rows, failures) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
     let work = || {
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
             let start = Instant::now();
-            match case.run() {
+            match prove(case) {
                 Ok(report) => {
                     let key = (case.algorithm.descriptor().name, case.kind.name());
                     let mut rows = rows.lock().unwrap();
@@ -225,7 +160,7 @@ fn depth_and_messages_are_the_textbooks() {
             dtype: DataType::F32,
             choice: Choice::default(),
         };
-        let Report { messages, elements, depth, .. } = case.run().unwrap();
+        let Report { messages, elements, depth, .. } = prove(&case).unwrap();
         (depth, messages, elements)
     };
     for n in [2_u32, 5, 8, 17] {

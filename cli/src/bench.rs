@@ -6,7 +6,7 @@ use crate::json::JsonLines;
 use crate::launch::{Launch, Processes};
 use crate::measure::{Effort, Stopwatch};
 use crate::report::{self, Agenda, Report, Summary, can_show_progress, conclude, print};
-use crate::sim::{MOST_REAL_BYTES, Simulator, peak_memory_bytes};
+use crate::sim::{Simulator, most_real_bytes, peak_memory_bytes};
 use crate::table::general;
 use crate::target::{self, Machine, MachineOptions, Member, Overrides};
 use crate::together::Together;
@@ -158,7 +158,7 @@ fn simulate(args: &SweepArgs, fabric: &FabricArgs, transport: &str, out: &mut dy
     agenda.remarks = vec![
         format!("VIRTUAL TIME: simulated, not measured; {} ranks on {}", args.ranks, fabric.name()),
         format!(" {}", machine.describe().trim_end().replace('\n', "\n#  ")),
-        format!(" data: bytes up to {} on all ranks, above fingerprints", show_bytes(MOST_REAL_BYTES)),
+        format!(" data: real up to {}, above fingerprints", show_bytes(most_real_bytes(args.ranks))),
     ];
     let json = json(args)?;
     let mut simulator = Simulator { machine, iterations, warmup, check: args.check > 0 };

@@ -1,7 +1,7 @@
 //! What each part of a rank's buffers holds before a call and must hold after it.
 
 use crate::call::Call;
-use crate::pattern::{Data, Tables};
+use crate::pattern::{Data, Tables, Totals};
 use crate::target::{Error, Kind};
 
 /// One of the tables of [`Tables`], read from an offset.
@@ -85,7 +85,13 @@ const STAMPS_PER_BLOCK: std::ops::RangeInclusive<u64> = 2..=6;
 impl Layout {
     /// The contents for one rank's call.
     pub(crate) fn new(call: &Call, rank: u32, in_place: bool, data: Data) -> Result<Self, Error> {
-        let tables = Tables::new(call, rank, data)?;
+        Self::with_totals(&Totals::new(call, data)?, rank, in_place)
+    }
+
+    /// The contents for one rank's call, where the totals are known already.
+    pub(crate) fn with_totals(totals: &Totals, rank: u32, in_place: bool) -> Result<Self, Error> {
+        let tables = Tables::new(totals, rank)?;
+        let (call, data) = totals.call_and_data();
         // A block of sends in place goes so many steps round the ring; everything else stays where one call puts it.
         let steps = if let Data::Repeated { calls } = data { calls } else { 1 };
         let segments =

@@ -140,21 +140,59 @@ fn candidate(dtype: DataType, data: Data, rank: u32, j: u64) -> i64 {
     lowest + ((mix(seed, j, 7) + u64::from(rank) * 97) % range) as i64
 }
 
-/// What `rank` brings to element `j`, and what all bring together, for a collective that reduces.
-fn reduction(call: &Call, data: Data, budget: Budget, rank: u32, j: u64) -> Result<(i64, i64), Error> {
-    let all = 0..call.ranks;
+/// What `rank` brings to element `j`, for a collective that reduces.
+fn contribution(call: &Call, data: Data, budget: Budget, rank: u32, j: u64) -> i64 {
     match call.op {
-        ReduceOp::Sum => {
-            let own = summand(call, data, budget, rank, j);
-            Ok((own, all.map(|r| summand(call, data, budget, r, j)).sum()))
-        }
-        ReduceOp::Max => {
-            let own = candidate(call.dtype, data, rank, j);
-            let most = all.map(|r| candidate(call.dtype, data, r, j)).max();
-            Ok((own, most.unwrap_or(own)))
-        }
-        op => Err(Error::unsupported(format!("no data to check the operation {} with; use -c 0", op.name()))),
+        ReduceOp::Max => candidate(call.dtype, data, rank, j),
+        _ => summand(call, data, budget, rank, j),
     }
+}
+
+/// What all ranks bring together: the same for every rank, and the most work to find out.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    call: Call,
+    data: Data,
+    /// One for each element of the part of the period that is used; none if nothing is reduced.
+    totals: Vec<i64>,
+}
+
+impl Totals {
+    /// The totals of a call.
+    ///
+    /// Errors: Unsupported, for a type or operation this file knows no exact data of.
+    pub(crate) fn new(call: &Call, data: Data) -> Result<Self, Error> {
+        let call = *call;
+        if data == Data::Zero || !call.kind.row().reduces {
+            return Ok(Totals { call, data, totals: Vec::new() });
+        }
+        if !matches!(call.op, ReduceOp::Sum | ReduceOp::Max) {
+            let name = call.op.name();
+            return Err(Error::unsupported(format!("no data to check the operation {name} with; use -c 0")));
+        }
+        let budget = Budget::new(&call, data)?;
+        let total = |j| {
+            let all = (0..call.ranks).map(|rank| contribution(&call, data, budget, rank, j));
+            if call.op == ReduceOp::Max { all.max().unwrap_or(0) } else { all.sum() }
+        };
+        Ok(Totals { call, data, totals: (0..entries(&call)).map(total).collect() })
+    }
+}
+
+impl Totals {
+    /// What they are the totals of.
+    pub(crate) fn call_and_data(&self) -> (&Call, Data) {
+        (&self.call, self.data)
+    }
+}
+
+/// The elements of the period that a call uses: no position in any rank's part lies beyond.
+fn entries(call: &Call) -> u64 {
+    let parts = match call.kind {
+        Kind::AllReduce | Kind::Broadcast => 1,
+        _ => u64::from(call.ranks),
+    };
+    period(call).min(call.count.saturating_mul(parts))
 }
 
 /// The result after the calls of `data`, from the own contribution and the first call's total.
@@ -170,7 +208,8 @@ fn after_calls(call: &Call, data: Data, own: i64, total: i64) -> i64 {
 /// The period: prime, and such that no two blocks of the call hold the same data.
 fn period(call: &Call) -> u64 {
     let part = call.count / u64::from(call.ranks);
-    let clashes = |p: &u64| (call.count > 0 && call.count % p == 0) || (part > 0 && part % p == 0);
+    let divides = |p: u64, count: u64| count > 0 && count.is_multiple_of(p);
+    let clashes = |p: &u64| divides(*p, call.count) || divides(*p, part);
     [4093, 4091, 4079].into_iter().find(|p| !clashes(p)).unwrap_or(4093)
 }
 
@@ -189,31 +228,29 @@ pub(crate) fn repeatable_calls(call: &Call, calls: u32) -> u32 {
 impl Tables {
     /// The data of one rank.
     ///
-    /// Errors: Unsupported, for a type or operation this file knows no exact data of.
-    pub(crate) fn new(call: &Call, rank: u32, data: Data) -> Result<Self, Error> {
+    /// Errors: Unsupported, for a type this file knows no exact data of.
+    pub(crate) fn new(totals: &Totals, rank: u32) -> Result<Self, Error> {
+        let Totals { call, data, totals } = totals;
         let size = call.dtype.size();
-        let period = period(call);
-        // No position in any rank's part lies beyond count × ranks: small calls need a small part of the period.
-        let entries = period.min(call.count.saturating_mul(u64::from(call.ranks)));
-        let bytes = entries as usize * size;
+        let bytes = entries(call) as usize * size;
         let (mut input, mut expected) = (Vec::with_capacity(bytes), Vec::with_capacity(bytes));
-        if data == Data::Zero {
+        if *data == Data::Zero {
             input.resize(bytes, 0);
             expected.resize(bytes, 0);
         } else if call.kind.row().reduces {
-            let budget = Budget::new(call, data)?;
-            for j in 0..entries {
-                let (own, total) = reduction(call, data, budget, rank, j)?;
+            let budget = Budget::new(call, *data)?;
+            for (j, &total) in totals.iter().enumerate() {
+                let own = contribution(call, *data, budget, rank, j as u64);
                 encode(call.dtype, own, &mut input);
-                encode(call.dtype, after_calls(call, data, own, total), &mut expected);
+                encode(call.dtype, after_calls(call, *data, own, total), &mut expected);
             }
         } else {
-            let seed = if let Data::Plain { seed } = data { seed } else { 1 };
+            let seed = if let Data::Plain { seed } = data { *seed } else { 1 };
             input.extend((0..bytes).map(|i| mix(seed, i as u64, 3) as u8)); // copies keep any bits
             expected.clone_from(&input);
         }
         let poison = expected.iter().map(|byte| !byte).collect();
-        Ok(Tables { period, size, input, expected, poison })
+        Ok(Tables { period: period(call), size, input, expected, poison })
     }
 }
 
@@ -299,7 +336,9 @@ mod tests {
             for op in [ReduceOp::Sum, ReduceOp::Max] {
                 for data in [Data::Plain { seed: 9 }, Data::Repeated { calls: 3 }] {
                     let reduce = Call { dtype, op, ..call(Kind::AllReduce, 64, 2) };
-                    let ranks: Vec<Tables> = (0..2).map(|r| Tables::new(&reduce, r, data).unwrap()).collect();
+                    let ranks: Vec<Tables> = (0..2)
+                        .map(|r| Tables::new(&Totals::new(&reduce, data).unwrap(), r).unwrap())
+                        .collect();
                     assert_eq!(ranks[0].expected, ranks[1].expected);
                     let size = dtype.size();
                     for element in 0..64 {

@@ -4,14 +4,19 @@ use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::layout::Layout;
 use crate::measure::{Measure, Measured, Simulated};
-use crate::pattern::Data;
+use crate::pattern::{Data, Totals};
 use crate::stats::Times;
 use crate::target::{Error, Machine, Simulation};
 use std::time::Instant;
 
-/// Up to this many bytes on all ranks together, calls run on real data, bits compared; above, on fingerprints of who
-/// contributed what, checked too.
-pub(crate) const MOST_REAL_BYTES: u64 = 64 << 20;
+/// So many bytes a call may move (each rank's to each rank: the one-shot mesh does) to run on real data, bits
+/// compared; above, it runs on fingerprints of who contributed what, checked too.
+const MOST_REAL_BYTES: u64 = 256 << 20;
+
+/// The largest size for which so many ranks simulate real data.
+pub(crate) fn most_real_bytes(ranks: u32) -> u64 {
+    MOST_REAL_BYTES / (u64::from(ranks) * u64::from(ranks))
+}
 
 /// Measures with a simulated machine.
 pub(crate) struct Simulator {
@@ -30,7 +35,7 @@ impl Measure for Simulator {
         for _ in 0..self.warmup {
             self.machine.run_phantom(call, in_place)?;
         }
-        let is_real = self.check && call.bytes().saturating_mul(2 * u64::from(call.ranks)) <= MOST_REAL_BYTES;
+        let is_real = self.check && call.bytes() <= most_real_bytes(call.ranks);
         let mut times_us = Vec::new();
         let (mut wrong, mut note, mut algorithm) = (0, None, String::new());
         let mut all = Simulated { messages: 0, events: 0, hash: 0, real_us: 0.0 };
@@ -79,20 +84,21 @@ impl Simulator {
         in_place: bool,
         seed: u64,
     ) -> Result<(Simulation, Option<String>), Error> {
-        let layout = |rank| Layout::new(call, rank, in_place, Data::Plain { seed });
-        let mut data = Vec::with_capacity(call.ranks as usize);
-        for rank in 0..call.ranks {
-            let layout = layout(rank)?;
-            let mut buffers = layout.lengths().map(|len| vec![0; len as usize]);
+        let totals = Totals::new(call, Data::Plain { seed })?;
+        let ranks = 0..call.ranks;
+        let layouts: Vec<Layout> =
+            ranks.map(|rank| Layout::with_totals(&totals, rank, in_place)).collect::<Result<_, _>>()?;
+        let mut data: Vec<[Vec<u8>; 2]> =
+            layouts.iter().map(|layout| layout.lengths().map(|len| vec![0; len as usize])).collect();
+        for (layout, buffers) in layouts.iter().zip(&mut data) {
             layout.fill(buffers.each_mut().map(Vec::as_mut_slice));
-            data.push(buffers);
         }
         let start = Instant::now();
         let mut simulation = self.machine.run_real(call, in_place, &mut data)?;
         simulation.events.real_us = start.elapsed().as_nanos() as f64 / 1000.0;
         let mut note = None;
-        for (rank, buffers) in data.iter().enumerate() {
-            let wrong = layout(rank as u32)?.verify(buffers.each_ref().map(Vec::as_slice));
+        for (rank, (layout, buffers)) in layouts.iter().zip(&data).enumerate() {
+            let wrong = layout.verify(buffers.each_ref().map(Vec::as_slice));
             simulation.wrong += wrong.elements;
             note = note.or(wrong.first.map(|first| format!("rank {rank}: {first}")));
         }

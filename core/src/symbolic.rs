@@ -253,6 +253,17 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_made_of_pieces() {
+        let pieces = [Piece { len: 3, value: leaf(1) }, Piece { len: 2, value: leaf(2).further(7) }];
+        let none = Piece { len: 0, value: leaf(3) };
+        let memory = SymbolicMemory::of([pieces[0], none, pieces[1]]);
+        let mut read = Vec::new();
+        memory.read(0, memory.len(), &mut read);
+        assert_eq!(read, pieces);
+        assert!(SymbolicMemory::of([none]).is_empty());
+    }
+
+    #[test]
     fn ragged_runs_reduce_element_by_element() {
         let a = [Piece { len: 3, value: leaf(0) }, Piece { len: 2, value: leaf(2).further(3) }];
         let b = [Piece { len: 5, value: leaf(1) }];

@@ -129,15 +129,13 @@ impl Cut {
         }
     }
 
-    /// The range that the cut leaves of `(start, len)`, or `None` if its index names no block or chunk: for checkers,
-    /// which meet plans that are wrong.
+    /// Whether the index names a block or chunk that exists: for checkers, which meet plans that are wrong.
     #[inline]
-    pub(crate) fn checked_refine(&self, range: (u64, u64), at: At) -> Option<(u64, u64)> {
-        let named = match *self {
+    pub(crate) fn exists(&self, at: At) -> bool {
+        match *self {
             Cut::Even { parts, index } => (0..i64::from(parts)).contains(&index.at(at)),
             Cut::Chunk { index, .. } => index.at(at) >= 0,
-        };
-        named.then(|| self.refine(range.0, range.1, at))
+        }
     }
 
     fn longest(&self, len: u64) -> u64 {

@@ -172,7 +172,7 @@ impl<'a> Flat<'a> {
         binding.bind(plan, self.count);
         let firsts = self.add_lanes(plan, binding)?;
         let layout = Layout::new(plan, binding.lengths(), self.count);
-        let resolver = Resolver { plan, layout: &layout, lengths: *binding.lengths() };
+        let resolver = Resolver { plan, layout: &layout, binding };
         for lane in 0..plan.lanes.len() {
             let mut cursor = binding.start(plan, lane);
             while let Some(instance) = binding.current(plan, lane, &cursor) {

@@ -20,11 +20,18 @@ mod flat;
 mod form;
 mod local;
 mod matching;
+#[doc(hidden)]
+pub mod mutate;
 mod outcome;
 mod resolve;
 mod run;
+#[doc(hidden)]
+pub mod schedule;
 mod track;
 mod violation;
+
+#[cfg(test)]
+mod tests;
 
 pub use violation::{Mode, Place, StepAt, Violation, Waits, Wrong};
 

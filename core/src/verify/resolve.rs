@@ -2,13 +2,13 @@
 
 use super::flat::{Entry, Layout, NONE, OWN};
 use crate::collective::Rank;
-use crate::plan::{Action, At, Buffer, Cut, Lengths, Plan, Slice};
+use crate::plan::{Action, At, Binding, Cut, Extent, Plan, Slice};
 
 /// Turns one plan's steps into numbers.
 pub(super) struct Resolver<'a> {
     pub(super) plan: &'a Plan,
     pub(super) layout: &'a Layout,
-    pub(super) lengths: Lengths,
+    pub(super) binding: &'a Binding,
 }
 
 /// The error says what is wrong with the step.
@@ -81,36 +81,33 @@ impl Resolver<'_> {
         Ok(Entry { peer, partner: OWN })
     }
 
+    /// First element, in the rank's flat memory, and length. The range is computed as it is when the plan runs.
     #[inline]
     fn range(&self, slice: &Slice, at: At) -> Resolved<(u64, u64)> {
         match slice {
-            Slice::Empty => Ok((NONE, 0)),
-            Slice::Of(shape) => {
-                let (base, whole) = match shape.buffer {
-                    Buffer::Input => (self.layout.input.start, self.lengths.input),
-                    Buffer::Output => (self.layout.output.start, self.lengths.output),
-                };
-                let (start, len) = refined(&shape.cuts, whole, at)?;
-                Ok((base + start, len))
-            }
+            Slice::Empty => return Ok((NONE, 0)),
+            Slice::Of(shape) => check_cuts(&shape.cuts, at)?,
             Slice::Scratch { slot, shape, part } => {
-                let (_, held) = refined(&shape.cuts, self.lengths.of(shape.buffer), at)?;
-                let (start, len) = refined(part, held, at)?;
+                check_cuts(&shape.cuts, at)?;
+                check_cuts(part, at)?;
                 let slots = self.plan.scratch.as_ref().map_or(0, |scratch| i64::from(scratch.slots));
-                let slot = slot.at(at);
-                if held > self.layout.slot || !(0..slots).contains(&slot) {
+                let (_, held) = shape.range(self.binding.lengths(), at);
+                if held > self.layout.slot || !(0..slots).contains(&slot.at(at)) {
                     return Err("names scratch that the plan did not ask for");
                 }
-                Ok((self.layout.scratch.start + slot as u64 * self.layout.slot + start, len))
             }
         }
+        Ok(match self.binding.extent(slice, at) {
+            Extent::Input(start, len) => (self.layout.input.start + start, len),
+            Extent::Output(start, len) => (self.layout.output.start + start, len),
+            Extent::Scratch(start, len) => (self.layout.scratch.start + start, len),
+        })
     }
 }
 
-fn refined(cuts: &[Cut], len: u64, at: At) -> Resolved<(u64, u64)> {
-    let mut range = (0, len);
-    for cut in cuts {
-        range = cut.checked_refine(range, at).ok_or("names a block or chunk that does not exist")?;
+fn check_cuts(cuts: &[Cut], at: At) -> Resolved<()> {
+    match cuts.iter().all(|cut| cut.exists(at)) {
+        true => Ok(()),
+        false => Err("names a block or chunk that does not exist"),
     }
-    Ok(range)
 }

@@ -27,7 +27,8 @@
 //!
 //! # Where to start
 //! [`fabric`](Fabric) is the description, `network` the state and the events, `posting` what a rank starts, `matching`
-//! who meets whom, `payload` the bytes or fingerprints.
+//! who meets whom, `payload` the bytes and `phantom` the
+//! fingerprints.
 
 mod endpoint;
 mod events;
@@ -35,6 +36,7 @@ mod fabric;
 mod matching;
 mod network;
 mod payload;
+mod phantom;
 mod posting;
 mod slab;
 mod world;

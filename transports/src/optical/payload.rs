@@ -1,9 +1,10 @@
 //! Memory of simulated ranks: real bytes or fingerprints, and the copies that travel in messages.
 #![allow(unsafe_code)] // copies between registered memory and the buffers of messages
 
+use super::phantom::Phantom;
 use crate::host::HostMemory;
 use ubccl_core::endpoint::{HostPointer, Memory, RegionId, Span};
-use ubccl_core::symbolic::{Piece, SymbolicMemory, reduce_pieces};
+use ubccl_core::symbolic::{Piece, reduce_pieces};
 use ubccl_core::{DataType, Error, Rank, ReduceOp, Result, kernels};
 
 /// What a message carries.
@@ -31,12 +32,6 @@ pub(super) type Buffer = Vec<u128>;
 pub(super) struct RankMemory {
     host: HostMemory,
     phantoms: Vec<Option<Phantom>>,
-}
-
-#[derive(Debug)]
-struct Phantom {
-    unit: u32,
-    memory: SymbolicMemory,
 }
 
 /// What copies and reductions of all ranks need for a moment.
@@ -106,9 +101,7 @@ impl RankMemory {
                 if unit == 0 {
                     return Err(Error::invalid(format!("region {} has a phantom unit of 0 bytes", region.0)));
                 }
-                let mut memory = SymbolicMemory::unwritten(content.iter().map(|piece| piece.len).sum());
-                memory.write(0, &content);
-                self.phantoms[index] = Some(Phantom { unit, memory });
+                self.phantoms[index] = Some(Phantom::new(unit, &content));
                 self.host.register(region, Memory::Host { address: HostPointer(0), len: 0 })
             }
         }
@@ -123,11 +116,7 @@ impl RankMemory {
     /// What a phantom region holds.
     pub(super) fn phantom(&self, region: RegionId) -> Option<Vec<Piece>> {
         let phantom = self.phantoms.get(region.0 as usize)?.as_ref()?;
-        let mut pieces = Vec::new();
-        if !phantom.memory.is_empty() {
-            phantom.memory.read(0, phantom.memory.len(), &mut pieces);
-        }
-        Some(pieces)
+        Some(phantom.pieces())
     }
 
     /// Copies a span into a message.
@@ -138,7 +127,7 @@ impl RankMemory {
         if let Some(phantom) = self.phantom_of(from) {
             let mut pieces = shop.spare_pieces.pop().unwrap_or_default();
             phantom.read(from, &mut pieces)?;
-            return Ok(Payload::Pieces { unit: phantom.unit, pieces });
+            return Ok(Payload::Pieces { unit: phantom.unit(), pieces });
         }
         let source = self.host.address(from)?;
         let mut buffer = shop.take_bytes(from.len);
@@ -154,7 +143,7 @@ impl RankMemory {
         match payload {
             Payload::Nothing if into.len == 0 => Ok(()),
             Payload::Pieces { unit, pieces } => {
-                let phantom = self.phantom_of_mut(into).filter(|phantom| phantom.unit == *unit);
+                let phantom = self.phantom_of_mut(into).filter(|phantom| phantom.unit() == *unit);
                 phantom.ok_or_else(|| mixed(into))?.write(into, pieces)
             }
             Payload::Bytes(buffer) if self.phantom_of(into).is_none() => {
@@ -180,10 +169,10 @@ impl RankMemory {
         let Some(source) = self.phantom_of(from) else {
             return if self.phantom_of(into).is_none() { self.host.copy(from, into) } else { Err(mixed(into)) };
         };
-        let unit = source.unit;
+        let unit = source.unit();
         shop.own.clear();
         source.read(from, &mut shop.own)?;
-        let phantom = self.phantom_of_mut(into).filter(|phantom| phantom.unit == unit);
+        let phantom = self.phantom_of_mut(into).filter(|phantom| phantom.unit() == unit);
         phantom.ok_or_else(|| mixed(into))?.write(into, &shop.own)
     }
 
@@ -195,7 +184,7 @@ impl RankMemory {
         if what.into.len == 0 {
             return Ok(());
         }
-        match self.phantom_of(what.into).map(|phantom| phantom.unit) {
+        match self.phantom_of(what.into).map(Phantom::unit) {
             Some(unit) => self.reduce_phantom(what, unit, shop),
             None => self.reduce_host(what),
         }
@@ -215,7 +204,7 @@ impl RankMemory {
         result.clear();
         let has_own = (0..what.terms).any(|k| (what.term)(k).is_none());
         if has_own {
-            let phantom = self.phantom_of(what.own).filter(|phantom| phantom.unit == unit);
+            let phantom = self.phantom_of(what.own).filter(|phantom| phantom.unit() == unit);
             phantom.ok_or_else(|| mixed(what.own))?.read(what.own, own)?;
         }
         let source = |k| match (what.term)(k) {
@@ -261,31 +250,6 @@ fn first_byte(buffer: &Buffer, len: u64) -> Result<*const u8> {
         return Err(Error::internal(format!("a message holds fewer than {len} bytes")));
     }
     Ok(buffer.as_ptr().cast())
-}
-
-impl Phantom {
-    fn read(&self, span: Span, out: &mut Vec<Piece>) -> Result<()> {
-        let (start, len) = self.elements(span)?;
-        self.memory.read(start, len, out);
-        Ok(())
-    }
-
-    fn write(&mut self, span: Span, pieces: &[Piece]) -> Result<()> {
-        let (start, len) = self.elements(span)?;
-        debug_assert_eq!(pieces.iter().map(|piece| piece.len).sum::<u64>(), len);
-        self.memory.write(start, pieces);
-        Ok(())
-    }
-
-    fn elements(&self, span: Span) -> Result<(u64, u64)> {
-        let unit = u64::from(self.unit);
-        let is_inside = span.offset.checked_add(span.len).is_some_and(|end| end / unit <= self.memory.len());
-        if !is_inside || !span.offset.is_multiple_of(unit) || !span.len.is_multiple_of(unit) {
-            let len = self.memory.len();
-            return Err(Error::internal(format!("{span:?} is no part of {len} elements of {unit} bytes")));
-        }
-        Ok((span.offset / unit, span.len / unit))
-    }
 }
 
 fn mixed(span: Span) -> Error {

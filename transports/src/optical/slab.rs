@@ -39,6 +39,10 @@ impl<T> Slab<T> {
         0..self.records.len() as u32
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.len() == self.free.len()
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -1,8 +1,8 @@
 //! `shm`: the ranks of one host, through memory that they share.
 //!
-//! Every rank makes one segment, its outbox, and hands it to the others over a local socket ([`handshake`]); from then
-//! on the kernel is needed for sleeping only. A channel is a [`ring`] in the sender's segment, laid out by
-//! [`geometry`]; the [`endpoint`] moves messages through it ([`sends`], [`receives`]) and sleeps by a [`doorbell`].
+//! Every rank makes one segment, its outbox, and hands it to the others over a local socket (`handshake`); from then
+//! on the kernel is needed for sleeping only. A channel is a `ring` in the sender's segment, laid out by
+//! `geometry`; the `endpoint` moves messages through it (`sends`, `receives`) and sleeps by a `doorbell`.
 //!
 //! Nothing has a name in a file system and nothing outlives the processes. A peer can spoil the bytes it sends, but
 //! neither crash nor block this rank; that a peer has died is for the communicator to find out.

@@ -122,7 +122,7 @@ impl Segment {
     }
 
     /// Bytes.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn len(&self) -> usize {
         self.map.len()
     }

@@ -312,9 +312,9 @@ impl Connection {
         end.map(String::as_str)
     }
 
-    /// Whether the peer may be lost; [`Connection::missed`] says whether that matters.
-    pub(super) fn has_end(&self) -> bool {
-        self.read_end.is_some() || self.write_end.is_some()
+    /// Why the peer is gone, if it is; [`Connection::missed`] says whether that matters.
+    pub(super) fn gone(&self) -> Option<&str> {
+        self.read_end.as_deref().or(self.write_end.as_deref())
     }
 
     /// The channels that messages may wait on.

@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::farewell;
 use super::inbound::{Destination, Outcome, Posting, Refusal, Source};
-use super::links::Links;
+use super::links::{Links, lost};
 use super::outbound::{Outgoing, Sent};
 use super::posts::{Fold, Posts};
 use super::raw::{Place, Sources};
@@ -74,9 +74,10 @@ impl TcpEndpoint {
         self.fault.clone().map_or(Ok(()), Err)
     }
 
-    /// Keeps a fault: a stream of bytes that went wrong stays wrong. A lost peer is looked for anew each time.
+    /// Keeps a fault: a stream of bytes that went wrong stays wrong. A lost peer is looked for anew each time, so that
+    /// the others' messages go on.
     fn keep<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
-        if let Err(fault) = &result {
+        if let Err(fault @ (Fault::Mismatch { .. } | Fault::Other(_))) = &result {
             self.fault = Some(fault.clone());
         }
         result
@@ -106,7 +107,12 @@ impl TcpEndpoint {
         let post = self.posts.begin(token, to.len() as u32, None);
         for peer in to.iter() {
             let message = Outgoing { header, from: place, post, sent: 0 };
-            self.links.connection(peer)?.send(usize::from(key.lane), message);
+            let connection = self.links.connection(peer)?;
+            connection.send(usize::from(key.lane), message);
+            if let Some(why) = connection.gone() {
+                // The kernel might still take it, for nobody.
+                return Err(lost(peer, why));
+            }
             self.write_to(peer)?;
         }
         Ok(())

@@ -148,7 +148,7 @@ impl Links {
     /// Notes if a connection ended when it was last read or written.
     pub(super) fn note_end(&mut self, peer: Rank) {
         let Some(Some(link)) = self.links.get_mut(peer as usize) else { return };
-        if !link.connection.has_end() || link.is_ended {
+        if link.connection.gone().is_none() || link.is_ended {
             return;
         }
         link.is_ended = true;
@@ -163,7 +163,7 @@ impl Links {
         for &peer in &self.ended {
             let link = self.links[peer as usize].as_ref();
             if let Some(why) = link.and_then(|link| link.connection.missed()) {
-                return Err(Fault::Lost { peer, message: format!("rank {peer} is lost: {why}") });
+                return Err(lost(peer, why));
             }
         }
         Ok(())
@@ -184,6 +184,11 @@ impl Links {
         self.events.watch(on);
         Ok(())
     }
+}
+
+/// The fault of a peer that is gone.
+pub(super) fn lost(peer: Rank, why: &str) -> Fault {
+    Fault::Lost { peer, message: format!("rank {peer} is lost: {why}") }
 }
 
 impl Link {

@@ -38,10 +38,10 @@ fn what_one_rank_is_refused_is_told_by_all() {
 
 #[test]
 fn a_rank_that_does_not_come_is_named() {
-    let mut exchanges = Local::all(3, Duration::from_millis(300));
+    let mut exchanges = LocalExchange::all(3, Instant::now() + Duration::from_millis(300));
     let mut absent = exchanges.pop().unwrap();
     let texts = std::thread::scope(|scope| {
-        let start = |mut exchange: Local| scope.spawn(move || connect(&mut exchange, &ConnectOptions::default()));
+        let start = |mut exchange: LocalExchange| scope.spawn(move || connect(&mut exchange, &ConnectOptions::default()));
         let threads: Vec<_> = exchanges.into_iter().map(start).collect();
         // Rank 2 gives a card and then neither calls nor listens.
         let card = Card::new(&ConnectOptions::default()).unwrap();
@@ -56,7 +56,7 @@ fn a_rank_that_does_not_come_is_named() {
 /// A card like that of a rank on another host.
 #[test]
 fn another_host_is_pointed_to_tcp() {
-    let mut exchanges = Local::all(2, PATIENCE);
+    let mut exchanges = LocalExchange::all(2, Instant::now() + PATIENCE);
     let mut elsewhere = exchanges.pop().unwrap();
     let mut exchange = exchanges.pop().unwrap();
     let thread = std::thread::spawn(move || connect(&mut exchange, &ConnectOptions::default()));
@@ -71,7 +71,7 @@ fn another_host_is_pointed_to_tcp() {
 
 /// Lets strangers call before the ranks do: an exchange that shows them every card and then goes on.
 struct Leaky {
-    inner: Local,
+    inner: LocalExchange,
     strangers: Vec<OwnedFd>,
 }
 
@@ -101,10 +101,10 @@ impl Leaky {
 
 impl Exchange for Leaky {
     fn rank(&self) -> u32 {
-        self.inner.rank
+        self.inner.rank()
     }
     fn ranks(&self) -> u32 {
-        self.inner.ranks
+        self.inner.ranks()
     }
     fn all_gather(&mut self, blob: &[u8]) -> Result<Vec<Vec<u8>>> {
         let blobs = self.inner.all_gather(blob)?;
@@ -117,13 +117,13 @@ impl Exchange for Leaky {
         Ok(blobs)
     }
     fn deadline(&self) -> Instant {
-        self.inner.deadline
+        self.inner.deadline()
     }
 }
 
 #[test]
 fn strangers_are_dropped_and_block_nobody() {
-    let exchanges = Local::all(3, PATIENCE).into_iter().map(|inner| Leaky { inner, strangers: Vec::new() });
+    let exchanges = LocalExchange::all(3, Instant::now() + PATIENCE).into_iter().map(|inner| Leaky { inner, strangers: Vec::new() });
     std::thread::scope(|scope| {
         let start = |mut exchange: Leaky| {
             scope.spawn(move || {

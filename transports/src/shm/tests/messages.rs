@@ -79,8 +79,8 @@ fn reductions_fold_all_sources_in_place_piece_by_piece() {
             rig.settle().unwrap();
             let add = |at: usize| inputs.iter().fold(0_u8, |sum, input| sum.wrapping_add(input[at]));
             let expected: Vec<u8> = (0..len).map(add).collect();
-            for rank in 0..ranks {
-                assert_eq!(rig.bytes(rank, outputs[rank]), expected, "{ranks} ranks, {len} bytes");
+            for (rank, output) in outputs.into_iter().enumerate() {
+                assert_eq!(rig.bytes(rank, output), expected, "{ranks} ranks, {len} bytes");
                 assert_eq!(std::mem::take(&mut rig.done[rank]).len(), 2);
             }
         }

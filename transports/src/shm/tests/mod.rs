@@ -2,14 +2,17 @@
 //! never block, and what happens is then the same every time.
 #![allow(unsafe_code)] // memory that endpoints write by address
 
+#[path = "../../../tests/support/exchange.rs"]
+#[allow(unreachable_pub, reason = "public for the test programs that share it")]
+mod exchange;
 mod hostile;
 mod meeting;
 mod messages;
 mod sleeping;
 
 use super::*;
+use exchange::LocalExchange;
 use std::cell::UnsafeCell;
-use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
     Fault, Header, HostPointer, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, Token,
@@ -20,59 +23,11 @@ use ubccl_core::{DataType, Rank, ReduceOp, Signature};
 /// Long enough that only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An exchange between threads.
-struct Local {
-    rank: u32,
-    ranks: u32,
-    call: usize,
-    table: Arc<(Mutex<Vec<Vec<Option<Vec<u8>>>>>, Condvar)>,
-    deadline: Instant,
-}
-
-impl Local {
-    fn all(ranks: u32, patience: Duration) -> Vec<Local> {
-        let table = Arc::default();
-        let deadline = Instant::now() + patience;
-        let local = |rank| Local { rank, ranks, call: 0, table: Arc::clone(&table), deadline };
-        (0..ranks).map(local).collect()
-    }
-}
-
-impl Exchange for Local {
-    fn rank(&self) -> u32 {
-        self.rank
-    }
-    fn ranks(&self) -> u32 {
-        self.ranks
-    }
-    fn all_gather(&mut self, blob: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let (calls, changed) = &*self.table;
-        let mut calls = calls.lock().unwrap();
-        if calls.len() == self.call {
-            calls.push(vec![None; self.ranks as usize]);
-        }
-        calls[self.call][self.rank as usize] = Some(blob.to_vec());
-        changed.notify_all();
-        while calls[self.call].iter().any(Option::is_none) {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Error::new(ErrorKind::Start, "a rank is missing"));
-            }
-            calls = changed.wait_timeout(calls, left).unwrap().0;
-        }
-        self.call += 1;
-        Ok(calls[self.call - 1].iter().flatten().cloned().collect())
-    }
-    fn deadline(&self) -> Instant {
-        self.deadline
-    }
-}
-
 /// Connects all ranks, each with its own options, and gives every answer.
 fn try_connect(options: &[ConnectOptions], patience: Duration) -> Vec<Result<ShmEndpoint>> {
-    let exchanges = Local::all(options.len() as u32, patience);
+    let exchanges = LocalExchange::all(options.len() as u32, Instant::now() + patience);
     std::thread::scope(|scope| {
-        let start = |(mut exchange, options): (Local, &ConnectOptions)| {
+        let start = |(mut exchange, options): (LocalExchange, &ConnectOptions)| {
             let options = options.clone();
             scope.spawn(move || connect(&mut exchange, &options))
         };
