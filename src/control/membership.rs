@@ -204,6 +204,7 @@ impl Membership {
     pub(super) fn leave(&self, last_sequence: u64) {
         self.board().leave(last_sequence);
         self.ring_others();
+        self.note_leavers();
     }
 
     /// Why an operation that needs every rank cannot complete, if a rank left before it.

@@ -4,6 +4,7 @@
 //! rendezvous   the text and the listener                 join     roll call at rank 0
 //! door         secrets before anything else              star     the bootstrap exchange through rank 0
 //! passage      descriptors from rank to rank             board    shared words: activity, departures, first cause
+//! calls        what every rank called last
 //! membership   who lives, who left, why it ended         poison   the first cause as this process's threads see it
 //! service      the one thread that watches               wire     what bytes mean
 //! ```
@@ -23,6 +24,7 @@
 //! which stay open; [`Membership::report`](membership::Membership::report) is the one place where a cause is decided.
 
 mod board;
+mod calls;
 mod conn;
 mod door;
 mod identity;
