@@ -5,7 +5,7 @@ use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::config::Config;
 use crate::control::{
-    Control, DEFAULT_GRACE, Identity, Join, Progress, ProgressState, Rendezvous, WakerGuard,
+    Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::waiting::Limits;
@@ -261,7 +261,9 @@ impl Communicator {
     /// Leaves in good order: the others may close later, and operations of theirs that need this rank fail.
     ///
     /// Errors: InvalidArgument if asynchronous operations are still under way (wait for them first); Mismatch if a
-    /// message came that no call of this rank took; the first cause if the communicator is poisoned.
+    /// message came that no call of this rank took, or another rank has called something else or more than this one; Remote if another
+    /// has called less and left; the first cause if the communicator is poisoned. A rank that closes before the
+    /// others make a call too many is told nothing: they are.
     /// Source: ncclCommFinalize and ncclCommDestroy.
     pub fn close(self) -> Result<()> {
         let mut engine = self.shared.lock();
@@ -272,11 +274,19 @@ impl Communicator {
             return Err(Error::invalid("operations are still under way; wait for every Work before close()"));
         }
         let sequence = engine.sequence();
-        if let Err(fault) = engine.endpoint().inspect(crate::faults::CLOSED, Signature::default()) {
+        if let Err(fault) = engine.inspect_closing() {
             return Err(self.shared.fail(&mut engine, fault));
         }
         self.shared.closed.store(true, Ordering::Release);
-        self.shared.control.leave(sequence)
+        self.shared.control.leave(sequence)?;
+        // After leaving, so that of two ranks, one with a call that the other does not make, one finds out.
+        if let Err(fault) = self.shared.compare_closing(&engine) {
+            return Err(self.shared.fail(&mut engine, fault));
+        }
+        match self.shared.control.check_left(sequence) {
+            Some(cause) => self.shared.fail_with(&mut engine, cause),
+            None => Ok(()),
+        }
     }
 }
 
@@ -309,15 +319,37 @@ impl Shared {
         Ok(())
     }
 
+    /// A call that needs a rank that has left is not begun: it might even look complete here.
+    fn check_present(&self, engine: &mut Engine, call: &Collective) -> Result<()> {
+        let cause = match call.kind() {
+            Kind::SendReceive => {
+                let gone = call.to().filter(|&to| self.control.left(to).is_some());
+                gone.map(|to| self.control.cause(ErrorKind::Remote, to, LEFT_TOO_EARLY))
+            }
+            _ => self.control.check_left(engine.sequence() + 1),
+        };
+        cause.map_or(Ok(()), |cause| self.fail_with(engine, cause))
+    }
+
+    /// Puts a call that was just issued on the board.
+    fn tell(&self, engine: &mut Engine, call: &Collective) {
+        let sequence = engine.sequence();
+        if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
+            self.control.board().called(sequence, signature.0);
+        }
+        self.show(engine);
+    }
+
     /// Issues and waits.
     ///
     /// # Safety
     /// As for `Engine::issue`, until this returns.
     unsafe fn run_blocking(&self, call: &Collective, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
+        self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
         let op = unsafe { engine.issue(call, buffers, None) }?;
-        self.show(&mut engine);
+        self.tell(&mut engine, call);
         drop(engine);
         let unwind = Unwind(self);
         let result = self.wait(op, None);
@@ -339,8 +371,10 @@ impl Shared {
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
         let mut engine = self.lock();
+        self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches.
         let op = unsafe { engine.issue(call, buffers, owned) }?;
+        self.tell(&mut engine, call);
         // A failure now is the work's to tell: the operation was issued.
         let _told_by_the_work = self.drive(&mut engine);
         let is_pending = engine.status(op) == Status::Pending;
@@ -383,8 +417,16 @@ impl std::fmt::Debug for Shared {
 impl Drop for Communicator {
     fn drop(&mut self) {
         // Works may outlive it; what they wait for goes on until the last is gone.
-        if !self.shared.closed.load(Ordering::Acquire) {
-            tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        if self.shared.closed.load(Ordering::Acquire) {
+            return;
+        }
+        tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        if std::thread::panicking() && !self.shared.control.poison().is_set() {
+            let message = "the thread that held its communicator panicked";
+            let cause = self.shared.control.cause(ErrorKind::Remote, self.rank(), message);
+            if let Err(error) = self.shared.control.report(cause) {
+                tracing::debug!(%error, "nobody was told");
+            }
         }
     }
 }

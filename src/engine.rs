@@ -9,7 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{Counters, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token};
+use ubccl_core::endpoint::{
+    CLOSING, Counters, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token,
+};
 use ubccl_core::plan::Plan;
 use ubccl_core::{Choice, Collective, Error, Kind, Rank, Result, Signature, Spec};
 
@@ -68,6 +70,15 @@ struct Ready {
     signature: Signature,
 }
 
+/// An operation that was found waiting.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    number: u64,
+    since: Instant,
+    /// Whether somebody was told.
+    warned: bool,
+}
+
 /// What an engine is made for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EngineOptions {
@@ -97,16 +108,20 @@ pub(crate) struct Engine {
     issued: u64,
     /// Of the last collective that was done.
     last_signature: Signature,
+    /// Of the last collectives that were issued, by sequence number.
+    calls: [Signature; CALLS_KEPT as usize],
     cancelled: bool,
-    /// When the oldest operation under way was first found waiting.
-    waiting: Option<(u64, Instant)>,
     /// Where the time goes, while somebody asks.
     pub(crate) breakdown: Option<Breakdown>,
+    /// The oldest operation under way, since it was first found waiting.
+    waiting: Option<Waiting>,
     /// What the board says this rank is doing: sequence, and the signature while it runs.
     pub(crate) shown: (u64, Option<Signature>),
 }
 
 const REGIONS_PER_SLOT: u32 = 3;
+/// Calls that are remembered.
+pub(crate) const CALLS_KEPT: u64 = 32;
 
 impl Engine {
     pub(crate) fn new(endpoint: Box<dyn Endpoint>, options: EngineOptions) -> Self {
@@ -123,6 +138,7 @@ impl Engine {
             sequence: 0,
             issued: 0,
             last_signature: Signature::default(),
+            calls: [Signature::default(); CALLS_KEPT as usize],
             cancelled: false,
             waiting: None,
             breakdown: None,
@@ -180,6 +196,7 @@ impl Engine {
         slot.call = Some(Ready { plan, count: call.count(), buffers, stream, signature });
         let id = OpId { slot: index, generation: slot.generation };
         if !is_loose {
+            self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
             self.queue.push_back(index);
             return Ok(id);
         }
@@ -338,17 +355,40 @@ impl Engine {
     pub(crate) fn oldest_wait(&mut self, now: Instant) -> Option<Duration> {
         let oldest = self.queue.front().or(self.loose.first()).map(|&index| self.slots[index].number)?;
         match self.waiting {
-            Some((number, since)) if number == oldest => Some(now - since),
+            Some(Waiting { number, since, .. }) if number == oldest => Some(now - since),
             _ => {
-                self.waiting = Some((oldest, now));
+                self.waiting = Some(Waiting { number: oldest, since: now, warned: false });
                 Some(Duration::ZERO)
             }
         }
     }
 
+    /// Whether a warning about the oldest operation is due now, of which there is one, whoever waits.
+    pub(crate) fn warns_now(&mut self) -> bool {
+        self.waiting.as_mut().is_some_and(|waiting| !std::mem::replace(&mut waiting.warned, true))
+    }
+
+    /// Whether the oldest operation under way is point to point.
+    pub(crate) fn is_loose(&self) -> bool {
+        self.queue.is_empty() && !self.loose.is_empty()
+    }
+
     /// The last collective issued.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// What was called as this collective, if that was not long ago.
+    pub(crate) fn called(&self, sequence: u64) -> Option<Signature> {
+        let is_kept = sequence <= self.sequence && sequence + CALLS_KEPT > self.sequence && sequence > 0;
+        is_kept.then(|| self.calls[(sequence % CALLS_KEPT) as usize])
+    }
+
+    /// Looks for messages of any kind: this rank takes none any more. For an idle engine.
+    pub(crate) fn inspect_closing(&mut self) -> Result<(), Fault> {
+        // What arrived last may be known to the kernel only.
+        self.endpoint.poll(&mut self.completions)?;
+        self.endpoint.inspect(CLOSING, Signature::default())
     }
 
     /// Looks for messages nobody can take any more.

@@ -339,14 +339,7 @@ impl Network {
     pub(super) fn inspect(&self, rank: Rank, sequence: u64, signature: Signature) -> Result<(), Fault> {
         for (peer, message) in self.matching.messages_for(rank) {
             let theirs = self.sends[self.messages[message].send].header;
-            let can_be_taken = match theirs.stream {
-                Stream::Collective(theirs_sequence) if theirs_sequence == sequence => {
-                    theirs.signature == signature
-                }
-                Stream::Collective(theirs_sequence) => theirs_sequence > sequence,
-                Stream::Tagged(_) => true,
-            };
-            if !can_be_taken {
+            if theirs.is_stale(sequence, signature) {
                 let ours = Header { stream: Stream::Collective(sequence), signature, len: theirs.len };
                 return Err(Fault::Mismatch { peer, theirs, ours });
             }
