@@ -355,6 +355,10 @@ impl Shared {
         let result = self.wait(op, None);
         std::mem::forget(unwind);
         let mut engine = self.lock();
+        if engine.status(op) == Status::Pending {
+            // Waiting itself failed: the buffers go back to the caller, so nothing may be under way.
+            engine.cancel();
+        }
         engine.take(op);
         self.show(&mut engine);
         result.map(|_| ())
@@ -397,7 +401,7 @@ impl Progress for Shared {
             Err(_told_by_the_works) => ProgressState::Idle,
             Ok(_) if engine.is_idle() => ProgressState::Idle,
             Ok(true) => ProgressState::Pending { next_poll: Duration::ZERO },
-            Ok(false) => ProgressState::Pending { next_poll: Duration::from_micros(100) },
+            Ok(false) => ProgressState::Pending { next_poll: rest(engine.oldest_wait(Instant::now())) },
         }
     }
 }
@@ -485,6 +489,13 @@ fn default_spin(control: &mut Control) -> Result<Duration> {
     const WITH_MORE_RANKS: Duration = Duration::from_micros(5);
     let cores = crate::cores::shared_by(control)?;
     Ok(if cores >= control.ranks() { WITH_A_CORE_EACH } else { WITH_MORE_RANKS })
+}
+
+/// How long the service thread may sleep while an operation waits: a fraction of what it has waited, within bounds.
+fn rest(waited: Option<Duration>) -> Duration {
+    const SHORTEST: Duration = Duration::from_micros(50);
+    const LONGEST: Duration = Duration::from_millis(5);
+    (waited.unwrap_or_default() / 8).clamp(SHORTEST, LONGEST)
 }
 
 fn host(address: *const u8, len: usize) -> Memory {
