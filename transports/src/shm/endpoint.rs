@@ -102,11 +102,11 @@ pub(crate) struct ShmEndpoint {
 #[derive(Debug)]
 pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
 
-// SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
 #[expect(
     unsafe_code,
     reason = "kernels take lists of addresses, and the list is kept to save the allocation"
 )]
+// SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
 unsafe impl Send for Pointers {}
 
 impl ShmEndpoint {
@@ -198,7 +198,7 @@ impl ShmEndpoint {
         }
         let theirs = incoming.label().header();
         let expected = match incoming.queue.front() {
-            None => theirs.is_stale(sequence, signature).then(|| Header {
+            None => theirs.is_stale(sequence, signature).then_some(Header {
                 stream: Stream::Collective(sequence),
                 signature,
                 len: theirs.len, // no post says how long it should be
