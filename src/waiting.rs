@@ -58,11 +58,11 @@ impl Shared {
             if until.is_some_and(|until| now >= until) {
                 return Ok(false);
             }
-            self.look_around(&mut engine, now)?;
+            let next_look = self.look_around(&mut engine, now)?;
             let idle_for = now - *patience.idle_since.get_or_insert(now);
             let is_wanted = self.wanted.load(Ordering::SeqCst) > 0; // pairs with `lock`
             if idle_for >= self.limits.spin && !is_wanted && !self.control.poison().is_set() {
-                let longest = until.map_or(LONGEST_SLEEP, |until| LONGEST_SLEEP.min(until - now));
+                let longest = until.map_or(next_look, |until| next_look.min(until - now));
                 engine.endpoint().sleep(longest)?;
             }
             MutexGuard::unlock_fair(engine);
@@ -96,13 +96,13 @@ impl Shared {
         Ok(false)
     }
 
-    /// What is done rarely while nothing moves.
-    fn look_around(&self, engine: &mut Engine, now: Instant) -> Result<()> {
+    /// What is done rarely while nothing moves; after how long it is to be done again even if nothing happens.
+    fn look_around(&self, engine: &mut Engine, now: Instant) -> Result<Duration> {
         if let Err(fault) = engine.inspect().and_then(|()| self.compare_calls(engine)) {
             return Err(self.fail(engine, fault));
         }
         self.check_leavers(engine)?;
-        let Some(waited) = engine.oldest_wait(now) else { return Ok(()) };
+        let Some(waited) = engine.oldest_wait(now) else { return Ok(LONGEST_SLEEP) };
         let timeout = *self.limits.operation_timeout.read();
         if waited >= timeout {
             let message = format!("{}; it waited {:.1} s", self.missing(engine), waited.as_secs_f64());
@@ -111,14 +111,11 @@ impl Shared {
             return Err(self.give_up(engine));
         }
         if waited >= self.limits.warn_after && engine.warns_now() {
-            tracing::warn!(
-                rank = self.rank,
-                "waiting for {:.0} s: {}",
-                waited.as_secs_f64(),
-                self.missing(engine)
-            );
+            let missing = self.missing(engine);
+            tracing::warn!(rank = self.rank, "waiting for {:.1} s: {missing}", waited.as_secs_f64());
         }
-        Ok(())
+        let warning = self.limits.warn_after.checked_sub(waited).unwrap_or(LONGEST_SLEEP);
+        Ok(LONGEST_SLEEP.min(timeout - waited).min(warning))
     }
 
     /// Whether another rank called something else as this operation. Messages tell most of that; they do not tell two
@@ -272,27 +269,38 @@ impl Shared {
         engine.shown = doing;
     }
 
-    /// What this rank waits in, and for whom, as far as the plan and the board tell.
+    /// What this rank waits in, and for whom, as far as the board and the plan tell.
     fn missing(&self, engine: &Engine) -> String {
         let (sequence, _) = engine.current();
         let what = engine.doing().1.map(|signature| signature.describe()).unwrap_or_default();
         let place = if engine.is_loose() { "after its operation" } else { "its operation" };
-        let awaited = engine.awaited();
-        let named: Vec<String> = awaited
+        let missing = self.missing_ranks(engine);
+        let named: Vec<String> = missing
             .iter()
-            .filter(|&&rank| rank != self.rank)
             .take(MOST_NAMED)
             .map(|&rank| {
                 format!("rank {rank}, which {}", self.progress_of(rank, sequence, engine.is_loose()))
             })
             .collect();
-        let more = awaited.len().saturating_sub(MOST_NAMED + 1);
+        let more = missing.len().saturating_sub(MOST_NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!(
             "rank {} is in {what}, {place} {sequence}, and waits for {}{more}",
             self.rank,
             named.join(", ")
         )
+    }
+
+    /// The ranks that have not come to the oldest operation; if all have, or it is point to point, those that the plan
+    /// waits for.
+    fn missing_ranks(&self, engine: &Engine) -> Vec<Rank> {
+        let (sequence, _) = engine.current();
+        let has_not_come = |rank: &Rank| self.control.board().read(*rank).sequence < sequence;
+        let late: Vec<Rank> = self.others().filter(has_not_come).collect();
+        if !late.is_empty() && !engine.is_loose() {
+            return late;
+        }
+        engine.awaited().into_iter().filter(|&rank| rank != self.rank).collect()
     }
 
     /// How far another rank is, seen from operation `sequence`, or from point to point after it.
@@ -306,12 +314,9 @@ impl Shared {
         format!("{state} (its last operation is {last})")
     }
 
-    /// The rank to blame for a timeout: the first that has not come, else one that is waited for, or this one.
+    /// The rank to blame for a timeout: the first that is missing, or this one.
     fn first_missing(&self, engine: &Engine) -> Rank {
-        let (sequence, _) = engine.current();
-        let has_not_come = |rank: &Rank| self.control.board().read(*rank).sequence < sequence;
-        let late = if engine.is_loose() { None } else { self.others().find(has_not_come) };
-        late.or_else(|| engine.awaited().into_iter().find(|&rank| rank != self.rank)).unwrap_or(self.rank)
+        self.missing_ranks(engine).first().copied().unwrap_or(self.rank)
     }
 
     fn others(&self) -> impl Iterator<Item = Rank> + '_ {

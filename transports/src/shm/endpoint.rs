@@ -195,7 +195,7 @@ impl ShmEndpoint {
         }
         let theirs = incoming.label().header();
         let expected = match incoming.queue.front() {
-            None => theirs.is_stale(sequence, signature).then(|| Header {
+            None => theirs.is_stale(sequence, signature).then_some(Header {
                 stream: Stream::Collective(sequence),
                 signature,
                 len: theirs.len, // no post says how long it should be
