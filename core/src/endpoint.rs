@@ -168,6 +168,23 @@ pub struct Header {
     pub len: u64,
 }
 
+/// The sequence number of a rank that takes nothing any more.
+pub const CLOSING: u64 = u64::MAX;
+
+impl Header {
+    /// Whether a rank in operation `sequence` with `signature`, which has posted nothing for this message, will never
+    /// take it. Tagged messages may be taken at any time until the rank closes.
+    pub fn is_stale(&self, sequence: u64, signature: Signature) -> bool {
+        match self.stream {
+            _ if sequence == CLOSING => true,
+            Stream::Collective(theirs) => {
+                theirs < sequence || theirs == sequence && self.signature != signature
+            }
+            Stream::Tagged(_) => false,
+        }
+    }
+}
+
 /// Bytes and messages that an endpoint has moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -185,10 +202,13 @@ pub struct Counters {
 ///
 /// Contract:
 /// 1. `post` and `poll` never block. No free slot, no connection yet, a slow peer: the post waits, it is not refused,
-///    as long as a lane has at most `MAX_WINDOW` posts under way.
+///    as long as a lane has at most `MAX_WINDOW` posts under way, and at most `MAX_WINDOW_PER_PEER` of them with any one
+///    peer.
 /// 2. Messages of one (sender, receiver, lane) arrive in the order posted; the k-th send meets the k-th receive.
 ///    Lanes and peers are independent: a message nobody receives yet on one never holds up another.
-/// 3. A send completes when its source may be overwritten, a receive when its destination may be read.
+///    On one of them a message may wait until the post that takes the one before it has completed.
+/// 3. A send completes when its source may be overwritten, at the latest when every post that receives it has completed;
+///    a receive when its destination may be read.
 /// 4. A post whose header differs from the arriving one (stream, signature, length) is a [`Fault::Mismatch`]; no byte
 ///    of such a message reaches a destination.
 /// 5. Zero bytes are a message like any other.
@@ -196,7 +216,8 @@ pub struct Counters {
 /// 7. After `cancel` no region is touched again, and every post is forgotten.
 /// 8. Once warm (every peer, lane and size class used once), posting and polling allocate nothing.
 /// 9. `inspect` finds an arrived message that no post has taken and that can no longer be taken: of an older
-///    operation, or of the current one with another signature.
+///    operation, of the current one with another signature, or, if the sequence is [`CLOSING`], any
+///    ([`Header::is_stale`]).
 /// 10. `sleep` returns soon after anything arrives for this rank, after `Wake::wake`, or when its time is up.
 pub trait Endpoint: Send {
     /// Gives memory a name, replacing what had it.
