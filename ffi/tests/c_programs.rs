@@ -131,7 +131,7 @@ fn build(source: &str) -> PathBuf {
     program
 }
 
-/// `libubccl.so`, built now: tests of this package can't depend on it, since they can't link a C library of their own.
+/// `libubccl.so`, built now: cargo builds a package's C library for no test of the package.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
