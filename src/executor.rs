@@ -4,8 +4,11 @@
 
 use std::sync::Arc;
 use ubccl_core::endpoint::{Endpoint, Fault, Key, Post, Posted, RegionId, Span, Stream, Token};
-use ubccl_core::plan::{Action, Binding, Cursor, Extent, Instance, MAX_LANES, MAX_WINDOW, Plan, Position};
+use ubccl_core::plan::{Action, Binding, Cursor, Extent, Instance, MAX_LANES, Plan, Position};
 use ubccl_core::{Rank, Signature};
+
+/// Slots of a word of [`LaneState::busy`].
+const WORD: usize = u64::BITS as usize;
 
 /// Where a buffer of the plan lies: a region and the byte in it at which the buffer begins.
 #[derive(Clone, Copy, Debug)]
@@ -39,24 +42,62 @@ struct Running {
 }
 
 /// A lane's place in its steps, and which of its steps are under way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct LaneState {
     cursor: Cursor,
-    /// Bit k: `under_way[k]` is a step that was posted and has not completed.
-    busy: u64,
-    under_way: [Position; MAX_WINDOW as usize],
-}
-
-impl Default for LaneState {
-    fn default() -> Self {
-        LaneState { cursor: Cursor::default(), busy: 0, under_way: [0; MAX_WINDOW as usize] }
-    }
+    /// How many steps may be under way.
+    window: u32,
+    /// How many are.
+    count: u32,
+    /// Bit k of all words: `under_way[k]` is a step that was posted and has not completed. One word for most lanes.
+    busy: Vec<u64>,
+    under_way: Vec<Position>,
 }
 
 impl LaneState {
-    fn restart(&mut self, cursor: Cursor) {
-        self.cursor = cursor;
-        self.busy = 0;
+    /// Begins anew. Allocates only if the window is wider than any before.
+    fn restart(&mut self, cursor: Cursor, window: u32) {
+        let words = (window as usize).div_ceil(WORD);
+        (self.cursor, self.window, self.count) = (cursor, window, 0);
+        self.busy.clear();
+        self.busy.resize(words, 0);
+        if self.under_way.len() < words * WORD {
+            self.under_way.resize(words * WORD, 0);
+        }
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.count >= self.window
+    }
+
+    /// A slot that is not taken; the window is not full.
+    #[inline]
+    fn free_slot(&self) -> usize {
+        let word = self.busy.iter().position(|&word| word != u64::MAX);
+        let word = word.expect("a lane has as many slots as its window, and the window is not full");
+        word * WORD + self.busy[word].trailing_ones() as usize
+    }
+
+    #[inline]
+    fn take(&mut self, slot: usize) {
+        self.under_way[slot] = self.cursor.position;
+        self.busy[slot / WORD] |= 1 << (slot % WORD);
+        self.count += 1;
+    }
+
+    #[inline]
+    fn give_back(&mut self, slot: usize) {
+        let (word, bit) = (&mut self.busy[slot / WORD], 1 << (slot % WORD));
+        debug_assert!(*word & bit != 0, "slot {slot} completed twice");
+        *word &= !bit;
+        self.count -= 1;
+    }
+
+    /// The positions under way.
+    fn positions(&self) -> impl Iterator<Item = Position> + '_ {
+        let is_busy = |slot: &usize| self.busy[slot / WORD] >> (slot % WORD) & 1 == 1;
+        (0..self.busy.len() * WORD).filter(is_busy).map(|slot| self.under_way[slot])
     }
 
     #[inline]
@@ -64,13 +105,14 @@ impl LaneState {
         if position >= self.cursor.position {
             return false;
         }
-        let mut rest = self.busy;
-        while rest != 0 {
-            let slot = rest.trailing_zeros() as usize;
-            if self.under_way[slot] == position {
-                return false;
+        for (under_way, &word) in self.under_way.chunks_exact(WORD).zip(&self.busy) {
+            let mut rest = word;
+            while rest != 0 {
+                if under_way[rest.trailing_zeros() as usize] == position {
+                    return false;
+                }
+                rest &= rest - 1;
             }
-            rest &= rest - 1;
         }
         true
     }
@@ -86,8 +128,8 @@ impl Execution {
         (stream, signature): (Stream, Signature),
     ) {
         self.binding.bind(&plan, count);
-        for lane in 0..plan.lanes().len() {
-            self.lanes[lane].restart(self.binding.start(&plan, lane));
+        for (index, lane) in plan.lanes().iter().enumerate() {
+            self.lanes[index].restart(self.binding.start(&plan, index), lane.window);
         }
         self.running = Some(Running { plan, bases, stream, signature });
     }
@@ -116,7 +158,7 @@ impl Execution {
     #[inline]
     pub(crate) fn complete(&mut self, token: Token) {
         let (_, lane, slot) = split(token);
-        self.lanes[lane].busy &= !(1 << slot);
+        self.lanes[lane].give_back(slot);
     }
 
     /// Whether every step has completed.
@@ -124,7 +166,7 @@ impl Execution {
     pub(crate) fn is_done(&self) -> bool {
         (0..self.lane_count()).all(|lane| {
             let state = &self.lanes[lane];
-            state.busy == 0 && state.cursor.position >= self.binding.total(lane)
+            state.count == 0 && state.cursor.position >= self.binding.total(lane)
         })
     }
 
@@ -142,9 +184,7 @@ impl Execution {
     pub(crate) fn waits_for(&self, mut peer: impl FnMut(Rank)) {
         let Some(Running { plan, .. }) = &self.running else { return };
         for lane in 0..plan.lanes().len() {
-            let state = &self.lanes[lane];
-            let under_way = (0..MAX_WINDOW as usize).filter(|slot| state.busy >> slot & 1 == 1);
-            for position in under_way.map(|slot| state.under_way[slot]) {
+            for position in self.lanes[lane].positions() {
                 let Some(step) = self.binding.instance(plan, lane, position) else { continue };
                 match step.action {
                     Action::Send { to, .. } => to.at(step.at).iter().for_each(&mut peer),
@@ -165,17 +205,16 @@ impl Execution {
         let Some(Running { plan, bases, stream, signature }) = &self.running else { return Ok(false) };
         let state = &self.lanes[lane];
         let Some(step) = self.binding.current(plan, lane, &state.cursor) else { return Ok(false) };
-        if state.busy.count_ones() >= plan.lanes()[lane].window || !self.may_post(plan, &step) {
+        if state.is_full() || !self.may_post(plan, &step) {
             return Ok(false);
         }
-        let slot = (!state.busy).trailing_zeros();
+        let slot = state.free_slot();
         let key = Key { stream: *stream, lane: message_lane(*stream, lane), signature: *signature };
         let post = resolve(plan, &self.binding, bases, &step);
         let posted = endpoint.post(join(id, lane, slot), &key, &post)?;
         let state = &mut self.lanes[lane];
         if posted == Posted::Pending {
-            state.under_way[slot as usize] = state.cursor.position;
-            state.busy |= 1 << slot;
+            state.take(slot);
         }
         self.binding.advance(plan, lane, &mut state.cursor);
         Ok(true)
@@ -224,16 +263,57 @@ fn resolve(plan: &Plan, binding: &Binding, bases: &Bases, step: &Instance<'_>) -
     }
 }
 
-/// Token layout: execution 32 bits, lane 8, slot 8.
-fn join(id: u32, lane: usize, slot: u32) -> Token {
-    Token(u64::from(id) << 16 | (lane as u64) << 8 | u64::from(slot))
+/// Token layout: execution 32 bits, lane 8, slot 16.
+fn join(id: u32, lane: usize, slot: usize) -> Token {
+    Token(u64::from(id) << 24 | (lane as u64) << 16 | slot as u64)
 }
 
-fn split(token: Token) -> (u32, usize, u32) {
-    ((token.0 >> 16) as u32, (token.0 >> 8 & 0xff) as usize, (token.0 & 0xff) as u32)
+fn split(token: Token) -> (u32, usize, usize) {
+    ((token.0 >> 24) as u32, (token.0 >> 16 & 0xff) as usize, (token.0 & 0xffff) as usize)
 }
 
 /// Which execution a token belongs to.
 pub(crate) fn execution_of(token: Token) -> usize {
     split(token).0 as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ubccl_core::plan::MAX_WINDOW;
+
+    /// Posts a step that does not complete at once; answers its slot.
+    fn post(lane: &mut LaneState) -> usize {
+        let slot = lane.free_slot();
+        lane.take(slot);
+        lane.cursor.position += 1;
+        slot
+    }
+
+    #[test]
+    fn a_lane_keeps_a_whole_window_of_any_width() {
+        let mut lane = LaneState::default();
+        for window in [1, 63, 64, 65, 100, MAX_WINDOW] {
+            lane.restart(Cursor::default(), window);
+            let slots: Vec<_> = (0..window).map(|_| post(&mut lane)).collect();
+            assert!(lane.is_full());
+            let under_way: Vec<_> = lane.positions().collect();
+            assert_eq!(under_way, (0..u64::from(window)).collect::<Vec<_>>());
+            // The last completes first; its slot is the next one's.
+            let last = u64::from(window) - 1;
+            assert!(!lane.has_completed(last));
+            lane.give_back(slots[window as usize - 1]);
+            assert!(lane.has_completed(last) && !lane.has_completed(last + 1) && !lane.is_full());
+            assert_eq!(post(&mut lane), slots[window as usize - 1]);
+            assert!(lane.is_full() && !lane.has_completed(last + 1));
+            assert!(window == 1 || !lane.has_completed(0));
+        }
+    }
+
+    #[test]
+    fn a_token_carries_every_slot_of_the_widest_lane() {
+        for parts in [(0, 0, 0), (u32::MAX, MAX_LANES - 1, MAX_WINDOW as usize - 1), (7, 3, 64)] {
+            assert_eq!(split(join(parts.0, parts.1, parts.2)), parts);
+        }
+    }
 }

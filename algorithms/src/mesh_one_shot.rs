@@ -24,9 +24,11 @@
 //! Every element is combined in one reduction over ranks 0 to n−1, in that order, on every rank alike.
 //!
 //! Source: direct exchange, as in HCCL's mesh ("one shot" in its terms). In place the input is copied aside first: a
-//! send need not complete before its receivers have posted.
+//! send need not complete before its receivers have taken all of it.
 
-use crate::share::{each_lane, keep_own, share, signed, stable_input, stable_input_scratch};
+use crate::share::{
+    check_window, each_lane, keep_own, mesh_window, share, signed, stable_input, stable_input_scratch,
+};
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, Trips};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
 
@@ -43,34 +45,36 @@ static DESCRIPTOR: AlgorithmDescriptor = AlgorithmDescriptor {
     source: "direct exchange (HCCL mesh, one shot)",
 };
 
-const WINDOW: u32 = 64;
-
 impl Algorithm for MeshOneShot {
     fn descriptor(&self) -> &'static AlgorithmDescriptor {
         &DESCRIPTOR
     }
 
-    fn supports(&self, _kind: Kind, _ranks: u32) -> Result<()> {
-        Ok(())
+    fn supports(&self, kind: Kind, ranks: u32) -> Result<()> {
+        match kind {
+            Kind::ReduceScatter => check_window(DESCRIPTOR.name, ranks),
+            _ => Ok(()),
+        }
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
         let association = if spec.op.is_some() { Association::Flat } else { Association::None };
         let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
+        let window = mesh_window(spec);
         match spec.kind {
             Kind::AllReduce => {
                 stable_input_scratch(&mut plan);
-                each_lane(&mut plan, WINDOW, all_reduce);
+                each_lane(&mut plan, window, all_reduce);
             }
-            Kind::AllGather => each_lane(&mut plan, WINDOW, all_gather),
-            Kind::ReduceScatter => each_lane(&mut plan, WINDOW, reduce_scatter),
-            Kind::Broadcast => each_lane(&mut plan, WINDOW, broadcast),
+            Kind::AllGather => each_lane(&mut plan, window, all_gather),
+            Kind::ReduceScatter => each_lane(&mut plan, window, reduce_scatter),
+            Kind::Broadcast => each_lane(&mut plan, window, broadcast),
             Kind::Barrier => barrier(&mut plan),
             Kind::SendReceive => {
                 if spec.to.is_some() && spec.from.is_some() {
                     stable_input_scratch(&mut plan);
                 }
-                each_lane(&mut plan, WINDOW, send_receive);
+                each_lane(&mut plan, window, send_receive);
             }
             _ => unreachable!("supports() refused it"),
         }
@@ -134,7 +138,8 @@ fn reduce_scatter(plan: &mut PlanBuilder, lane: u8) {
         return keep_own(plan, lane, Shape::whole(Buffer::Output));
     }
     let block = |index: Index| share(Shape::whole(Buffer::Input).even(spec.ranks, index), &spec, lane);
-    // The sum is posted first: every peer's sends need it, and the window must not keep it from them.
+    // The sum is posted first, and the window has room for it and every send: it takes nothing, beyond what endpoints
+    // buffer, until the messages of all ranks are under way.
     plan.straight();
     plan.receive_reduce(
         everybody(&spec),
@@ -173,7 +178,7 @@ fn broadcast(plan: &mut PlanBuilder, lane: u8) {
 
 fn barrier(plan: &mut PlanBuilder) {
     let spec = *plan.spec();
-    plan.lane(WINDOW);
+    plan.lane(mesh_window(&spec));
     if spec.ranks > 1 {
         plan.straight();
         plan.send(Slice::Empty, everybody_else(&spec));

@@ -23,7 +23,7 @@
 //! all-gather after R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005).
 
 use crate::mesh_one_shot::{everybody, everybody_else, send_blocks};
-use crate::share::{each_lane, keep_own, share, signed};
+use crate::share::{check_window, each_lane, keep_own, mesh_window, share, signed};
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Trips};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, Result, Spec};
 
@@ -40,16 +40,15 @@ static DESCRIPTOR: AlgorithmDescriptor = AlgorithmDescriptor {
     source: "direct reduce-scatter and all-gather (HCCL mesh, two shot)",
 };
 
-const WINDOW: u32 = 64;
-
 impl Algorithm for MeshTwoShot {
     fn descriptor(&self) -> &'static AlgorithmDescriptor {
         &DESCRIPTOR
     }
 
-    fn supports(&self, kind: Kind, _ranks: u32) -> Result<()> {
+    fn supports(&self, kind: Kind, ranks: u32) -> Result<()> {
         match kind {
-            Kind::AllReduce | Kind::Broadcast => Ok(()),
+            Kind::AllReduce => check_window(DESCRIPTOR.name, ranks),
+            Kind::Broadcast => Ok(()),
             other => Err(Error::unsupported(format!(
                 "mesh-two-shot does not do {}: it takes one shot; use mesh-one-shot",
                 other.name()
@@ -61,7 +60,7 @@ impl Algorithm for MeshTwoShot {
         let association = if spec.op.is_some() { Association::Flat } else { Association::None };
         let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
         let fill = if spec.kind == Kind::AllReduce { all_reduce } else { broadcast };
-        each_lane(&mut plan, WINDOW, fill);
+        each_lane(&mut plan, mesh_window(spec), fill);
         plan.finish()
     }
 }
@@ -75,7 +74,8 @@ fn all_reduce(plan: &mut PlanBuilder, lane: u8) {
     let block =
         |buffer: Buffer, index: Index| share(Shape::whole(buffer).even(spec.ranks, index), &spec, lane);
     let own = Index::fixed(rank);
-    // The sum is posted first: every peer's sends need it, and the window must not keep it from them.
+    // The sum is posted first, and the window has room for it and every send: it takes nothing, beyond what endpoints
+    // buffer, until the messages of all ranks are under way.
     plan.straight();
     let sum = plan.receive_reduce(everybody(&spec), block(Buffer::Input, own), block(Buffer::Output, own));
     let scatter = send_blocks(plan, |index| block(Buffer::Input, index));

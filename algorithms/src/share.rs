@@ -1,7 +1,7 @@
 //! What every family needs: a lane's share of a range, and the copies of calls that are not in place.
 
-use ubccl_core::Spec;
-use ubccl_core::plan::{Buffer, Cut, Index, PlanBuilder, Shape, Slice};
+use ubccl_core::plan::{Buffer, Cut, Index, MAX_WINDOW, MAX_WINDOW_PER_PEER, PlanBuilder, Shape, Slice};
+use ubccl_core::{Error, Result, Spec};
 
 /// Lane `lane`'s share of a range.
 pub(crate) fn share(shape: Shape, spec: &Spec, lane: u8) -> Shape {
@@ -24,6 +24,21 @@ pub(crate) fn each_lane(plan: &mut PlanBuilder, window: u32, mut fill: impl FnMu
     }
 }
 
+/// The window of a lane that talks to everybody: room for a message to each other rank and a reduction of theirs.
+pub(crate) fn mesh_window(spec: &Spec) -> u32 {
+    spec.ranks.clamp(MAX_WINDOW_PER_PEER, MAX_WINDOW)
+}
+
+/// Refuses rank counts for which [`mesh_window`] has no room, for calls that stop without it.
+pub(crate) fn check_window(name: &str, ranks: u32) -> Result<()> {
+    if ranks <= MAX_WINDOW {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "{name} reduces over at most {MAX_WINDOW} ranks, not {ranks}: every rank talks to all others at once; use ring"
+    )))
+}
+
 /// A rank as the base of an [`Index`].
 pub(crate) fn signed(rank: u32) -> i32 {
     i32::try_from(rank).expect("a communicator has fewer than 2^20 ranks")
@@ -41,7 +56,7 @@ pub(crate) fn keep_own(plan: &mut PlanBuilder, lane: u8, into: Shape) {
 /// The input in a form that may be sent while the output is written: itself, or in place a copy in scratch slot
 /// `lane`. Answers the slice and the step that made it.
 ///
-/// The copy is there because a send need not complete before its receivers have posted: if every rank's receive
+/// The copy is there because a send need not complete before its receivers have taken all of it: if every rank's receive
 /// waited for its own send, nobody would ever receive.
 pub(crate) fn stable_input(plan: &mut PlanBuilder, lane: u8) -> (Slice, Option<ubccl_core::plan::StepId>) {
     let spec = *plan.spec();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ubccl_core::verify::{Report, Violation, verify};
 use ubccl_core::{Algorithm, Choice, DataType, Kind};
 
-/// The window of every lane there is: chunk loops are also tried with this many turns and one more.
+/// The window of every lane that loops over chunks: such loops are also tried with this many turns and one more.
 const WINDOW: u64 = 64;
 
 /// How a call is chunked.

@@ -3,7 +3,7 @@
 
 use super::channel::{INLINE_BYTES, Label};
 use super::endpoint::{ShmEndpoint, Step};
-use super::sends::too_many;
+use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
 use ubccl_core::endpoint::{Fault, Key, Post, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
@@ -57,7 +57,9 @@ impl ShmEndpoint {
             if queue.back() == Some(number) {
                 return Err(Error::internal("a receive names the same rank twice").into());
             }
-            queue.push(number);
+            if !queue.push(number) {
+                return Err(too_many_with(peer as usize, channel).into());
+            }
             self.receives[channel].get_mut(number).remote = true;
         }
         if self.advance(channel, number)? == Step::Finished {
@@ -100,10 +102,9 @@ impl ShmEndpoint {
     pub(crate) fn poll_receives(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
         let mut moved = false;
         for channel in 0..self.channels {
-            let mut live = self.receives[channel].live();
-            while live != 0 {
-                let number = live.trailing_zeros() as u8;
-                live &= live - 1;
+            let mut from = 0;
+            while let Some(number) = self.receives[channel].next(from) {
+                from = number + 1;
                 let step = self.advance(channel, number)?;
                 moved |= step != Step::Stuck;
                 if step == Step::Finished {
@@ -115,7 +116,7 @@ impl ShmEndpoint {
     }
 
     /// Moves one piece of one receive, if it can.
-    fn advance(&mut self, channel: usize, number: u8) -> Result<Step, Fault> {
+    fn advance(&mut self, channel: usize, number: u16) -> Result<Step, Fault> {
         if !self.gather(channel, number)? {
             return Ok(Step::Stuck);
         }
@@ -140,7 +141,7 @@ impl ShmEndpoint {
 
     /// Whether every source has its next piece there. Goes on where it got stuck last time; a first piece is taken
     /// for one only if it is what this rank called for.
-    fn gather(&mut self, channel: usize, number: u8) -> Result<bool, Fault> {
+    fn gather(&mut self, channel: usize, number: u16) -> Result<bool, Fault> {
         let op = self.receives[channel].get_mut(number);
         while op.ready < op.sources.len() {
             let peer = op.sources.get(op.ready) as usize;
@@ -161,7 +162,7 @@ impl ShmEndpoint {
 
     /// Combines the next piece of all sources into the destination, and leaves in `self.sources` the channels it
     /// came from. How many bytes.
-    fn combine(&mut self, channel: usize, number: u8) -> Result<u64, Fault> {
+    fn combine(&mut self, channel: usize, number: u16) -> Result<u64, Fault> {
         let op = self.receives[channel].get(number);
         self.sources.clear();
         self.pointers.0.clear();
@@ -209,18 +210,23 @@ impl ShmEndpoint {
     pub(crate) fn can_receive(&self) -> bool {
         (0..self.channels).any(|channel| {
             let table = &self.receives[channel];
-            let is_live = |number: &u8| table.live() >> number & 1 == 1;
-            (0..64).filter(is_live).any(|number| {
-                let op = table.get(number);
-                let Some(peer) = (op.ready < op.sources.len()).then(|| op.sources.get(op.ready) as usize)
-                else {
+            let mut from = 0;
+            while let Some(number) = table.next(from) {
+                if self.may_advance(channel, number) {
                     return true;
-                };
-                let incoming = &self.incoming[peer * self.channels + channel];
-                !op.remote
-                    || peer == self.rank
-                    || incoming.queue.front() == Some(number) && incoming.has_entry()
-            })
+                }
+                from = number + 1;
+            }
+            false
         })
+    }
+
+    fn may_advance(&self, channel: usize, number: u16) -> bool {
+        let op = self.receives[channel].get(number);
+        let Some(peer) = (op.ready < op.sources.len()).then(|| op.sources.get(op.ready) as usize) else {
+            return true;
+        };
+        let incoming = &self.incoming[peer * self.channels + channel];
+        !op.remote || peer == self.rank || incoming.queue.front() == Some(number) && incoming.has_entry()
     }
 }

@@ -50,12 +50,14 @@ impl ShmEndpoint {
         Ok(if pending.is_some() { Posted::Pending } else { Posted::Done })
     }
 
-    fn queue_send(&mut self, index: usize, channel: usize, number: u8) -> Result<(), Fault> {
+    fn queue_send(&mut self, index: usize, channel: usize, number: u16) -> Result<(), Fault> {
         let queue = &mut self.outgoing[index].queue;
         if queue.back() == Some(number) {
             return Err(Error::internal("a send names the same rank twice").into());
         }
-        queue.push(number);
+        if !queue.push(number) {
+            return Err(too_many_with(index / self.channels, channel).into());
+        }
         self.sending.insert(index);
         self.sends[channel].get_mut(number).waiting += 1;
         Ok(())
@@ -139,6 +141,12 @@ impl ShmEndpoint {
 /// More posts than the contract allows.
 pub(crate) fn too_many(channel: usize) -> Error {
     Error::internal(format!("more than {} posts wait on channel {channel}", super::queue::MAX_PENDING))
+}
+
+/// More posts with one peer than the contract allows.
+pub(crate) fn too_many_with(peer: usize, channel: usize) -> Error {
+    let most = super::queue::MAX_PENDING_PER_PEER;
+    Error::internal(format!("more than {most} posts with rank {peer} wait on channel {channel}"))
 }
 
 #[cold]

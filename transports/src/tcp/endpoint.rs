@@ -5,7 +5,7 @@ use super::farewell;
 use super::inbound::{Destination, Outcome, Posting, Refusal, Source};
 use super::links::{Links, lost};
 use super::outbound::{Outgoing, Sent};
-use super::posts::{Fold, Posts};
+use super::posts::{Fold, Posts, ROOM};
 use super::raw::{Place, Sources};
 use super::wire::LANES;
 use crate::host::HostMemory;
@@ -57,7 +57,7 @@ impl TcpEndpoint {
             posts: Posts::new(),
             sources: Sources::default(),
             counters: Counters::default(),
-            local: VecDeque::with_capacity(ubccl_core::plan::MAX_WINDOW as usize),
+            local: VecDeque::with_capacity(ROOM),
             staging: vec![0; STAGING_BYTES].into_boxed_slice(),
             outcomes: Vec::with_capacity(MAX_OUTCOMES),
             sent: Vec::with_capacity(MAX_OUTCOMES),

@@ -9,7 +9,7 @@ use super::ring::Ring;
 use super::wire::{ALIGNMENT, MESSAGE_COST, cost};
 use std::collections::VecDeque;
 use ubccl_core::endpoint::Header;
-use ubccl_core::plan::MAX_WINDOW;
+use ubccl_core::plan::MAX_WINDOW_PER_PEER;
 
 /// Messages of one lane from one peer: those posted and those arrived, until both and done with.
 #[derive(Debug)]
@@ -281,7 +281,7 @@ impl Inbound {
     fn warm(&mut self) {
         if self.entries.capacity() == 0 {
             let unclaimed = self.ring.capacity() / MESSAGE_COST;
-            self.entries.reserve(MAX_WINDOW as usize + unclaimed as usize + 1);
+            self.entries.reserve(MAX_WINDOW_PER_PEER as usize + unclaimed as usize + 1);
             self.ring.warm();
         }
     }

@@ -4,7 +4,7 @@ use super::raw::Place;
 use super::wire::{ALIGNMENT, FRAGMENT_BYTES, Frame, MESSAGE_COST};
 use std::collections::VecDeque;
 use ubccl_core::endpoint::Header;
-use ubccl_core::plan::MAX_WINDOW;
+use ubccl_core::plan::MAX_WINDOW_PER_PEER;
 
 /// Messages of one lane to one peer that are not wholly handed on.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Outbound {
 
     pub(super) fn push(&mut self, message: Outgoing) {
         if self.queue.capacity() == 0 {
-            self.queue.reserve(MAX_WINDOW as usize);
+            self.queue.reserve(MAX_WINDOW_PER_PEER as usize);
         }
         self.queue.push_back(message);
     }

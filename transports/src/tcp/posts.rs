@@ -5,8 +5,9 @@ use ubccl_core::endpoint::{Span, Token};
 use ubccl_core::plan::{MAX_WINDOW, PeerRun};
 use ubccl_core::{DataType, ReduceOp};
 
-/// Posts that fit without more memory: a full window on every lane.
-const ROOM: usize = super::wire::LANES * MAX_WINDOW as usize;
+/// Posts that there may be at once, a full window on every lane. Room for them is asked for at the start, and costs memory
+/// only where it was ever used.
+pub(super) const ROOM: usize = super::wire::LANES * MAX_WINDOW as usize;
 
 /// The posts under way, and the tokens of those that completed.
 #[derive(Debug)]

@@ -7,13 +7,14 @@ use crate::support::work::{key, receive, send, send_to, tagged};
 use std::rc::Rc;
 use ubccl_core::Rank;
 use ubccl_core::endpoint::{Key, Token};
-use ubccl_core::plan::MAX_WINDOW;
+use ubccl_core::plan::MAX_WINDOW_PER_PEER;
 
 pub const CASES: &[Case] = &[
     Case::new("c1_a_window_of_sends_is_taken_before_anybody_receives", &[2, 3], |r| Box::pin(sends_first(r))),
     Case::new("c1_a_window_of_receives_is_taken_before_anybody_sends", &[2, 3], |r| {
         Box::pin(receives_first(r))
     }),
+    Case::new("c1_a_lane_has_a_window_for_each_peer", &[4], |r| Box::pin(window_for_each_peer(r))),
     Case::new("c1_both_sides_may_send_much_before_they_receive", &[2], |r| Box::pin(crossing(r))),
     Case::new("c2_messages_of_a_lane_keep_their_order", &[2], |r| Box::pin(order(r))),
     Case::new("c2_the_kth_send_meets_the_kth_receive_with_peer_lists", &[3, 5], |r| Box::pin(peer_lists(r))),
@@ -35,7 +36,8 @@ fn lane(lane: u8) -> Key {
     if lane < 2 { key(1, lane) } else { tagged(5) }
 }
 
-const WINDOW: usize = MAX_WINDOW as usize;
+/// The window towards one peer.
+const WINDOW: usize = MAX_WINDOW_PER_PEER as usize;
 
 /// Rank 0 fills the window of every lane to every peer; only then do the others begin to receive.
 async fn sends_first(rank: Rc<TestRank>) {
@@ -78,6 +80,38 @@ async fn window(rank: &TestRank, len: usize, senders_first: bool) {
     for l in 0..3 {
         for k in 0..WINDOW {
             area.assert_holds(at(l, k), &message(0, at(l, k), len), &format!("message {k} of lane {l}"));
+        }
+    }
+}
+
+/// On one lane, every rank fills its window towards each of the others with sends of one peer each; only then do they
+/// fill those of the receives.
+async fn window_for_each_peer(rank: Rc<TestRank>) {
+    let others: Vec<Rank> = (0..rank.ranks).filter(|&peer| peer != rank.me).collect();
+    for (sequence, len) in [(1, 8), (2, 16 << 10)] {
+        let (out, back) = (rank.area(others.len() * WINDOW * len), rank.area(others.len() * WINDOW * len));
+        let at = |place: usize, k: usize| (place * WINDOW + k) * len;
+        // What goes to one peer is told apart from what goes to another.
+        let number = |to: Rank, k: usize| to as usize * WINDOW + k;
+        let mut tokens = Vec::new();
+        for k in 0..WINDOW {
+            for (place, &peer) in others.iter().enumerate() {
+                out.write(at(place, k), &message(rank.me, number(peer, k), len));
+                tokens.push(rank.post(&key(sequence, 0), &send(out.span(at(place, k), len), peer)));
+            }
+        }
+        rank.meet().await;
+        for k in 0..WINDOW {
+            for (place, &peer) in others.iter().enumerate() {
+                tokens.push(rank.post(&key(sequence, 0), &receive(back.span(at(place, k), len), peer)));
+            }
+        }
+        rank.wait(&tokens).await;
+        for (place, &peer) in others.iter().enumerate() {
+            for k in 0..WINDOW {
+                let expected = message(peer, number(rank.me, k), len);
+                back.assert_holds(at(place, k), &expected, &format!("message {k} of rank {peer}"));
+            }
         }
     }
 }
