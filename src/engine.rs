@@ -1,6 +1,7 @@
 //! One rank's operations: plans looked up, executions in program order, driven by whoever owns the engine.
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
+use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, Execution, execution_of};
 use std::any::Any;
@@ -110,6 +111,8 @@ pub(crate) struct Engine {
     /// Of the last collectives that were issued, by sequence number.
     calls: [Signature; CALLS_KEPT as usize],
     cancelled: bool,
+    /// Where the time goes, while somebody asks.
+    pub(crate) breakdown: Option<Breakdown>,
     /// The oldest operation under way, since it was first found waiting.
     waiting: Option<Waiting>,
     /// What the board says this rank is doing: sequence, and the signature while it runs.
@@ -138,6 +141,7 @@ impl Engine {
             calls: [Signature::default(); CALLS_KEPT as usize],
             cancelled: false,
             waiting: None,
+            breakdown: None,
             shown: (0, None),
         }
     }
@@ -170,7 +174,9 @@ impl Engine {
         buffers: Buffers,
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
+        let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         let plan = self.plan(call, matches!(buffers, Buffers::InPlace(_)))?;
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
         let is_loose = call.kind() == Kind::SendReceive;
         let stream = if is_loose {
             Stream::Tagged(0)
@@ -220,6 +226,7 @@ impl Engine {
     #[inline]
     pub(crate) fn turn(&mut self) -> Result<bool, Fault> {
         let mut moved = false;
+        let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         if let Some(&front) = self.queue.front() {
             if self.slots[front].call.is_some() {
                 self.begin(front)?;
@@ -233,11 +240,16 @@ impl Engine {
             return Ok(false);
         }
         self.retire();
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.post));
+        if self.queue.is_empty() && self.loose.is_empty() {
+            return Ok(true);
+        }
         moved |= self.endpoint.poll(&mut self.completions)?;
         for token in self.completions.drain(..) {
             self.slots[execution_of(token)].execution.complete(token);
         }
         self.retire();
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.poll));
         Ok(moved)
     }
 

@@ -202,10 +202,13 @@ pub struct Counters {
 ///
 /// Contract:
 /// 1. `post` and `poll` never block. No free slot, no connection yet, a slow peer: the post waits, it is not refused,
-///    as long as a lane has at most `MAX_WINDOW` posts under way.
+///    as long as a lane has at most `MAX_WINDOW` posts under way, and at most `MAX_WINDOW_PER_PEER` of them with any one
+///    peer.
 /// 2. Messages of one (sender, receiver, lane) arrive in the order posted; the k-th send meets the k-th receive.
 ///    Lanes and peers are independent: a message nobody receives yet on one never holds up another.
-/// 3. A send completes when its source may be overwritten, a receive when its destination may be read.
+///    On one of them a message may wait until the post that takes the one before it has completed.
+/// 3. A send completes when its source may be overwritten, at the latest when every post that receives it has completed;
+///    a receive when its destination may be read.
 /// 4. A post whose header differs from the arriving one (stream, signature, length) is a [`Fault::Mismatch`]; no byte
 ///    of such a message reaches a destination.
 /// 5. Zero bytes are a message like any other.

@@ -20,14 +20,14 @@ pub struct Binding {
 #[derive(Clone, Copy, Debug)]
 struct BoundLoop {
     first: Position,
-    outer: u32,
-    inner: u32,
-    body: u32,
+    outer: u64,
+    inner: u64,
+    body: u64,
 }
 
 impl BoundLoop {
     fn steps(&self) -> u64 {
-        u64::from(self.outer) * u64::from(self.inner) * u64::from(self.body)
+        self.outer.saturating_mul(self.inner).saturating_mul(self.body)
     }
 }
 
@@ -75,9 +75,9 @@ impl Binding {
             for turn in &lane.loops {
                 let (outer, inner) = (turn.outer.count(&self.lengths), turn.inner.count(&self.lengths));
                 let body = turn.steps.len() as u64;
-                let bound = BoundLoop { first, outer: outer as u32, inner: inner as u32, body: body as u32 };
+                let bound = BoundLoop { first, outer, inner, body };
                 self.loops.push(bound);
-                first += outer * inner * body;
+                first = bound.steps().saturating_add(first);
             }
             self.totals[index] = first;
         }
@@ -120,10 +120,8 @@ impl Binding {
         let holds = |turn: &BoundLoop| position - turn.first < turn.steps();
         let index = loops.iter().rposition(|turn| turn.first <= position && holds(turn))?;
         let turn = &loops[index];
-        let (number, body) =
-            ((position - turn.first) / u64::from(turn.body), (position - turn.first) % u64::from(turn.body));
-        let inner = u64::from(turn.inner);
-        let at = At { outer: (number / inner) as u32, inner: (number % inner) as u32 };
+        let (number, body) = ((position - turn.first) / turn.body, (position - turn.first) % turn.body);
+        let at = At { outer: number / turn.inner, inner: number % turn.inner };
         let step = &plan.lanes[lane].loops[index].steps[body as usize];
         Some(Instance { action: &step.action, after: &step.after, at })
     }
@@ -134,7 +132,7 @@ impl Binding {
         let turn = &self.loops[self.first_loop[lane] + cursor.turn];
         cursor.position += 1;
         cursor.body += 1;
-        if cursor.body < turn.body as usize {
+        if (cursor.body as u64) < turn.body {
             return;
         }
         cursor.body = 0;
@@ -158,11 +156,11 @@ impl Binding {
         let Place { lane, turn, body } = plan.place(after.step);
         let turn = &self.loops[self.first_loop[usize::from(lane)] + usize::from(turn)];
         let (outer, inner) = (after.outer.at(at), after.inner.at(at));
-        let exists =
-            (0..i64::from(turn.outer)).contains(&outer) && (0..i64::from(turn.inner)).contains(&inner);
-        exists.then(|| {
-            let number = outer as u64 * u64::from(turn.inner) + inner as u64;
-            (usize::from(lane), turn.first + number * u64::from(turn.body) + u64::from(body))
+        // Below zero is beyond every trip count, read without its sign.
+        let (outer, inner) = (outer as u64, inner as u64);
+        (outer < turn.outer && inner < turn.inner).then(|| {
+            let number = outer * turn.inner + inner;
+            (usize::from(lane), turn.first + number * turn.body + u64::from(body))
         })
     }
 
@@ -243,6 +241,26 @@ mod tests {
         }
         assert!(binding.current(&plan, 0, &cursor).is_none());
         assert!(binding.instance(&plan, 0, 13).is_none());
+    }
+
+    #[test]
+    fn more_than_2_to_the_32_chunks_are_all_counted() {
+        let count = (1 << 33) + 5;
+        let call = Collective::send_receive(count, DataType::U8, Some(0 as Rank), Some(0));
+        let spec = Spec::new(&call, 1, 0, false, Choice::default());
+        let mut plan = PlanBuilder::new(&spec, "test", Association::None);
+        let input = Shape::whole(Buffer::Input);
+        plan.lane(1);
+        plan.repeat(Trips::ONCE, Trips::Chunks { shape: input.clone(), elements: 1 });
+        plan.copy(input.clone().chunk(1, Index::INNER), Shape::whole(Buffer::Output).chunk(1, Index::INNER));
+        let plan = plan.finish();
+        let mut binding = Binding::default();
+        binding.bind(&plan, count);
+        assert_eq!(binding.total(0), count);
+        let last = binding.instance(&plan, 0, count - 1).unwrap();
+        assert_eq!(last.at, At { outer: 0, inner: count - 1 });
+        let slice = Slice::Of(input.chunk(1, Index::INNER));
+        assert_eq!(binding.extent(&slice, last.at), Extent::Input(count - 1, 1));
     }
 
     #[test]

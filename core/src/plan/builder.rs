@@ -1,7 +1,7 @@
 //! Making plans.
 
 use super::{
-    Action, After, Association, Edge, Index, Lane, Loop, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW, Peers,
+    Action, After, Association, Cut, Edge, Index, Lane, Loop, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW, Peers,
     Place, Plan, Scratch, Shape, Slice, Step, StepId, Trips,
 };
 use crate::algorithm::Spec;
@@ -32,6 +32,7 @@ impl PlanBuilder {
 
     /// Asks for scratch memory: `slots` pieces of the shape's longest length.
     pub fn scratch(&mut self, slots: u32, shape: Shape) {
+        check_cuts(&shape.cuts);
         self.plan.scratch = Some(Scratch { slots, shape });
     }
 
@@ -43,6 +44,12 @@ impl PlanBuilder {
 
     /// Begins a loop in the last lane.
     pub fn repeat(&mut self, outer: Trips, inner: Trips) {
+        for trips in [&outer, &inner] {
+            if let Trips::Chunks { shape, elements } = trips {
+                check_cuts(&shape.cuts);
+                assert!(*elements > 0, "a chunk has elements");
+            }
+        }
         let lane = self.plan.lanes.last_mut().expect("a lane was begun");
         lane.loops.push(Loop { outer, inner, steps: Vec::new() });
     }
@@ -107,6 +114,7 @@ impl PlanBuilder {
     }
 
     fn step(&mut self, action: Action) -> StepId {
+        check_slices(&action);
         let id = StepId(u16::try_from(self.plan.places.len()).expect("a plan has fewer than 65,536 steps"));
         let lane_index = self.plan.lanes.len() - 1;
         let lane = self.plan.lanes.last_mut().expect("a lane was begun");
@@ -119,8 +127,67 @@ impl PlanBuilder {
     }
 }
 
+/// A range cut into no blocks, or into chunks of nothing, has no parts: only a bug asks for one.
+fn check_cuts(cuts: &[Cut]) {
+    assert!(!cuts.iter().any(Cut::is_void), "a range is cut into 0 blocks or chunks of 0 elements: {cuts:?}");
+}
+
+fn check_slices(action: &Action) {
+    let check = |slice: &Slice| match slice {
+        Slice::Empty => (),
+        Slice::Of(shape) => check_cuts(&shape.cuts),
+        Slice::Scratch { shape, part, .. } => {
+            [&shape.cuts, part].into_iter().for_each(|cuts| check_cuts(cuts))
+        }
+    };
+    match action {
+        Action::Send { from: slice, .. } | Action::Receive { into: slice, .. } => check(slice),
+        Action::ReceiveReduce { own: from, into, .. } | Action::Copy { from, into } => {
+            check(from);
+            check(into);
+        }
+    }
+}
+
 fn check_list(peers: &Peers) {
     if let Peers::List(list) = peers {
         assert!(list.len() <= MAX_LISTED_PEERS, "more than {MAX_LISTED_PEERS} peers are a run");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::Choice;
+    use crate::collective::Collective;
+    use crate::plan::Buffer;
+
+    fn builder() -> PlanBuilder {
+        let spec = Spec::new(&Collective::barrier(), 1, 0, false, Choice::default());
+        let mut plan = PlanBuilder::new(&spec, "test", Association::None);
+        plan.lane(1);
+        plan.straight();
+        plan
+    }
+
+    #[test]
+    #[should_panic(expected = "cut into 0 blocks")]
+    fn a_slice_of_no_blocks_is_a_bug() {
+        builder().copy(Slice::Empty, Shape::whole(Buffer::Input).even(0, Index::fixed(0)));
+    }
+
+    #[test]
+    #[should_panic(expected = "chunks of 0 elements")]
+    fn a_part_of_scratch_in_chunks_of_nothing_is_a_bug() {
+        let part = vec![Cut::Chunk { elements: 0, index: Index::INNER }];
+        let slice = Slice::Scratch { slot: Index::fixed(0), shape: Shape::whole(Buffer::Input), part };
+        builder().send(slice, Peers::one(Index::fixed(0)));
+    }
+
+    #[test]
+    #[should_panic(expected = "cut into 0 blocks")]
+    fn a_loop_over_no_blocks_is_a_bug() {
+        let shape = Shape::whole(Buffer::Input).even(0, Index::fixed(0));
+        builder().repeat(Trips::Chunks { shape, elements: 1 }, Trips::ONCE);
     }
 }

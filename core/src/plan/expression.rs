@@ -7,9 +7,9 @@ use crate::collective::Rank;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct At {
     /// Of the outer loop.
-    pub outer: u32,
+    pub outer: u64,
     /// Of the inner loop.
-    pub inner: u32,
+    pub inner: u64,
 }
 
 /// An integer that depends on the loop indices:
@@ -75,8 +75,8 @@ impl Index {
     #[inline]
     fn further(&self, at: At, by: i64) -> i64 {
         let value = i64::from(self.base)
-            + i64::from(self.per_outer) * i64::from(at.outer)
-            + i64::from(self.per_inner) * i64::from(at.inner)
+            + i64::from(self.per_outer) * at.outer as i64
+            + i64::from(self.per_inner) * at.inner as i64
             + by;
         let value = if self.modulo == 0 { value } else { value.rem_euclid(i64::from(self.modulo)) };
         let value = i64::from(self.offset) + value;
@@ -135,6 +135,14 @@ impl Cut {
         match *self {
             Cut::Even { parts, index } => (0..i64::from(parts)).contains(&index.at(at)),
             Cut::Chunk { index, .. } => index.at(at) >= 0,
+        }
+    }
+
+    /// Whether it cuts into nothing, which no plan may.
+    pub(super) fn is_void(&self) -> bool {
+        match *self {
+            Cut::Even { parts, .. } => parts == 0,
+            Cut::Chunk { elements, .. } => elements == 0,
         }
     }
 
@@ -343,7 +351,7 @@ mod tests {
             let lengths = Lengths { input: len, output: 0 };
             let shape = Shape::whole(Buffer::Input).even(parts, Index::INNER);
             let mut next = 0;
-            for inner in 0..parts {
+            for inner in 0..u64::from(parts) {
                 let (start, length) = shape.range(&lengths, At { outer: 0, inner });
                 assert_eq!(start, next);
                 assert!(length <= shape.longest(&lengths));

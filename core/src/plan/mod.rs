@@ -6,8 +6,14 @@
 //!
 //! **Posting and completing.** A lane posts its steps in order. A step is posted when every step it names in
 //! [`Step::after`] has completed and fewer than [`Lane::window`] steps of its lane are under way (posted, not
-//! completed); completions may come in any order. Steps of a lane without an edge between them may be under way together, in any order. The memory a
-//! step touches is busy from post to completion.
+//! completed); completions may come in any order. Steps of a lane without an edge between them may be under way
+//! together, in any order. The memory a step touches is busy from post to completion.
+//!
+//! A receiving step completes when all its messages have come. A send completes when its slice may be overwritten:
+//! perhaps at once, perhaps only when every receiving step that takes it has completed. Messages of one sender, receiver
+//! and lane wait behind each other: the next may have to wait until the step that takes the one before has completed,
+//! with the messages of all its other sources. A plan has to get to its end under the strictest reading, since a message
+//! longer than what an endpoint buffers is under way for that long.
 //!
 //! **Matching.** The k-th send of rank a to rank b on lane l meets the k-th receive of rank b from rank a on lane l;
 //! a step with a peer list counts once for each peer.
@@ -25,8 +31,11 @@ use crate::algorithm::Spec;
 
 /// The most lanes a plan may have.
 pub const MAX_LANES: usize = 8;
-/// The widest window a lane may have: which of its places are taken is kept in one word.
-pub const MAX_WINDOW: u32 = 64;
+/// The widest window a lane may have: as many ranks can be talked to at once.
+pub const MAX_WINDOW: u32 = 4096;
+/// The most steps of a lane that may be under way with one peer. A lane of a wider window names each peer in at most so
+/// many of its steps, and loops a fixed number of times, so that this holds whatever the count.
+pub const MAX_WINDOW_PER_PEER: u32 = 64;
 /// The most peers of a [`Peers::List`]; a longer list is a run.
 pub const MAX_LISTED_PEERS: usize = 8;
 
@@ -44,7 +53,7 @@ pub struct Plan {
 /// A lane: steps that are posted in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// How many steps may be under way at once (1 to [`MAX_WINDOW`]).
+    /// How many steps may be under way at once: 1 to [`MAX_WINDOW`], at most [`MAX_WINDOW_PER_PEER`] with one peer.
     pub window: u32,
     /// What it does, one loop after the other.
     pub loops: Vec<Loop>,
@@ -73,7 +82,8 @@ pub struct Step {
 /// What a step does. `ReceiveReduce` and `Copy` happen in the rank's own memory domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Publishes a slice to every listed peer. Completes when the slice may be overwritten.
+    /// Publishes a slice to every listed peer. Completes when the slice may be overwritten: at the latest when every
+    /// step that receives it has completed.
     Send {
         /// What.
         from: Slice,

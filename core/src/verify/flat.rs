@@ -8,13 +8,15 @@ use super::resolve::Resolver;
 use super::violation::{Place, StepAt, Violation};
 use crate::algorithm::Spec;
 use crate::collective::Rank;
-use crate::plan::{Association, Binding, Edge, Lengths, MAX_LANES, Plan, StepId};
+use crate::plan::{Association, Binding, Edge, Lengths, MAX_LANES, MAX_WINDOW_PER_PEER, Plan, StepId};
 use std::ops::Range;
 
 /// No range at all.
 pub(super) const NONE: u64 = u64::MAX;
 /// An entry of a peer list that stands for the rank's own slice.
 pub(super) const OWN: u32 = u32::MAX;
+/// No message comes after this one on its channel.
+pub(super) const LAST: u32 = u32::MAX;
 /// More step instances than this are refused: numbers of steps are 32 bits wide.
 const MAX_STEPS: u64 = 1 << 31;
 
@@ -39,6 +41,15 @@ pub(super) struct Entry {
     pub(super) peer: Rank,
     /// The peer's step, filled in by matching, or [`OWN`].
     pub(super) partner: u32,
+    /// Of a receiving step: the one that takes the channel's next message, filled in by matching, or [`LAST`].
+    pub(super) next: u32,
+}
+
+impl Entry {
+    /// Not matched yet.
+    pub(super) fn new(peer: Rank) -> Self {
+        Entry { peer, partner: OWN, next: LAST }
+    }
 }
 
 /// One edge of a step.
@@ -107,7 +118,34 @@ impl<'a> Flat<'a> {
             flat.add(&plan, &mut binding)?;
         }
         flat.close();
+        (0..flat.lanes.len()).try_for_each(|lane| flat.check_peers(lane))?;
         Ok(flat)
+    }
+
+    /// Checks that a lane never has more under way with one peer than an endpoint takes. In a wide window, any steps of
+    /// the lane may be under way together: the edges are not asked.
+    fn check_peers(&self, lane: usize) -> Result<(), Violation> {
+        let FlatLane { steps, window } = &self.lanes[lane];
+        if *window <= MAX_WINDOW_PER_PEER || steps.is_empty() {
+            return Ok(());
+        }
+        let mut steps_with = vec![0; self.ranks as usize];
+        let (rank, _) = self.owner(steps.start);
+        for step in steps.clone() {
+            for entry in &self.entries[self.entries_of(step)] {
+                let with = &mut steps_with[entry.peer as usize];
+                *with += u32::from(entry.peer != rank);
+                if *with > MAX_WINDOW_PER_PEER {
+                    let what = "is one of more than 64 with one peer, in a lane with a window above 64";
+                    return Err(Violation::Malformed {
+                        rank,
+                        step: Some(Box::new(self.describe(step))),
+                        what,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The steps of all lanes of a rank.

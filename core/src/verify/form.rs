@@ -2,7 +2,9 @@
 
 use super::violation::Violation;
 use crate::collective::Rank;
-use crate::plan::{Action, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW, Peers, Plan, Trips};
+use crate::plan::{
+    Action, Lane, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW, MAX_WINDOW_PER_PEER, Peers, Plan, Trips,
+};
 
 /// A fault of a plan as a whole.
 pub(super) fn malformed(rank: Rank, what: &'static str) -> Violation {
@@ -38,8 +40,12 @@ pub(super) fn check_plan(plan: &Plan, ranks: u32, count: u64) -> Result<(), Viol
         ("count or root is out of range", plan.spec.collective(count).check(ranks).is_err()),
         ("has more lanes than there may be", plan.lanes.len() > MAX_LANES),
         (
-            "has a lane whose window is not 1 to 64",
+            "has a lane whose window is not 1 to 4096",
             plan.lanes.iter().any(|lane| !(1..=MAX_WINDOW).contains(&lane.window)),
+        ),
+        (
+            "has a lane with a window above 64 whose turns depend on the count",
+            plan.lanes.iter().any(|lane| lane.window > MAX_WINDOW_PER_PEER && turns_with_count(lane)),
         ),
         (
             "has an edge to a step that does not exist",
@@ -59,4 +65,9 @@ pub(super) fn check_plan(plan: &Plan, ranks: u32, count: u64) -> Result<(), Viol
         Some((what, _)) => Err(malformed(plan.spec.rank, what)),
         None => Ok(()),
     }
+}
+
+fn turns_with_count(lane: &Lane) -> bool {
+    let mut trips = lane.loops.iter().flat_map(|turn| [&turn.outer, &turn.inner]);
+    trips.any(|trips| !matches!(trips, Trips::Fixed(_)))
 }

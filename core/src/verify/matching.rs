@@ -3,8 +3,8 @@
 use super::flat::{Flat, OWN};
 use super::violation::Violation;
 
-/// Names each message's partner in both steps' entries; answers how many messages there are and how many elements they
-/// move.
+/// Names each message's partner in both steps' entries, and the receiving step of the channel's next message; answers
+/// how many messages there are and how many elements they move.
 pub(super) fn match_messages(flat: &mut Flat) -> Result<(u64, u64), Violation> {
     let lanes = (0..flat.ranks).map(|rank| flat.lanes_of(rank).len()).max().unwrap_or(0);
     let mut totals = (0, 0);
@@ -21,7 +21,7 @@ struct Channels {
     ranks: usize,
     /// Per pair: where its next message stands in `sends`; before that was filled, how many there are.
     next: Vec<u32>,
-    /// Step and entry.
+    /// Step and entry of the send; once it is met, of its receive.
     sends: Vec<(u32, u32)>,
 }
 
@@ -112,6 +112,13 @@ impl Channels {
         debug_assert!(flat.entries[entry].partner == OWN && flat.entries[send_entry as usize].partner == OWN);
         flat.entries[entry].partner = send;
         flat.entries[send_entry as usize].partner = step;
+        self.sends[at as usize] = (step, entry as u32);
+        let first = pair.checked_sub(1).map_or(0, |before| ends[before]);
+        // A step that names a peer twice does not wait for itself.
+        if at > first && self.sends[at as usize - 1].0 != step {
+            let (_, before) = self.sends[at as usize - 1];
+            flat.entries[before as usize].next = step;
+        }
         Ok(sent)
     }
 

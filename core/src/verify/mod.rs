@@ -6,7 +6,9 @@
 //! 2. **Hazards** (`local`): two accesses to the same memory, one of them a write, are ordered by edges; nothing is read
 //!    before it is written; inputs stay as they are, and in place only the output is written.
 //! 3. **Matching** (`matching`): every send meets a receive of its length, and the other way round.
-//! 4. **Progress** (`run`): nothing gets stuck, with every send a rendezvous and with unlimited buffering.
+//! 4. **Progress** (`run`): nothing gets stuck, with every send a rendezvous and with unlimited buffering. A rendezvous
+//!    ends when the receiving step completes, and a channel's messages are taken one after the other: what endpoints with
+//!    small buffers and long messages come to.
 //! 5. **Outcome** (`outcome`): every output element is the collective's definition, each contribution exactly once, on
 //!    every rank the same expression, which is the one the plan declares. After a barrier every rank depends on every
 //!    rank's start (`track`).

@@ -1,6 +1,6 @@
 //! One step instance of a plan as numbers: its ranges and its peers.
 
-use super::flat::{Entry, Layout, NONE, OWN};
+use super::flat::{Entry, Layout, NONE};
 use crate::collective::Rank;
 use crate::plan::{Action, At, Binding, Cut, Extent, Plan, Slice};
 
@@ -43,7 +43,7 @@ impl Resolver<'_> {
                 for peer in sources.at(at).iter() {
                     let is_own = peer == self.plan.spec.rank;
                     own_entries += u32::from(is_own);
-                    entries.push(if is_own { Entry { peer, partner: OWN } } else { self.entry(peer)? });
+                    entries.push(if is_own { Entry::new(peer) } else { self.entry(peer)? });
                 }
                 if entries.len() == before {
                     return Err("reduces nothing: its list of sources is empty");
@@ -58,7 +58,7 @@ impl Resolver<'_> {
             Action::Copy { from, into } => {
                 let (write, len) = self.range(into, at)?;
                 let read = self.same_length(from, at, len)?;
-                entries.push(Entry { peer: self.plan.spec.rank, partner: OWN });
+                entries.push(Entry::new(self.plan.spec.rank));
                 Ok((read, write, len, false))
             }
         }
@@ -78,7 +78,7 @@ impl Resolver<'_> {
         if peer >= self.plan.spec.ranks {
             return Err("names a peer that is no rank");
         }
-        Ok(Entry { peer, partner: OWN })
+        Ok(Entry::new(peer))
     }
 
     /// First element, in the rank's flat memory, and length. The range is computed as it is when the plan runs.

@@ -1,10 +1,13 @@
 //! Runs all ranks to the end, or to the point where nothing can move.
 //!
 //! Timing is left out: a step is posted as soon as its edges and its lane's window allow it, and completes as soon as
-//! what it waits for at its peers was posted. Nothing that is allowed ever becomes forbidden by something else
-//! happening first, so all orders end alike, and one run per [`Mode`] stands for all.
+//! its [`Mode`] allows it. Nothing that is allowed ever becomes forbidden by something else happening first, so all
+//! orders end alike, and one run per mode stands for all. [`Mode::Rendezvous`] is the least that an endpoint does: a
+//! message longer than what is buffered is under way until the step that takes it has taken all of it, which a reduction
+//! does piece by piece with all its other sources, and the channel's later messages wait behind it. Whatever an endpoint
+//! buffers beyond that lets steps complete earlier only.
 
-use super::flat::{Flat, OWN};
+use super::flat::{Flat, LAST, OWN};
 use super::violation::{Mode, Violation, Waits};
 use crate::collective::Rank;
 
@@ -20,7 +23,8 @@ pub(super) trait Observer {
 pub(super) struct Run<'a> {
     flat: &'a Flat<'a>,
     mode: Mode,
-    /// Per step: how many posts it waits for, its own included.
+    /// Per step: how many events it waits for: its own post, posts of partners, completions of partners and of steps
+    /// whose turn on a channel is before its own.
     missing: Vec<u32>,
     /// Per lane: the next step to post, and how many are under way.
     lanes: Vec<(u32, u32)>,
@@ -29,6 +33,8 @@ pub(super) struct Run<'a> {
     /// Ranks in which something completed, and whether a rank is among them.
     awake: Vec<Rank>,
     is_awake: Vec<bool>,
+    /// Steps that wait for nothing any more and have not been completed.
+    ready: Vec<(Rank, u32)>,
 }
 
 impl<'a> Run<'a> {
@@ -45,8 +51,13 @@ impl<'a> Run<'a> {
             lane_of,
             awake: (0..flat.ranks).rev().collect(),
             is_awake: vec![true; flat.ranks as usize],
+            ready: Vec::new(),
         };
-        run.missing = (0..flat.total() as u32).map(|step| run.posts_needed(step)).collect();
+        run.missing = (0..flat.total() as u32).map(|step| run.events_needed(step)).collect();
+        if mode == Mode::Rendezvous {
+            let next = flat.entries.iter().map(|entry| entry.next);
+            next.filter(|&next| next != LAST).for_each(|next| run.missing[next as usize] += 1);
+        }
         run
     }
 
@@ -63,7 +74,8 @@ impl<'a> Run<'a> {
         self.check_ended()
     }
 
-    fn posts_needed(&self, step: u32) -> u32 {
+    /// Without turns.
+    fn events_needed(&self, step: u32) -> u32 {
         if self.mode == Mode::Buffered && self.flat.steps[step as usize].sends {
             return 1;
         }
@@ -91,28 +103,44 @@ impl<'a> Run<'a> {
         self.lanes[lane].0 += 1;
         self.lanes[lane].1 += 1;
         observer.posted(flat, rank, lane, step);
-        let told = flat.steps[step as usize].sends || self.mode == Mode::Rendezvous;
-        if told {
+        if flat.steps[step as usize].sends {
             for entry in &flat.entries[flat.entries_of(step)] {
-                if entry.partner != OWN {
-                    self.one_post_less(entry.peer, entry.partner, observer);
-                }
+                self.one_event_less(entry.peer, entry.partner);
             }
         }
-        self.one_post_less(rank, step, observer);
+        self.one_event_less(rank, step);
+        while let Some((rank, step)) = self.ready.pop() {
+            self.complete(rank, step, observer);
+        }
     }
 
     #[inline]
-    fn one_post_less(&mut self, rank: Rank, step: u32, observer: &mut impl Observer) {
+    fn one_event_less(&mut self, rank: Rank, step: u32) {
         let missing = &mut self.missing[step as usize];
         *missing -= 1;
-        if *missing > 0 {
-            return;
+        if *missing == 0 {
+            self.ready.push((rank, step));
         }
+    }
+
+    #[inline]
+    fn complete(&mut self, rank: Rank, step: u32, observer: &mut impl Observer) {
+        let flat = self.flat;
         self.lanes[self.lane_of[step as usize] as usize].1 -= 1;
-        observer.completed(self.flat, rank, step);
+        observer.completed(flat, rank, step);
         if !std::mem::replace(&mut self.is_awake[rank as usize], true) {
             self.awake.push(rank);
+        }
+        if self.mode == Mode::Buffered || flat.steps[step as usize].sends {
+            return;
+        }
+        for entry in &flat.entries[flat.entries_of(step)] {
+            if entry.partner != OWN {
+                self.one_event_less(entry.peer, entry.partner);
+            }
+            if entry.next != LAST {
+                self.one_event_less(rank, entry.next);
+            }
         }
     }
 
@@ -131,21 +159,25 @@ impl<'a> Run<'a> {
             Some(oldest) if next < flat.lanes[lane].steps.end => {
                 (next, Waits::ForWindow(flat.describe(oldest)))
             }
-            Some(oldest) => (oldest, Waits::ForPeer(flat.describe(self.unposted_partner(oldest)))),
+            Some(oldest) => (oldest, self.waits(oldest)),
             None => unreachable!("a lane with room, no edge and nothing under way posts"),
         };
         Err(Violation::Deadlock { mode: self.mode, step: flat.describe(step), waits })
     }
 
-    fn unposted_partner(&self, step: u32) -> u32 {
-        let entries = &self.flat.entries[self.flat.entries_of(step)];
-        let unposted = |&partner: &u32| {
-            partner != OWN && partner >= self.lanes[self.lane_of[partner as usize] as usize].0
-        };
-        entries
-            .iter()
-            .map(|entry| entry.partner)
-            .find(unposted)
-            .expect("a posted step waits for a partner's post")
+    /// What a lane's oldest incomplete step waits for. It is not its turn: the steps before it on its channels are the
+    /// lane's too.
+    fn waits(&self, step: u32) -> Waits {
+        let flat = self.flat;
+        let entries = &flat.entries[flat.entries_of(step)];
+        let partners = || entries.iter().map(|entry| entry.partner).filter(|&partner| partner != OWN);
+        let is_posted = |partner: u32| partner < self.lanes[self.lane_of[partner as usize] as usize].0;
+        if let Some(partner) = partners().find(|&partner| !is_posted(partner)) {
+            return Waits::ForPeer(flat.describe(partner));
+        }
+        let receiver = partners().find(|&partner| self.missing[partner as usize] > 0);
+        Waits::ForReceiver(
+            flat.describe(receiver.expect("with all its partners posted, a send waits for a receiver")),
+        )
     }
 }

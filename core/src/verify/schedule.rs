@@ -2,8 +2,9 @@
 //! element, and no check of any order. For tests of the verifier; nothing here looks at hazards, matchings or edges
 //! but to obey them.
 //!
-//! A send may read its slice at any moment between its post and its completion, a receive may write as long; a message
-//! may be buffered or wait for its receiver. Schedules hold back one step at a time as long as anything else can move,
+//! A send may read its slice at any moment between its post and its completion, a receive may write as long. Messages are
+//! buffered, or each waits until the one before it on its channel was taken, and its send until the step that takes it
+//! has completed. Schedules hold back one step at a time as long as anything else can move,
 //! or pick at random, by fixed random priorities or anew each time.
 
 use super::flat::{Flat, NONE};
@@ -106,6 +107,8 @@ enum Move {
 struct Message {
     sender: Option<u32>,
     receiver: Option<u32>,
+    /// The one before it on its channel.
+    before: Option<u32>,
     values: Vec<Value>,
 }
 
@@ -258,8 +261,9 @@ impl<'a> Execution<'a> {
         let ordinal = counts[usize::from(sends)];
         counts[usize::from(sends)] += 1;
         if ordinal == messages.len() {
+            let before = messages.last().copied();
             messages.push(self.messages.len() as u32);
-            self.messages.push(Message::default());
+            self.messages.push(Message { before, ..Message::default() });
         }
         let number = messages[ordinal];
         let message = &mut self.messages[number as usize];
@@ -275,19 +279,35 @@ impl<'a> Execution<'a> {
         let progress = &self.steps[step as usize];
         let messages = || progress.messages.iter().flatten().map(|&m| (m, &self.messages[m as usize]));
         if now.sends {
-            let open = |message: &Message| self.schedule.eager || message.receiver.is_some();
+            let open = |message: &Message| self.schedule.eager || self.is_open(message);
             let mut fill = messages().filter(|(_, m)| (m.values.len() as u64) < now.len && open(m));
             if let Some((number, _)) = fill.next() {
                 return Some(Move::Fill(step, number));
             }
-            let full = |m: &Message| m.values.len() as u64 == now.len && open(m);
+            let is_taken = |m: &Message| self.schedule.eager || self.is_taken(m);
+            let full = |m: &Message| m.values.len() as u64 == now.len && is_taken(m);
             return messages().all(|(_, m)| full(m)).then_some(Move::Complete(step));
+        }
+        if !self.schedule.eager && !messages().all(|(_, m)| self.is_open(m)) {
+            return None;
         }
         if progress.written < now.len {
             let there = messages().all(|(_, m)| m.values.len() as u64 > progress.written);
             return there.then_some(Move::Write(step));
         }
         messages().all(|(_, m)| m.sender.is_some()).then_some(Move::Complete(step))
+    }
+
+    /// Whether both sides are there and the channel's message before was taken, unless the same step takes both.
+    fn is_open(&self, message: &Message) -> bool {
+        let before = message.before.map(|before| &self.messages[before as usize]);
+        message.receiver.is_some()
+            && message.sender.is_some()
+            && before.is_none_or(|before| before.receiver == message.receiver || self.is_taken(before))
+    }
+
+    fn is_taken(&self, message: &Message) -> bool {
+        message.receiver.is_some_and(|receiver| self.steps[receiver as usize].done)
     }
 
     fn fill(&mut self, step: u32, message: u32) {

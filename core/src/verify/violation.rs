@@ -34,7 +34,8 @@ pub struct Place {
 /// How sends are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// A send completes when all its receivers have posted.
+    /// A send completes when every step that receives it has completed, and a receiving step when all its messages were
+    /// posted and the steps that take the messages before them, on the same channels, have completed.
     Rendezvous,
     /// A send completes when it is posted.
     Buffered,
@@ -45,6 +46,8 @@ pub enum Mode {
 pub enum Waits {
     /// It was posted, and its peer's step was not.
     ForPeer(StepAt),
+    /// It was posted, and so was its peer's step, which has not completed.
+    ForReceiver(StepAt),
     /// An edge's target has not completed.
     ForEdge(StepAt),
     /// The lane's window is full; this is its oldest incomplete step.
@@ -268,6 +271,7 @@ impl fmt::Display for Waits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Waits::ForPeer(step) => write!(f, "for its peer to post {step}"),
+            Waits::ForReceiver(step) => write!(f, "for its peer to complete {step}"),
             Waits::ForEdge(step) => write!(f, "by an edge for {step}"),
             Waits::ForWindow(step) => write!(f, "for room in its lane's window, which is held by {step}"),
         }

@@ -102,10 +102,7 @@ pub(crate) struct ShmEndpoint {
 #[derive(Debug)]
 pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
 
-#[expect(
-    unsafe_code,
-    reason = "kernels take lists of addresses, and the list is kept to save the allocation"
-)]
+#[expect(unsafe_code, reason = "kernels take lists of addresses; the list is kept to save the allocation")]
 // SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
 unsafe impl Send for Pointers {}
 

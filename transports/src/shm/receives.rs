@@ -212,7 +212,8 @@ impl ShmEndpoint {
             let is_live = |number: &u8| table.live() >> number & 1 == 1;
             (0..64).filter(is_live).any(|number| {
                 let op = table.get(number);
-                let Some(peer) = (op.ready < op.sources.len()).then(|| op.sources.get(op.ready) as usize) else {
+                let Some(peer) = (op.ready < op.sources.len()).then(|| op.sources.get(op.ready) as usize)
+                else {
                     return true;
                 };
                 let incoming = &self.incoming[peer * self.channels + channel];

@@ -34,6 +34,10 @@ fn plans_without_form_are_refused() {
     }
     form("window", |plan| plan.lanes[0].window = 0);
     form("window", |plan| plan.lanes[0].window = MAX_WINDOW + 1);
+    form("turns depend on the count", |plan| {
+        plan.lanes[0].window = MAX_WINDOW_PER_PEER + 1;
+        plan.lanes[0].loops[0].inner = Trips::Chunks { shape: input(), elements: 1 };
+    });
     form("more lanes", |plan| plan.lanes = vec![plan.lanes[0].clone(); MAX_LANES + 1]);
     form("another number of ranks", |plan| plan.spec.ranks = 2);
     form("no elements", |plan| {
@@ -53,6 +57,27 @@ fn plans_without_form_are_refused() {
         let action = Action::ReceiveReduce { sources, own: Slice::Empty, into: Slice::Empty };
         plan.lanes[0].loops[0].steps[0].action = action;
     });
+}
+
+#[test]
+fn a_wide_window_is_for_many_peers() {
+    let lane = |window, messages| {
+        one_way(|me, plan| {
+            plan.lane(window);
+            plan.repeat(Trips::Fixed(messages), Trips::ONCE);
+            if me == 0 {
+                plan.send(input(), Peers::one(rank(1)));
+            } else {
+                let take = plan.receive(output(), rank(0));
+                plan.after_turn(take, take, Index::OUTER.plus(-1), Index::INNER);
+            }
+        })
+    };
+    let most = MAX_WINDOW_PER_PEER;
+    assert!(lane(most, 10 * most).is_ok());
+    assert!(lane(most + 1, most).is_ok());
+    let malformed = |v: &Violation| matches!(v, Violation::Malformed { rank: 0, step: Some(_), .. });
+    refused(lane(most + 1, most + 1), malformed, "turn (64, 0) [send");
 }
 
 #[test]

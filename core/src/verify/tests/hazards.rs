@@ -72,7 +72,7 @@ fn reading_what_a_receive_writes_needs_an_edge() {
             }
         })
     };
-    for window in [2, MAX_WINDOW] {
+    for window in [2, MAX_WINDOW_PER_PEER] {
         refused(
             forward(window, None),
             |v| matches!(v, Violation::Unordered { .. }),

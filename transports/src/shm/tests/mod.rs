@@ -2,16 +2,13 @@
 //! never block, and what happens is then the same every time.
 #![allow(unsafe_code)] // memory that endpoints write by address
 
-#[path = "../../../tests/support/exchange.rs"]
-#[allow(unreachable_pub, reason = "public for the test programs that share it")]
-mod exchange;
 mod hostile;
 mod meeting;
 mod messages;
 mod sleeping;
 
 use super::*;
-use exchange::LocalExchange;
+use crate::exchange::LocalExchange;
 use std::cell::UnsafeCell;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
@@ -65,11 +62,7 @@ struct Rig {
 impl Rig {
     fn new(ranks: usize, lanes: u8, pair_bytes: u64) -> Self {
         let endpoints = connected(ranks, lanes, pair_bytes);
-        Rig {
-            endpoints,
-            areas: (0..ranks).map(|_| Vec::new()).collect(),
-            done: vec![Vec::new(); ranks],
-        }
+        Rig { endpoints, areas: (0..ranks).map(|_| Vec::new()).collect(), done: vec![Vec::new(); ranks] }
     }
 
     /// Registers memory of a rank and names all of it.
