@@ -59,7 +59,8 @@ fn inode(target: &str) -> Option<String> {
 
 /// Inode and name of every abstract socket of this network namespace.
 fn abstract_sockets() -> Vec<(String, String)> {
-    let table = fs::read_to_string("/proc/net/unix").expect("Linux");
+    // Other programs' names may be any bytes.
+    let table = String::from_utf8_lossy(&fs::read("/proc/net/unix").expect("Linux")).into_owned();
     let row = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let name = fields.get(7).filter(|name| name.starts_with('@'))?;
