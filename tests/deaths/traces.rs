@@ -17,7 +17,7 @@ pub(crate) fn held() -> Value {
     let program = std::env::current_exe().expect("this program has a path").display().to_string();
     let files: BTreeSet<String> = targets.iter().cloned().chain(mapped).filter(is_left_over).collect();
     // So may the files that the tests' output goes to.
-    let standard: Vec<String> = (0..3).filter_map(|fd| link(&format!("/proc/self/fd/{fd}"))).collect();
+    let standard: Vec<String> = (0..3).filter_map(|fd| link(format!("/proc/self/fd/{fd}"))).collect();
     let is_ours = |path: &String| *path != program && !standard.contains(path);
     let files: Vec<String> = files.into_iter().filter(is_ours).collect();
     let own: BTreeSet<String> = targets.iter().filter_map(|target| inode(target)).collect();
