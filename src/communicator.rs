@@ -23,6 +23,16 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 ///
 /// Every rank makes the same calls in the same order. One thread at a time need not be arranged for: calls of several
 /// threads take turns, but then *their* order is the program's to keep equal on all ranks.
+///
+/// **When something goes wrong**, one cause (who, on which host, in which operation) ends the communicator on every
+/// rank: operations under way fail with it, and so does every later call, [`Communicator::close`] included. A call that
+/// has already returned on some rank is right; that rank is told by its next call or by `close`.
+/// - A rank that dies, panics or leaves early: `Remote`, within milliseconds.
+/// - Ranks that call different things: `Mismatch`, naming two ranks and what both called as the same operation. A rank
+///   that closed before another made one call too many has nothing to be told; the other has.
+/// - A rank that does not call: a warning through `tracing` after `warn_after`, `Timeout` after `operation_timeout`.
+///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
+///   the call that is missing, so it is no mismatch.
 pub struct Communicator {
     shared: Arc<Shared>,
     _wake_on_change: WakerGuard,

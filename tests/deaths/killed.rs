@@ -211,7 +211,9 @@ impl Findings {
             self.detection_ns[((self.detection_ns.len() - 1) as f64 * part) as usize] as f64 / 1e6
         };
         println!("{test}: the victim was {:?}", self.victims);
-        println!("{test}: kinds and transports {:?}", self.kinds);
+        if !self.kinds.is_empty() {
+            println!("{test}: kinds and transports {:?}", self.kinds);
+        }
         println!(
             "{test}: detection by {} survivors: p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms",
             self.detection_ns.len(),

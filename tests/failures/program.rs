@@ -112,8 +112,10 @@ fn check_poisoned(comm: Communicator, step: &Step, error: Error) -> Error {
 fn run_virtual(setup: &Setup, program: &Program) -> Result<(), Error> {
     let ranks = setup.ranks;
     let mut world = world(setup);
-    for at in 0..program[0].len() {
-        let step = |rank: u32| program[rank as usize][at];
+    // A world runs one call of every rank at a time.
+    let rounds = (0..program[0].len()).map(|at| program.iter().map(|steps| steps[at]).collect::<Vec<Step>>());
+    for round in rounds {
+        let step = |rank: u32| round[rank as usize];
         let memory = |rank: u32| match step(rank).in_place {
             true => RankMemory::InPlace(step(rank).joint(ranks, rank)),
             false => {
@@ -184,9 +186,9 @@ pub(crate) fn check_named(setup: &Setup, program: &Program, errors: &[Option<Err
 fn named_calls(program: &Program, message: &str) -> Vec<(usize, String)> {
     let ranks = program.len() as u32;
     let mut named = Vec::new();
-    for rank in 0..program.len() {
+    for (rank, steps) in program.iter().enumerate() {
         let mut sequence = 0;
-        let numbered = program[rank].iter().map(|step| {
+        let numbered = steps.iter().map(|step| {
             let told = step.told(ranks, rank as u32);
             if step.collective(ranks, rank as u32).kind() == Kind::SendReceive {
                 return told;
