@@ -99,7 +99,7 @@ fn closing_over_an_unread_message_is_an_error_that_names_its_sender() {
             |rank, comm| {
                 let comm = comm.expect("all ranks come");
                 if rank == 1 {
-                    comm.send(&[1_u16 as f32; 7], 2).expect("it fits what a pair may keep");
+                    comm.send(&[1_f32; 7], 2).expect("it fits what a pair may keep");
                 }
                 // So that the message is there.
                 let _met = comm.barrier(); // who is slow in it may be told the end here
