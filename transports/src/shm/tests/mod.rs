@@ -9,6 +9,7 @@ mod hostile;
 mod meeting;
 mod messages;
 mod sleeping;
+mod windows;
 
 use super::*;
 use exchange::LocalExchange;
