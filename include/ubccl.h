@@ -72,7 +72,8 @@ typedef struct ubccl_config {
    */
   const char *rendezvous;
   /*
-   Rank 0 only: the rendezvous that it made. It is used up by a successful `ubccl_comm_init`, and by a failed one.
+   Rank 0 only: the rendezvous that it made. It is used up by a successful `ubccl_comm_init`, and by a failed one
+   unless `size` is wrong.
    */
   struct ubccl_rendezvous *listener;
   /*

@@ -1,10 +1,11 @@
 //! The communicator: what users call.
 #![allow(unsafe_code)] // hands callers' buffers to the engine
 
+use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::config::Config;
 use crate::control::{
-    Control, DEFAULT_GRACE, Identity, Join, Progress, ProgressState, Rendezvous, WakerGuard,
+    Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::waiting::Limits;
@@ -16,7 +17,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{ConnectOptions, Counters, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
-use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, ReduceOp, Result, Signature};
+use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Result, Signature};
 
 /// A group of ranks that call collectives together.
 ///
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) limits: Limits,
     closed: AtomicBool,
+    /// Whether the engine keeps a breakdown.
+    is_measuring: AtomicBool,
 }
 
 impl Communicator {
@@ -76,6 +79,7 @@ impl Communicator {
                 spin,
             },
             closed: AtomicBool::new(false),
+            is_measuring: AtomicBool::new(false),
         });
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
@@ -92,138 +96,17 @@ impl Communicator {
         self.shared.ranks
     }
 
-    /// All-reduces `send` into `recv` on every rank.
-    ///
-    /// Shapes: send `[count]`, recv `[count]`, same type everywhere. In place: `all_reduce_in_place`.
-    /// Order:  every rank calls in the same order; blocks until recv may be read and send reused.
-    /// Cost:   `ubccl plan all_reduce` shows the plan; `algorithm_for` names the algorithm.
-    /// Errors: InvalidArgument (nothing was sent); Mismatch, Timeout, Remote, Aborted: these poison the communicator.
-    /// Source: ncclAllReduce, MPI_Allreduce.
-    pub fn all_reduce<T: Element>(&self, send: &[T], recv: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = Collective::all_reduce(send.len() as u64, T::DTYPE, op);
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
-    }
-
-    /// All-reduces `buffer` in place on every rank. See [`Communicator::all_reduce`].
-    pub fn all_reduce_in_place<T: Element>(&self, buffer: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = Collective::all_reduce(buffer.len() as u64, T::DTYPE, op);
-        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
-    }
-
-    /// Gathers everybody's `send` into `recv` on every rank, in rank order.
-    ///
-    /// Shapes: send `[count]`, recv `[ranks * count]`. In place: `all_gather_in_place`.
-    /// Order, errors: as [`Communicator::all_reduce`].
-    /// Source: ncclAllGather, MPI_Allgather.
-    pub fn all_gather<T: Element>(&self, send: &[T], recv: &mut [T]) -> Result<()> {
-        let call = Collective::all_gather(send.len() as u64, T::DTYPE);
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
-    }
-
-    /// Gathers in place: this rank's part already stands at `rank * count` in `buffer` (`[ranks * count]`).
-    pub fn all_gather_in_place<T: Element>(&self, buffer: &mut [T]) -> Result<()> {
-        let call = Collective::all_gather(self.share(buffer.len(), "all_gather")?, T::DTYPE);
-        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
-    }
-
-    /// Reduces everybody's `send` and leaves block `rank` of the result in `recv`.
-    ///
-    /// Shapes: send `[ranks * count]`, recv `[count]`. In place: `reduce_scatter_in_place`.
-    /// Order, errors: as [`Communicator::all_reduce`].
-    /// Source: ncclReduceScatter, MPI_Reduce_scatter_block.
-    pub fn reduce_scatter<T: Element>(&self, send: &[T], recv: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = Collective::reduce_scatter(recv.len() as u64, T::DTYPE, op);
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
-    }
-
-    /// Reduce-scatters in place: the result stands at `rank * count` in `buffer` (`[ranks * count]`); the rest of the
-    /// buffer is left as it was.
-    pub fn reduce_scatter_in_place<T: Element>(&self, buffer: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = Collective::reduce_scatter(self.share(buffer.len(), "reduce_scatter")?, T::DTYPE, op);
-        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
-    }
-
-    /// Gives every rank the root's `buffer`.
-    ///
-    /// Shapes: buffer `[count]`: read on the root, written elsewhere. Out of place: `broadcast_from`.
-    /// Order, errors: as [`Communicator::all_reduce`].
-    /// Source: ncclBroadcast in place, MPI_Bcast.
-    pub fn broadcast<T: Element>(&self, buffer: &mut [T], root: Rank) -> Result<()> {
-        let call = Collective::broadcast(buffer.len() as u64, T::DTYPE, root);
-        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
-    }
-
-    /// Gives every rank the root's `send` in `recv`; `send` is read on the root only and may be empty elsewhere.
-    pub fn broadcast_from<T: Element>(&self, send: &[T], recv: &mut [T], root: Rank) -> Result<()> {
-        let call = Collective::broadcast(recv.len() as u64, T::DTYPE, root);
-        let send = if self.rank() == root { send } else { &[] };
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
-    }
-
-    /// Returns when every rank has called it.
-    ///
-    /// Order, errors: as [`Communicator::all_reduce`].
-    /// Source: MPI_Barrier, HcclBarrier.
-    pub fn barrier(&self) -> Result<()> {
-        self.run(&Collective::barrier(), &[], &mut [])
-    }
-
-    /// Sends `buffer` to `peer`, which calls [`Communicator::receive`] with the same length; messages of a pair arrive
-    /// in order. Returns when `buffer` may be changed, which may be before the peer has received.
-    ///
-    /// Errors: as [`Communicator::all_reduce`].
-    /// Source: ncclSend, MPI_Send.
-    pub fn send<T: Element>(&self, buffer: &[T], peer: Rank) -> Result<()> {
-        let call = Collective::send_receive(buffer.len() as u64, T::DTYPE, Some(peer), None);
-        self.run(&call, bytemuck::cast_slice(buffer), &mut [])
-    }
-
-    /// Receives into `buffer` what `peer` sends. See [`Communicator::send`].
-    pub fn receive<T: Element>(&self, buffer: &mut [T], peer: Rank) -> Result<()> {
-        let call = Collective::send_receive(buffer.len() as u64, T::DTYPE, None, Some(peer));
-        self.run(&call, &[], bytemuck::cast_slice_mut(buffer))
-    }
-
-    /// Sends `send` to `to` and receives `recv` from `from`, both at once; the lengths are equal. `to` and `from` may
-    /// both be this rank.
-    ///
-    /// Errors: as [`Communicator::all_reduce`].
-    /// Source: MPI_Sendrecv; ncclSend and ncclRecv in one group.
-    pub fn send_receive<T: Element>(&self, send: &[T], to: Rank, recv: &mut [T], from: Rank) -> Result<()> {
-        let call = Collective::send_receive(send.len() as u64, T::DTYPE, Some(to), Some(from));
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
-    }
-
-    /// All-reduces without waiting: the buffers come back from [`Work::wait`].
-    pub fn all_reduce_async<T: Element>(
-        &self,
-        send: Vec<T>,
-        recv: Vec<T>,
-        op: ReduceOp,
-    ) -> Result<Work<(Vec<T>, Vec<T>)>> {
-        let call = Collective::all_reduce(send.len() as u64, T::DTYPE, op);
-        self.run_async(&call, send, recv)
-    }
-
-    /// All-reduces in place without waiting: the buffer comes back from [`Work::wait`].
-    pub fn all_reduce_in_place_async<T: Element>(
-        &self,
-        buffer: Vec<T>,
-        op: ReduceOp,
-    ) -> Result<Work<Vec<T>>> {
-        let call = Collective::all_reduce(buffer.len() as u64, T::DTYPE, op);
-        self.run_in_place_async(&call, buffer)
-    }
-
     /// Any collective, on bytes: what the named calls do. Blocks.
     ///
     /// Errors: InvalidArgument if a buffer's size is not what the call needs (nothing was sent); otherwise as
     /// [`Communicator::all_reduce`].
     pub fn run(&self, call: &Collective, input: &[u8], output: &mut [u8]) -> Result<()> {
+        let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
         let (ranks, rank) = (self.ranks(), self.rank());
         check_size(call, "input", input.len(), call.input_elements(ranks, rank))?;
         check_size(call, "output", output.len(), call.output_elements(ranks, rank))?;
+        self.shared.checked(stopwatch);
         let buffers = Buffers::Apart { input: host(input.as_ptr(), input.len()), output: host_mut(output) };
         // SAFETY: both slices are borrowed until `run_blocking` returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, buffers) }
@@ -231,9 +114,11 @@ impl Communicator {
 
     /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
     pub fn run_in_place(&self, call: &Collective, buffer: &mut [u8]) -> Result<()> {
+        let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", buffer.len(), elements)?;
+        self.shared.checked(stopwatch);
         // SAFETY: the slice is borrowed until `run_blocking` returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, Buffers::InPlace(host_mut(buffer))) }
     }
@@ -331,6 +216,18 @@ impl Communicator {
         Ok((*self.shared.lock().plan(call, in_place)?).clone())
     }
 
+    /// Begins to measure where the time of calls goes, which slows them by some clock reads each.
+    pub fn start_breakdown(&self) {
+        self.shared.lock().breakdown = Some(Breakdown::default());
+        self.shared.is_measuring.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends what [`Communicator::start_breakdown`] began and tells what it found.
+    pub fn stop_breakdown(&self) -> Option<Breakdown> {
+        self.shared.is_measuring.store(false, Ordering::Relaxed);
+        self.shared.lock().breakdown.take()
+    }
+
     /// Messages and bytes moved by this rank so far.
     pub fn counters(&self) -> Counters {
         self.shared.lock().counters()
@@ -364,7 +261,9 @@ impl Communicator {
     /// Leaves in good order: the others may close later, and operations of theirs that need this rank fail.
     ///
     /// Errors: InvalidArgument if asynchronous operations are still under way (wait for them first); Mismatch if a
-    /// message came that no call of this rank took; the first cause if the communicator is poisoned.
+    /// message came that no call of this rank took, or another rank has called something else or more than this one; Remote if another
+    /// has called less and left; the first cause if the communicator is poisoned. A rank that closes before the
+    /// others make a call too many is told nothing: they are.
     /// Source: ncclCommFinalize and ncclCommDestroy.
     pub fn close(self) -> Result<()> {
         let mut engine = self.shared.lock();
@@ -375,26 +274,37 @@ impl Communicator {
             return Err(Error::invalid("operations are still under way; wait for every Work before close()"));
         }
         let sequence = engine.sequence();
-        if let Err(fault) = engine.endpoint().inspect(crate::faults::CLOSED, Signature::default()) {
+        if let Err(fault) = engine.inspect_closing() {
             return Err(self.shared.fail(&mut engine, fault));
         }
         self.shared.closed.store(true, Ordering::Release);
-        self.shared.control.leave(sequence)
-    }
-
-    /// Shares a buffer of `ranks * count` elements out.
-    fn share(&self, elements: usize, what: &str) -> Result<u64> {
-        let (elements, ranks) = (elements as u64, u64::from(self.ranks()));
-        if elements.is_multiple_of(ranks) {
-            return Ok(elements / ranks);
+        self.shared.control.leave(sequence)?;
+        // After leaving, so that of two ranks, one with a call that the other does not make, one finds out.
+        if let Err(fault) = self.shared.compare_closing(&engine) {
+            return Err(self.shared.fail(&mut engine, fault));
         }
-        Err(Error::invalid(format!(
-            "{what}: a buffer of {elements} elements does not divide among {ranks} ranks"
-        )))
+        match self.shared.control.check_left(sequence) {
+            Some(cause) => self.shared.fail_with(&mut engine, cause),
+            None => Ok(()),
+        }
     }
 }
 
 impl Shared {
+    fn stopwatch(&self) -> Stopwatch {
+        Stopwatch::start(self.is_measuring.load(Ordering::Relaxed))
+    }
+
+    /// The arguments of a blocking call were checked.
+    fn checked(&self, mut stopwatch: Stopwatch) {
+        if self.is_measuring.load(Ordering::Relaxed)
+            && let Some(breakdown) = &mut self.lock().breakdown
+        {
+            breakdown.calls += 1;
+            stopwatch.lap(Some(&mut breakdown.check));
+        }
+    }
+
     fn check_call(&self, call: &Collective) -> Result<()> {
         self.control.poison().check()?;
         call.check(self.ranks)?;
@@ -409,20 +319,46 @@ impl Shared {
         Ok(())
     }
 
+    /// A call that needs a rank that has left is not begun: it might even look complete here.
+    fn check_present(&self, engine: &mut Engine, call: &Collective) -> Result<()> {
+        let cause = match call.kind() {
+            Kind::SendReceive => {
+                let gone = call.to().filter(|&to| self.control.left(to).is_some());
+                gone.map(|to| self.control.cause(ErrorKind::Remote, to, LEFT_TOO_EARLY))
+            }
+            _ => self.control.check_left(engine.sequence() + 1),
+        };
+        cause.map_or(Ok(()), |cause| self.fail_with(engine, cause))
+    }
+
+    /// Puts a call that was just issued on the board.
+    fn tell(&self, engine: &mut Engine, call: &Collective) {
+        let sequence = engine.sequence();
+        if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
+            self.control.board().called(sequence, signature.0);
+        }
+        self.show(engine);
+    }
+
     /// Issues and waits.
     ///
     /// # Safety
     /// As for `Engine::issue`, until this returns.
     unsafe fn run_blocking(&self, call: &Collective, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
+        self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
         let op = unsafe { engine.issue(call, buffers, None) }?;
-        self.show(&mut engine);
+        self.tell(&mut engine, call);
         drop(engine);
         let unwind = Unwind(self);
         let result = self.wait(op, None);
         std::mem::forget(unwind);
         let mut engine = self.lock();
+        if engine.status(op) == Status::Pending {
+            // Waiting itself failed: the buffers go back to the caller, so nothing may be under way.
+            engine.cancel();
+        }
         engine.take(op);
         self.show(&mut engine);
         result.map(|_| ())
@@ -439,8 +375,10 @@ impl Shared {
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
         let mut engine = self.lock();
+        self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches.
         let op = unsafe { engine.issue(call, buffers, owned) }?;
+        self.tell(&mut engine, call);
         // A failure now is the work's to tell: the operation was issued.
         let _told_by_the_work = self.drive(&mut engine);
         let is_pending = engine.status(op) == Status::Pending;
@@ -463,7 +401,7 @@ impl Progress for Shared {
             Err(_told_by_the_works) => ProgressState::Idle,
             Ok(_) if engine.is_idle() => ProgressState::Idle,
             Ok(true) => ProgressState::Pending { next_poll: Duration::ZERO },
-            Ok(false) => ProgressState::Pending { next_poll: Duration::from_micros(100) },
+            Ok(false) => ProgressState::Pending { next_poll: rest(engine.oldest_wait(Instant::now())) },
         }
     }
 }
@@ -483,8 +421,16 @@ impl std::fmt::Debug for Shared {
 impl Drop for Communicator {
     fn drop(&mut self) {
         // Works may outlive it; what they wait for goes on until the last is gone.
-        if !self.shared.closed.load(Ordering::Acquire) {
-            tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        if self.shared.closed.load(Ordering::Acquire) {
+            return;
+        }
+        tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        if std::thread::panicking() && !self.shared.control.poison().is_set() {
+            let message = "the thread that held its communicator panicked";
+            let cause = self.shared.control.cause(ErrorKind::Remote, self.rank(), message);
+            if let Err(error) = self.shared.control.report(cause) {
+                tracing::debug!(%error, "nobody was told");
+            }
         }
     }
 }
@@ -543,6 +489,13 @@ fn default_spin(control: &mut Control) -> Result<Duration> {
     const WITH_MORE_RANKS: Duration = Duration::from_micros(5);
     let cores = crate::cores::shared_by(control)?;
     Ok(if cores >= control.ranks() { WITH_A_CORE_EACH } else { WITH_MORE_RANKS })
+}
+
+/// How long the service thread may sleep while an operation waits: a fraction of what it has waited, within bounds.
+fn rest(waited: Option<Duration>) -> Duration {
+    const SHORTEST: Duration = Duration::from_micros(50);
+    const LONGEST: Duration = Duration::from_millis(5);
+    (waited.unwrap_or_default() / 8).clamp(SHORTEST, LONGEST)
 }
 
 fn host(address: *const u8, len: usize) -> Memory {

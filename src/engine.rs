@@ -1,6 +1,7 @@
 //! One rank's operations: plans looked up, executions in program order, driven by whoever owns the engine.
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
+use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, Execution, execution_of};
 use std::any::Any;
@@ -8,7 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{Counters, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token};
+use ubccl_core::endpoint::{
+    CLOSING, Counters, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token,
+};
 use ubccl_core::plan::Plan;
 use ubccl_core::{Choice, Collective, Error, Kind, Rank, Result, Signature, Spec};
 
@@ -67,6 +70,15 @@ struct Ready {
     signature: Signature,
 }
 
+/// An operation that was found waiting.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    number: u64,
+    since: Instant,
+    /// Whether somebody was told.
+    warned: bool,
+}
+
 /// What an engine is made for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EngineOptions {
@@ -96,14 +108,20 @@ pub(crate) struct Engine {
     issued: u64,
     /// Of the last collective that was done.
     last_signature: Signature,
+    /// Of the last collectives that were issued, by sequence number.
+    calls: [Signature; CALLS_KEPT as usize],
     cancelled: bool,
-    /// When the oldest operation under way was first found waiting.
-    waiting: Option<(u64, Instant)>,
+    /// Where the time goes, while somebody asks.
+    pub(crate) breakdown: Option<Breakdown>,
+    /// The oldest operation under way, since it was first found waiting.
+    waiting: Option<Waiting>,
     /// What the board says this rank is doing: sequence, and the signature while it runs.
     pub(crate) shown: (u64, Option<Signature>),
 }
 
 const REGIONS_PER_SLOT: u32 = 3;
+/// Calls that are remembered.
+pub(crate) const CALLS_KEPT: u64 = 32;
 
 impl Engine {
     pub(crate) fn new(endpoint: Box<dyn Endpoint>, options: EngineOptions) -> Self {
@@ -120,8 +138,10 @@ impl Engine {
             sequence: 0,
             issued: 0,
             last_signature: Signature::default(),
+            calls: [Signature::default(); CALLS_KEPT as usize],
             cancelled: false,
             waiting: None,
+            breakdown: None,
             shown: (0, None),
         }
     }
@@ -154,7 +174,9 @@ impl Engine {
         buffers: Buffers,
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
+        let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         let plan = self.plan(call, matches!(buffers, Buffers::InPlace(_)))?;
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
         let is_loose = call.kind() == Kind::SendReceive;
         let stream = if is_loose {
             Stream::Tagged(0)
@@ -174,6 +196,7 @@ impl Engine {
         slot.call = Some(Ready { plan, count: call.count(), buffers, stream, signature });
         let id = OpId { slot: index, generation: slot.generation };
         if !is_loose {
+            self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
             self.queue.push_back(index);
             return Ok(id);
         }
@@ -203,6 +226,7 @@ impl Engine {
     #[inline]
     pub(crate) fn turn(&mut self) -> Result<bool, Fault> {
         let mut moved = false;
+        let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         if let Some(&front) = self.queue.front() {
             if self.slots[front].call.is_some() {
                 self.begin(front)?;
@@ -216,11 +240,16 @@ impl Engine {
             return Ok(false);
         }
         self.retire();
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.post));
+        if self.queue.is_empty() && self.loose.is_empty() {
+            return Ok(true);
+        }
         moved |= self.endpoint.poll(&mut self.completions)?;
         for token in self.completions.drain(..) {
             self.slots[execution_of(token)].execution.complete(token);
         }
         self.retire();
+        stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.poll));
         Ok(moved)
     }
 
@@ -326,17 +355,40 @@ impl Engine {
     pub(crate) fn oldest_wait(&mut self, now: Instant) -> Option<Duration> {
         let oldest = self.queue.front().or(self.loose.first()).map(|&index| self.slots[index].number)?;
         match self.waiting {
-            Some((number, since)) if number == oldest => Some(now - since),
+            Some(Waiting { number, since, .. }) if number == oldest => Some(now - since),
             _ => {
-                self.waiting = Some((oldest, now));
+                self.waiting = Some(Waiting { number: oldest, since: now, warned: false });
                 Some(Duration::ZERO)
             }
         }
     }
 
+    /// Whether a warning about the oldest operation is due now, of which there is one, whoever waits.
+    pub(crate) fn warns_now(&mut self) -> bool {
+        self.waiting.as_mut().is_some_and(|waiting| !std::mem::replace(&mut waiting.warned, true))
+    }
+
+    /// Whether the oldest operation under way is point to point.
+    pub(crate) fn is_loose(&self) -> bool {
+        self.queue.is_empty() && !self.loose.is_empty()
+    }
+
     /// The last collective issued.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// What was called as this collective, if that was not long ago.
+    pub(crate) fn called(&self, sequence: u64) -> Option<Signature> {
+        let is_kept = sequence <= self.sequence && sequence + CALLS_KEPT > self.sequence && sequence > 0;
+        is_kept.then(|| self.calls[(sequence % CALLS_KEPT) as usize])
+    }
+
+    /// Looks for messages of any kind: this rank takes none any more. For an idle engine.
+    pub(crate) fn inspect_closing(&mut self) -> Result<(), Fault> {
+        // What arrived last may be known to the kernel only.
+        self.endpoint.poll(&mut self.completions)?;
+        self.endpoint.inspect(CLOSING, Signature::default())
     }
 
     /// Looks for messages nobody can take any more.

@@ -1,10 +1,17 @@
 //! From what an endpoint saw to a cause that every rank is told.
 
-use ubccl_core::endpoint::{Fault, Header, Stream};
-use ubccl_core::{Cause, Culprit, Error, ErrorKind};
+use ubccl_core::endpoint::{CLOSING, Fault, Header, Stream};
+use ubccl_core::{Cause, Culprit, Error, ErrorKind, Signature};
 
-/// The sequence number that stands for closing: after every call.
-pub(crate) const CLOSED: u64 = u64::MAX;
+/// What a judge knows beside the fault.
+pub(crate) struct Scene<'a> {
+    /// The rank that saw it.
+    pub(crate) me: u32,
+    /// One entry for each rank.
+    pub(crate) members: &'a [Culprit],
+    /// What a rank called as the collective with this sequence number, if that is known.
+    pub(crate) called: &'a dyn Fn(u32, u64) -> Option<Signature>,
+}
 
 /// What a fault means.
 #[derive(Debug)]
@@ -20,10 +27,12 @@ pub(crate) enum Verdict {
     },
 }
 
-/// Judges what rank `me` saw. `members` has one entry for each rank.
-pub(crate) fn judge(fault: Fault, me: u32, members: &[Culprit]) -> Verdict {
+/// Judges what a rank saw.
+pub(crate) fn judge(fault: Fault, scene: &Scene<'_>) -> Verdict {
+    let &Scene { me, members, .. } = scene;
     match fault {
         Fault::Mismatch { peer, theirs, ours } => {
+            let (theirs, ours) = first_difference(peer, theirs, ours, scene).unwrap_or((theirs, ours));
             Verdict::Cause(mismatch(me, &members[peer as usize], theirs, ours))
         }
         Fault::Lost { peer, message } => Verdict::Suspect { rank: peer, message },
@@ -31,9 +40,24 @@ pub(crate) fn judge(fault: Fault, me: u32, members: &[Culprit]) -> Verdict {
     }
 }
 
+/// If a message of one operation met another operation: what both ranks called as the earlier of the two. That is
+/// where they differ; the message only brought it to light.
+fn first_difference(peer: u32, theirs: Header, ours: Header, scene: &Scene<'_>) -> Option<(Header, Header)> {
+    let (Stream::Collective(their), Stream::Collective(our)) = (theirs.stream, ours.stream) else {
+        return None;
+    };
+    let first = their.min(our);
+    let header = |rank| {
+        let signature = (scene.called)(rank, first)?;
+        Some(Header { stream: Stream::Collective(first), signature, len: 0 })
+    };
+    let (theirs, ours) = (header(peer)?, header(scene.me)?);
+    (their != our && theirs != ours).then_some((theirs, ours))
+}
+
 fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
     let said = |header: &Header| match header.stream {
-        Stream::Collective(CLOSED) => "close".to_owned(),
+        Stream::Collective(CLOSING) => "close".to_owned(),
         Stream::Collective(sequence) => format!("{} as its operation {sequence}", header.signature),
         Stream::Tagged(_) => header.signature.to_string(),
     };
@@ -97,13 +121,18 @@ mod tests {
         Header { stream: Stream::Collective(4), signature: call.signature(plan), len: 8 }
     }
 
+    fn cause(fault: Fault, called: &dyn Fn(u32, u64) -> Option<Signature>) -> Cause {
+        match judge(fault, &Scene { me: 0, members: &members(), called }) {
+            Verdict::Cause(cause) => cause,
+            Verdict::Suspect { .. } => panic!("a mismatch is a cause"),
+        }
+    }
+
     #[test]
     fn a_mismatch_names_both_ranks_and_both_calls() {
         let ours = header(Collective::all_reduce(2, DataType::F32, ReduceOp::Sum), 1);
         let theirs = header(Collective::broadcast(8, DataType::U8, 1), 1);
-        let Verdict::Cause(cause) = judge(Fault::Mismatch { peer: 1, theirs, ours }, 0, &members()) else {
-            panic!("a mismatch is a cause");
-        };
+        let cause = cause(Fault::Mismatch { peer: 1, theirs, ours }, &|_, _| None);
         for part in ["rank 1 called broadcast count=8 u8 root=1", "rank 0 called all_reduce count=2 f32 sum"]
         {
             assert!(cause.message.contains(part), "{}", cause.message);
@@ -115,9 +144,20 @@ mod tests {
     fn equal_calls_with_different_plans_are_told_so() {
         let call = Collective::all_reduce(2, DataType::F32, ReduceOp::Sum);
         let (ours, theirs) = (header(call, 1), header(call, 2));
-        let Verdict::Cause(cause) = judge(Fault::Mismatch { peer: 1, theirs, ours }, 0, &members()) else {
-            panic!("a mismatch is a cause");
-        };
+        let cause = cause(Fault::Mismatch { peer: 1, theirs, ours }, &|_, _| None);
         assert!(cause.message.contains("plans differ"), "{}", cause.message);
+    }
+
+    #[test]
+    fn a_message_that_comes_to_another_operation_is_traced_to_where_the_calls_differ() {
+        let late = header(Collective::barrier(), 1);
+        let theirs = Header { stream: Stream::Collective(6), ..header(Collective::barrier(), 1) };
+        let calls = [Collective::broadcast(8, DataType::U8, 0), Collective::broadcast(8, DataType::U8, 1)];
+        let called = |rank, sequence| (sequence == 4).then(|| calls[rank as usize].signature(1));
+        let cause = cause(Fault::Mismatch { peer: 1, theirs, ours: late }, &called);
+        let both = "rank 1 called broadcast count=8 u8 root=1 as its operation 4, \
+                    rank 0 called broadcast count=8 u8 root=0 as its operation 4";
+        assert!(cause.message.contains(both), "{}", cause.message);
+        assert_eq!(cause.sequence, 4);
     }
 }

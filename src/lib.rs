@@ -1,6 +1,8 @@
-//! See README.md.
+#![doc = include_str!("../README.md")]
 
+mod breakdown;
 mod choose;
+mod collectives;
 mod communicator;
 mod config;
 #[allow(dead_code, unused_imports)]
@@ -13,6 +15,7 @@ pub mod sim;
 mod waiting;
 mod work;
 
+pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Config, ENVIRONMENT};
 pub use control::Rendezvous;

@@ -3,9 +3,9 @@
 
 use crate::choose::Chooser;
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
-use crate::faults::{Verdict, judge};
+use crate::faults::{Scene, Verdict, judge};
 use ubccl_core::collective::{Content, Rank};
-use ubccl_core::endpoint::{self, HostPointer, Memory, WorldOptions, WorldStats};
+use ubccl_core::endpoint::{self, Fault, Header, HostPointer, Memory, Stream, WorldOptions, WorldStats};
 use ubccl_core::plan::Plan;
 use ubccl_core::symbolic::{Piece, Value};
 use ubccl_core::{Cause, Choice, Collective, Culprit, Error, ErrorKind, Result};
@@ -212,7 +212,15 @@ impl World {
             engine.set_phantom(phantom);
             // SAFETY: phantom memory has no bytes; real memory is borrowed by `run_real` until this call returns, and
             // on failure `poison` cancels the engines before.
-            ids.push(unsafe { engine.issue(&calls(rank), buffers(rank), None) }?);
+            match unsafe { engine.issue(&calls(rank), buffers(rank), None) } {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    // The others hold buffers that end with this call.
+                    self.engines.iter_mut().for_each(Engine::cancel);
+                    self.poisoned = Some(error.clone());
+                    return Err(error);
+                }
+            }
         }
         let rank_ps = self.drive(&ids).inspect_err(|error| self.poisoned = Some(error.clone()))?;
         for (engine, id) in self.engines.iter_mut().zip(&ids) {
@@ -242,8 +250,7 @@ impl World {
             for &rank in &woken {
                 let index = rank as usize;
                 if let Err(fault) = self.engines[index].progress() {
-                    let verdict = judge(fault, rank, &self.members());
-                    return Err(self.poison(cause_of(verdict, &self.members())));
+                    return Err(self.fail(rank, fault));
                 }
                 if ends[index].is_none() && self.engines[index].status(ids[index]) == Status::Done {
                     ends[index] = Some(self.world.now_ps());
@@ -251,14 +258,53 @@ impl World {
                 }
             }
             if left == 0 {
+                self.inspect(Engine::inspect)?;
                 return Ok(ends.into_iter().flatten().collect());
             }
             woken.clear();
             if !self.world.step(&mut woken)? {
                 let stuck = ends.iter().position(Option::is_none).unwrap_or(0) as Rank;
-                return Err(self.poison(self.silence(stuck)));
+                return Err(self.silence(stuck));
             }
         }
+    }
+
+    /// Ends the world: lets everything happen that is still under way, and looks for messages that no call took.
+    ///
+    /// Errors: Mismatch, if there is one; Remote, if a rank dies; the cause that poisoned the world.
+    pub fn close(mut self) -> Result<()> {
+        if let Some(error) = self.poisoned.take() {
+            return Err(error);
+        }
+        let mut woken = Vec::new();
+        while self.world.step(&mut woken)? {
+            woken.clear();
+        }
+        if let Some(&dead) = self.world.dead().first() {
+            return Err(self.poison(self.death(dead)));
+        }
+        self.inspect(Engine::inspect_closing)
+    }
+
+    /// Looks on every rank for messages that nobody can take any more.
+    fn inspect(&mut self, look: fn(&mut Engine) -> Result<(), Fault>) -> Result<()> {
+        for rank in 0..self.config.ranks {
+            if let Err(fault) = look(&mut self.engines[rank as usize]) {
+                return Err(self.fail(rank, fault));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what a rank saw the cause.
+    fn fail(&mut self, me: Rank, fault: Fault) -> Error {
+        let members = self.members();
+        let called = |rank: Rank, sequence| self.engines[rank as usize].called(sequence);
+        let cause = match judge(fault, &Scene { me, members: &members, called: &called }) {
+            Verdict::Cause(cause) => cause,
+            Verdict::Suspect { rank, message } => self.cause(rank, ErrorKind::Remote, &message),
+        };
+        self.poison(cause)
     }
 
     fn poison(&mut self, cause: Cause) -> Error {
@@ -277,9 +323,22 @@ impl World {
         self.cause(rank, ErrorKind::Remote, "the rank died in virtual time")
     }
 
-    fn silence(&self, rank: Rank) -> Cause {
-        let message = "nothing more will ever happen, and the rank still waits: some rank does not take part";
-        self.cause(rank, ErrorKind::Timeout, message)
+    /// Nothing will ever happen again and `rank` waits: because the ranks called different things, or because one that
+    /// it waits for does not take part.
+    fn silence(&mut self, rank: Rank) -> Error {
+        let (sequence, signature) = self.engines[rank as usize].current();
+        let calls = (0..self.config.ranks).map(|peer| (peer, self.engines[peer as usize].called(sequence)));
+        let other =
+            calls.filter_map(|(peer, call)| Some((peer, call?))).find(|(_, call)| Some(*call) != signature);
+        if let (Some(ours), Some((peer, theirs))) = (signature, other) {
+            let header = |signature| Header { stream: Stream::Collective(sequence), signature, len: 0 };
+            return self.fail(rank, Fault::Mismatch { peer, theirs: header(theirs), ours: header(ours) });
+        }
+        let awaited = self.engines[rank as usize].awaited().into_iter().find(|&peer| peer != rank);
+        let missing = awaited.unwrap_or(rank);
+        let message =
+            format!("it does not take part: rank {rank} waits for it, and nothing more will ever happen");
+        self.poison(self.cause(missing, ErrorKind::Timeout, &message))
     }
 
     fn cause(&self, rank: Rank, kind: ErrorKind, message: &str) -> Cause {
@@ -293,19 +352,6 @@ impl World {
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("World").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-fn cause_of(verdict: Verdict, members: &[Culprit]) -> Cause {
-    match verdict {
-        Verdict::Cause(cause) => cause,
-        Verdict::Suspect { rank, message } => Cause {
-            kind: ErrorKind::Remote,
-            culprit: members[rank as usize].clone(),
-            operation: String::new(),
-            sequence: 0,
-            message,
-        },
     }
 }
 

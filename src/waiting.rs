@@ -1,14 +1,15 @@
 //! How a caller waits: who owns the engine drives all that is pending, spins a while, then sleeps.
 
 use crate::communicator::Shared;
-use crate::engine::{Engine, OpId, Status};
-use crate::faults::{Verdict, judge};
+use crate::control::LEFT_TOO_EARLY;
+use crate::engine::{CALLS_KEPT, Engine, OpId, Status};
+use crate::faults::{Scene, Verdict, judge};
 use parking_lot::{MutexGuard, RwLock};
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::Fault;
-use ubccl_core::{Error, ErrorKind, Rank, Result};
+use ubccl_core::endpoint::{CLOSING, Fault, Header, Stream};
+use ubccl_core::{Cause, Error, ErrorKind, Rank, Result, Signature};
 
 /// Polls between two looks at the clock, at who left and at stray messages.
 const IDLE_POLLS: u32 = 256;
@@ -29,7 +30,6 @@ pub(crate) struct Limits {
 #[derive(Default)]
 struct Patience {
     idle_since: Option<Instant>,
-    warned: bool,
 }
 
 impl Shared {
@@ -58,11 +58,11 @@ impl Shared {
             if until.is_some_and(|until| now >= until) {
                 return Ok(false);
             }
-            self.look_around(&mut engine, now, &mut patience)?;
+            let next_look = self.look_around(&mut engine, now)?;
             let idle_for = now - *patience.idle_since.get_or_insert(now);
             let is_wanted = self.wanted.load(Ordering::SeqCst) > 0; // pairs with `lock`
             if idle_for >= self.limits.spin && !is_wanted && !self.control.poison().is_set() {
-                let longest = until.map_or(LONGEST_SLEEP, |until| LONGEST_SLEEP.min(until - now));
+                let longest = until.map_or(next_look, |until| next_look.min(until - now));
                 engine.endpoint().sleep(longest)?;
             }
             MutexGuard::unlock_fair(engine);
@@ -96,13 +96,13 @@ impl Shared {
         Ok(false)
     }
 
-    /// What is done rarely while nothing moves.
-    fn look_around(&self, engine: &mut Engine, now: Instant, patience: &mut Patience) -> Result<()> {
-        if let Err(fault) = engine.inspect() {
+    /// What is done rarely while nothing moves; after how long it is to be done again even if nothing happens.
+    fn look_around(&self, engine: &mut Engine, now: Instant) -> Result<Duration> {
+        if let Err(fault) = engine.inspect().and_then(|()| self.compare_calls(engine)) {
             return Err(self.fail(engine, fault));
         }
         self.check_leavers(engine)?;
-        let Some(waited) = engine.oldest_wait(now) else { return Ok(()) };
+        let Some(waited) = engine.oldest_wait(now) else { return Ok(LONGEST_SLEEP) };
         let timeout = *self.limits.operation_timeout.read();
         if waited >= timeout {
             let message = format!("{}; it waited {:.1} s", self.missing(engine), waited.as_secs_f64());
@@ -110,16 +110,55 @@ impl Shared {
             self.control.report(cause)?;
             return Err(self.give_up(engine));
         }
-        if waited >= self.limits.warn_after && !patience.warned {
-            patience.warned = true;
-            tracing::warn!(
-                rank = self.rank,
-                "waiting for {:.0} s: {}",
-                waited.as_secs_f64(),
-                self.missing(engine)
-            );
+        if waited >= self.limits.warn_after && engine.warns_now() {
+            let missing = self.missing(engine);
+            tracing::warn!(rank = self.rank, "waiting for {:.1} s: {missing}", waited.as_secs_f64());
+        }
+        let warning = self.limits.warn_after.checked_sub(waited).unwrap_or(LONGEST_SLEEP);
+        Ok(LONGEST_SLEEP.min(timeout - waited).min(warning))
+    }
+
+    /// Whether another rank called something else as this operation. Messages tell most of that; they do not tell two
+    /// ranks that wait for each other, as when each takes the other for the root.
+    fn compare_calls(&self, engine: &Engine) -> Result<(), Fault> {
+        match engine.current() {
+            (sequence, Some(signature)) => self.compare_call(sequence, signature),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Whether another rank called something else as one of the last operations, or one more, before this one closes.
+    /// Not every rank gets a message that does not fit: its calls may all have worked.
+    pub(crate) fn compare_closing(&self, engine: &Engine) -> Result<(), Fault> {
+        let last = engine.sequence();
+        for sequence in last.saturating_sub(CALLS_KEPT) + 1..=last {
+            if let Some(signature) = engine.called(sequence) {
+                self.compare_call(sequence, signature)?;
+            }
+        }
+        let next = |peer| Some((peer, self.call_of(peer, last + 1)?));
+        self.others().find_map(next).map_or(Ok(()), |(peer, theirs)| {
+            Err(Fault::Mismatch {
+                peer,
+                theirs: header(last + 1, theirs),
+                ours: header(CLOSING, Signature(0)),
+            })
+        })
+    }
+
+    fn compare_call(&self, sequence: u64, signature: Signature) -> Result<(), Fault> {
+        for peer in self.others() {
+            let theirs = self.call_of(peer, sequence).unwrap_or(signature);
+            if theirs != signature {
+                let (theirs, ours) = (header(sequence, theirs), header(sequence, signature));
+                return Err(Fault::Mismatch { peer, theirs, ours });
+            }
         }
         Ok(())
+    }
+
+    fn call_of(&self, rank: Rank, sequence: u64) -> Option<Signature> {
+        self.control.board().call_of(rank, sequence).map(Signature)
     }
 
     /// An operation that needs a rank that left can never complete.
@@ -128,13 +167,7 @@ impl Shared {
         let mut cause = running.and_then(|_| self.control.check_left(sequence));
         if cause.is_none() {
             let gone = engine.find_loose_peer(|peer| self.control.left(peer).is_some());
-            cause = gone.map(|peer| {
-                self.control.cause(
-                    ErrorKind::Remote,
-                    peer,
-                    "it closed the communicator while this rank waits for it",
-                )
-            });
+            cause = gone.map(|peer| self.control.cause(ErrorKind::Remote, peer, LEFT_TOO_EARLY));
         }
         let Some(cause) = cause else { return Ok(()) };
         // What the leaver sent before it left may have come in between.
@@ -148,9 +181,17 @@ impl Shared {
         }
     }
 
+    /// Reports a cause and gives up: fails with it, or with an earlier one.
+    pub(crate) fn fail_with(&self, engine: &mut Engine, cause: Cause) -> Result<()> {
+        self.control.report(cause)?;
+        Err(self.give_up(engine))
+    }
+
     /// Makes what an endpoint saw the cause, everywhere, and gives up.
     pub(crate) fn fail(&self, engine: &mut Engine, fault: Fault) -> Error {
-        match judge(fault, self.rank, self.control.members()) {
+        let called = |rank, sequence| self.call_of(rank, sequence);
+        let scene = Scene { me: self.rank, members: self.control.members(), called: &called };
+        match judge(fault, &scene) {
             Verdict::Cause(cause) => {
                 if let Err(error) = self.control.report(cause) {
                     return error;
@@ -209,7 +250,7 @@ impl Shared {
     pub(crate) fn background(&self, engine: &mut Engine) -> Result<bool> {
         let moved = self.drive(engine)?;
         if !moved {
-            self.look_around(engine, Instant::now(), &mut Patience::default())?;
+            self.look_around(engine, Instant::now())?;
         }
         Ok(moved)
     }
@@ -228,38 +269,62 @@ impl Shared {
         engine.shown = doing;
     }
 
-    /// What this rank waits in, and for whom, as far as the plan and the board tell.
+    /// What this rank waits in, and for whom, as far as the board and the plan tell.
     fn missing(&self, engine: &Engine) -> String {
         let (sequence, _) = engine.current();
         let what = engine.doing().1.map(|signature| signature.describe()).unwrap_or_default();
-        let awaited = engine.awaited();
-        let named: Vec<String> = awaited
+        let place = if engine.is_loose() { "after its operation" } else { "its operation" };
+        let missing = self.missing_ranks(engine);
+        let named: Vec<String> = missing
             .iter()
-            .filter(|&&rank| rank != self.rank)
             .take(MOST_NAMED)
             .map(|&rank| {
-                let last = self.control.board().read(rank).sequence;
-                let state = if last < sequence { "has not come to it" } else { "is in it or past it" };
-                format!("rank {rank}, which {state} (its last operation is {last})")
+                format!("rank {rank}, which {}", self.progress_of(rank, sequence, engine.is_loose()))
             })
             .collect();
-        let more = awaited.len().saturating_sub(MOST_NAMED + 1);
+        let more = missing.len().saturating_sub(MOST_NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!(
-            "rank {} is in {what}, its operation {sequence}, and waits for {}{more}",
+            "rank {} is in {what}, {place} {sequence}, and waits for {}{more}",
             self.rank,
             named.join(", ")
         )
     }
 
-    /// The rank to blame for a timeout: the first that has not come, or this one.
-    fn first_missing(&self, engine: &Engine) -> Rank {
+    /// The ranks that have not come to the oldest operation; if all have, or it is point to point, those that the plan
+    /// waits for.
+    fn missing_ranks(&self, engine: &Engine) -> Vec<Rank> {
         let (sequence, _) = engine.current();
         let has_not_come = |rank: &Rank| self.control.board().read(*rank).sequence < sequence;
-        self.others().find(has_not_come).unwrap_or(self.rank)
+        let late: Vec<Rank> = self.others().filter(has_not_come).collect();
+        if !late.is_empty() && !engine.is_loose() {
+            return late;
+        }
+        engine.awaited().into_iter().filter(|&rank| rank != self.rank).collect()
+    }
+
+    /// How far another rank is, seen from operation `sequence`, or from point to point after it.
+    fn progress_of(&self, rank: Rank, sequence: u64, is_loose: bool) -> String {
+        let last = self.control.board().read(rank).sequence;
+        let state = match is_loose {
+            true => "has not answered",
+            false if last < sequence => "has not come to it",
+            false => "is in it or past it",
+        };
+        format!("{state} (its last operation is {last})")
+    }
+
+    /// The rank to blame for a timeout: the first that is missing, or this one.
+    fn first_missing(&self, engine: &Engine) -> Rank {
+        self.missing_ranks(engine).first().copied().unwrap_or(self.rank)
     }
 
     fn others(&self) -> impl Iterator<Item = Rank> + '_ {
         (0..self.ranks).filter(|&rank| rank != self.rank)
     }
+}
+
+/// A call as a message would tell it; what is compared is the call, not a length.
+fn header(sequence: u64, signature: Signature) -> Header {
+    Header { stream: Stream::Collective(sequence), signature, len: 0 }
 }

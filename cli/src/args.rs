@@ -101,6 +101,9 @@ pub(crate) struct SweepArgs {
     /// An algorithm for every call [default: chosen by size, or UBCCL_ALGO]
     #[arg(long, value_name = "NAME", value_parser = target::find_algorithm)]
     pub(crate) algo: Option<String>,
+    /// Also measures where the time goes (check, look-up, post, poll), in calls of their own
+    #[arg(long = "where")]
+    pub(crate) breakdown: bool,
     /// Also writes one JSON object per row half to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

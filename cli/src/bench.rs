@@ -63,7 +63,12 @@ fn agenda(args: &SweepArgs, ranks: u32, transport: &str) -> Outcome<Agenda> {
         ops: args.ops(),
         roots: args.roots(ranks).map_err(Failure::new)?,
         ranks,
-        effort: Effort { iterations: args.iters, warmup: args.warmup_iters, checks: args.check },
+        effort: Effort {
+            iterations: args.iters,
+            warmup: args.warmup_iters,
+            checks: args.check,
+            breakdown: args.breakdown,
+        },
         transport: transport.to_owned(),
         remarks: Vec::new(),
     })

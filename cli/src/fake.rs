@@ -122,6 +122,10 @@ impl Fake {
 }
 
 impl Target for Fake {
+    fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]> {
+        (!begin).then_some([1, 2, 3, 4])
+    }
+
     fn rank(&self) -> u32 {
         self.rank
     }

@@ -37,6 +37,8 @@ pub(crate) struct Effort {
     pub(crate) warmup: Option<u32>,
     /// Checked calls after; none means that nothing is checked.
     pub(crate) checks: u32,
+    /// Whether it is also measured where the time goes.
+    pub(crate) breakdown: bool,
 }
 
 /// What was measured of one call.
@@ -58,6 +60,8 @@ pub(crate) struct Measured {
     pub(crate) cpu_us: f64,
     /// What only a simulation knows.
     pub(crate) simulated: Option<Simulated>,
+    /// Where rank 0's time goes, in microseconds per call: check, look-up, post, poll. Of calls of their own.
+    pub(crate) breakdown_us: Option<[f64; 4]>,
 }
 
 /// What only a simulation knows, for all its iterations.
@@ -141,11 +145,23 @@ impl<C: Crew> Measure for Stopwatch<C> {
             note: verdict.note,
             cpu_us: mean_cpu_us(&timed),
             simulated: None,
+            breakdown_us: self.breakdown(samples * calls_per_sample)?,
         })
     }
 }
 
 impl<C: Crew> Stopwatch<C> {
+    /// Where rank 0's time goes, if that is asked for. In place the data grow meaningless, and are not looked at.
+    fn breakdown(&mut self, calls: u32) -> Outcome<Option<[f64; 4]>> {
+        if !self.effort.breakdown {
+            return Ok(None);
+        }
+        let answers = self.crew.run(&Order::Where { calls })?;
+        let Some(Answer { samples_ns, calls, .. }) = answers.into_iter().next() else { return Ok(None) };
+        let per_call = |ns: u64| ns as f64 / 1000.0 / calls.max(1) as f64;
+        Ok(<[u64; 4]>::try_from(samples_ns).ok().map(|parts| parts.map(per_call)))
+    }
+
     /// Warms up and tells about how long a call takes.
     fn warm_up(&mut self) -> Outcome<f64> {
         let probed_us = self.spin(PROBE_CALLS)?;
@@ -209,7 +225,7 @@ mod tests {
     use crate::target::{DataType, ReduceOp};
 
     fn measure(call: Call, in_place: bool, fault: Fault, iterations: u32) -> Measured {
-        let effort = Effort { iterations: Some(iterations), warmup: Some(1), checks: 1 };
+        let effort = Effort { iterations: Some(iterations), warmup: Some(1), checks: 1, breakdown: false };
         let mut stopwatch = Stopwatch { crew: Threads::start(call.ranks, fault), effort };
         stopwatch.measure(&call, in_place, call.bytes()).unwrap()
     }
@@ -283,7 +299,7 @@ mod tests {
 
     #[test]
     fn without_checks_nothing_is_claimed() {
-        let effort = Effort { iterations: Some(2), warmup: Some(0), checks: 0 };
+        let effort = Effort { iterations: Some(2), warmup: Some(0), checks: 0, breakdown: false };
         let mut stopwatch = Stopwatch { crew: Threads::start(2, Fault::NothingFrom(0)), effort };
         let measured = stopwatch.measure(&call(Kind::AllReduce, 9, 2), true, 36).unwrap();
         assert_eq!((measured.wrong, measured.note), (None, None));

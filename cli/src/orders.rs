@@ -30,6 +30,11 @@ pub(crate) enum Order {
         /// How many samples.
         samples: u32,
     },
+    /// Run so many calls and tell where their time goes; the answer's samples are check, look-up, post and poll.
+    Where {
+        /// How many.
+        calls: u32,
+    },
     /// Run one call with other data, untimed, and check it. A barrier answers with when it was entered and left.
     Check {
         /// Which data, or which rank comes late to a barrier.

@@ -120,6 +120,7 @@ impl<T: Target> Rank<T> {
             }
             Order::Spin { calls } => self.spin(calls),
             Order::Measure { calls_per_sample, samples } => self.measure(calls_per_sample, samples),
+            Order::Where { calls } => self.breakdown(calls),
             Order::Check { round } => self.check(round),
         }
     }
@@ -184,6 +185,18 @@ impl<T: Target> Rank<T> {
         }
         self.target.barrier()?; // behind a root calls pipeline: wait for the last one
         Ok(Answer { samples_ns: vec![start.elapsed().as_nanos() as u64], ..Answer::default() })
+    }
+
+    fn breakdown(&mut self, calls: u32) -> Result<Answer, Error> {
+        let case = self.select()?;
+        self.target.barrier()?;
+        self.target.breakdown(true);
+        for _ in 0..calls {
+            self.call(case.in_place)?;
+        }
+        let parts = self.target.breakdown(false).unwrap_or_default();
+        self.target.barrier()?;
+        Ok(Answer { samples_ns: parts.to_vec(), calls: u64::from(calls), ..Answer::default() })
     }
 
     fn measure(&mut self, calls_per_sample: u32, samples: u32) -> Result<Answer, Error> {

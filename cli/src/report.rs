@@ -68,7 +68,7 @@ impl Agenda {
             Step::Bytes(bytes) => (bytes, "bytes"),
         };
         let or_auto = |number: Option<u32>| number.map_or("auto".to_owned(), |number| number.to_string());
-        let Effort { iterations, warmup, checks } = self.effort;
+        let Effort { iterations, warmup, checks, .. } = self.effort;
         let mut head = format!(
             "# ubccl version {}\n# Collective test starting: {}_perf\n# nThread 1 nGpus 1 minBytes {min_bytes} \
              maxBytes {max_bytes} step: {step}({unit}) warmup iters: {} iters: {} agg iters: 1 validation: {checks} \
@@ -219,6 +219,14 @@ fn row(call: &Call, halves: &[Option<Measured>; 2], algorithm: &mut String, mark
     for note in halves.iter().flatten().filter_map(|half| half.note.as_ref()) {
         text += &format!("# wrong: {note}\n");
     }
+    for (place, half) in ["out-of-place", "in-place"].iter().zip(halves) {
+        if let Some([check, look_up, post, poll]) = half.as_ref().and_then(|half| half.breakdown_us) {
+            text += &format!(
+                "# where ({place}, us per call on rank 0): check {check:.3}, look-up {look_up:.3}, post {post:.3}, \
+                 poll {poll:.3}\n"
+            );
+        }
+    }
     text
 }
 
@@ -260,7 +268,7 @@ mod tests {
             ops: vec![ReduceOp::Sum, ReduceOp::Max],
             roots: vec![0, 1],
             ranks: 2,
-            effort: Effort { iterations: Some(20), warmup: None, checks: 1 },
+            effort: Effort { iterations: Some(20), warmup: None, checks: 1, breakdown: false },
             transport: "shm".into(),
             remarks: vec!["two threads".into()],
         }

@@ -64,6 +64,7 @@ impl Measure for Simulator {
             note,
             cpu_us: 0.0, // virtual ranks use no processor
             simulated: Some(all),
+            breakdown_us: None,
         })
     }
 }

@@ -115,6 +115,7 @@ pub(crate) mod tests {
             note: None,
             cpu_us: time_us,
             simulated: None,
+            breakdown_us: None,
         }
     }
 

@@ -25,6 +25,9 @@ pub(crate) trait Target {
     fn barrier(&mut self) -> Result<()>;
     /// The name of the algorithm that the selected call runs.
     fn algorithm(&self) -> Result<String>;
+    /// Begins (`true`) or ends to measure where the time goes; the end tells nanoseconds of check, look-up, post and
+    /// poll.
+    fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]>;
 }
 
 /// The library's form of one rank's call.
@@ -125,6 +128,15 @@ impl Target for Member {
     fn algorithm(&self) -> Result<String> {
         self.selected.clone()?;
         Ok(self.communicator.algorithm_for(&self.call)?.to_owned())
+    }
+
+    fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]> {
+        if begin {
+            self.communicator.start_breakdown();
+            return None;
+        }
+        let found = self.communicator.stop_breakdown()?;
+        Some([found.check, found.look_up, found.post, found.poll].map(|part| part.as_nanos() as u64))
     }
 }
 

@@ -163,3 +163,17 @@ fn an_error_of_all_ranks_is_told_once() {
     assert_eq!(err(&output).matches("mesh-two-shot").count(), 1, "{}", err(&output));
     assert!(err(&output).contains("ranks 0, 1:"), "{}", err(&output));
 }
+
+#[test]
+fn where_the_time_goes_is_told_for_both_places() {
+    let output = run("bench all_reduce -b 64 -e 64 -n 50 --where");
+    let text = out(&output);
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("# where")).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, place) in lines.iter().zip(["out-of-place", "in-place"]) {
+        assert!(line.contains(place), "{line}");
+        let numbers: Vec<f64> = line.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+        assert_eq!(numbers.len(), 4, "check, look-up, post, poll: {line}");
+        assert!(numbers.iter().sum::<f64>() > 0.0, "{line}");
+    }
+}

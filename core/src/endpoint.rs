@@ -168,6 +168,23 @@ pub struct Header {
     pub len: u64,
 }
 
+/// The sequence number of a rank that takes nothing any more.
+pub const CLOSING: u64 = u64::MAX;
+
+impl Header {
+    /// Whether a rank in operation `sequence` with `signature`, which has posted nothing for this message, will never
+    /// take it. Tagged messages may be taken at any time until the rank closes.
+    pub fn is_stale(&self, sequence: u64, signature: Signature) -> bool {
+        match self.stream {
+            _ if sequence == CLOSING => true,
+            Stream::Collective(theirs) => {
+                theirs < sequence || theirs == sequence && self.signature != signature
+            }
+            Stream::Tagged(_) => false,
+        }
+    }
+}
+
 /// Bytes and messages that an endpoint has moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -199,7 +216,8 @@ pub struct Counters {
 /// 7. After `cancel` no region is touched again, and every post is forgotten.
 /// 8. Once warm (every peer, lane and size class used once), posting and polling allocate nothing.
 /// 9. `inspect` finds an arrived message that no post has taken and that can no longer be taken: of an older
-///    operation, or of the current one with another signature.
+///    operation, of the current one with another signature, or, if the sequence is [`CLOSING`], any
+///    ([`Header::is_stale`]).
 /// 10. `sleep` returns soon after anything arrives for this rank, after `Wake::wake`, or when its time is up.
 pub trait Endpoint: Send {
     /// Gives memory a name, replacing what had it.

@@ -69,7 +69,8 @@ pub struct ubccl_config {
     pub size: usize,
     /// Where the ranks meet, as text; null: from `UBCCL_RENDEZVOUS`, or `listener`.
     pub rendezvous: *const c_char,
-    /// Rank 0 only: the rendezvous that it made. It is used up by a successful `ubccl_comm_init`, and by a failed one.
+    /// Rank 0 only: the rendezvous that it made. It is used up by a successful `ubccl_comm_init`, and by a failed one
+    /// unless `size` is wrong.
     pub listener: *mut ubccl_rendezvous,
     /// This rank.
     pub rank: u32,
@@ -195,8 +196,13 @@ pub unsafe extern "C" fn ubccl_comm_init(
     config: *const ubccl_config,
     out: *mut *mut ubccl_comm,
 ) -> ubccl_result {
-    // SAFETY: the caller vouches for `config`, its texts and `out`.
-    guard(|| unsafe { handles::put(out, || Ok(ubccl_comm(Communicator::init(read_config(config)?)?))) })
+    guard(|| {
+        // Before `out` is looked at: whatever fails, the listener is used up.
+        // SAFETY: the caller vouches for `config`, its texts and its listener.
+        let config = unsafe { read_config(config) };
+        // SAFETY: the caller vouches for `out`.
+        unsafe { handles::put(out, || Ok(ubccl_comm(Communicator::init(config?)?))) }
+    })
 }
 
 /// This rank and the number of ranks; either may be null.
@@ -284,15 +290,19 @@ unsafe fn read_config(config: *const ubccl_config) -> Result<Config, Error> {
             size_of::<ubccl_config>()
         )));
     }
+    let listener = match given.listener.is_null() {
+        true => None,
+        // SAFETY: the caller vouches that it is alive and not used again.
+        false => Some(unsafe { handles::take(given.listener, "listener") }?),
+    };
     let mut config = Config::from_env_with(given.rank, given.ranks)?;
     // SAFETY: the caller vouches for the texts.
     let text = |pointer, what| unsafe { read_text(pointer, what) };
     if let Some(text) = text(given.rendezvous, "rendezvous")? {
         config.rendezvous = Some(text.parse()?);
     }
-    if !given.listener.is_null() {
-        // SAFETY: the caller vouches that it is alive and not used again.
-        config.rendezvous = Some(unsafe { handles::take(given.listener, "listener") }?.0);
+    if let Some(listener) = listener {
+        config.rendezvous = Some(listener.0);
     }
     if let Some(transport) = text(given.transport, "transport")? {
         config.transport = transport;

@@ -9,6 +9,7 @@
 //!            1, 2  signature in slot 0 (low, high)    3, 4  signature in slot 1
 //!            5 left: 0, or last sequence << 1 | 1
 //! causes  128 words for each rank, written by that rank at most once: 0 length in bytes, then the encoded cause
+//! calls   128 words for each rank, written by that rank only: its last 32 collectives, see `calls`
 //! ```
 //!
 //! **What a dead rank was doing.** `start` writes the signature into the slot that the state does *not* name and then
@@ -32,9 +33,10 @@ use memmap2::MmapRaw;
 use rustix::fs::{MemfdFlags, SealFlags};
 use ubccl_core::{Cause, Error, Result};
 
+use super::calls::CALLS_WORDS;
 use super::wire;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"ubcclB01");
+const MAGIC: u64 = u64::from_le_bytes(*b"ubcclB02");
 const HEADER_WORDS: usize = 16;
 const LINE_WORDS: usize = 16; // two cache lines of 64 bytes: adjacent-line prefetch does not couple neighbours
 const CAUSE_WORDS: usize = 128;
@@ -42,6 +44,8 @@ const DECISION: usize = 2;
 const LEFT: usize = 5;
 /// A live rank changes its state every 50 ns at most; a reader that loses this often is told "unknown".
 const READ_ATTEMPTS: u32 = 10_000;
+
+const WORDS_PER_RANK: usize = LINE_WORDS + CAUSE_WORDS + CALLS_WORDS;
 
 const _: () = assert!(wire::CAUSE_BYTES_MAX <= 8 * (CAUSE_WORDS - 1));
 
@@ -124,7 +128,7 @@ impl Board {
     }
 
     fn bytes_for(ranks: u32) -> u64 {
-        8 * (HEADER_WORDS as u64 + u64::from(ranks) * (LINE_WORDS + CAUSE_WORDS) as u64)
+        8 * (HEADER_WORDS as u64 + u64::from(ranks) * WORDS_PER_RANK as u64)
     }
 
     fn map(fd: impl AsFd, ranks: u32, rank: u32) -> Result<Board> {
@@ -192,6 +196,9 @@ impl Board {
         let left = self.word(self.line(self.rank) + LEFT);
         // Release, pairing with `left`: who sees it also sees everything before. Failure: already left, keep it.
         let _ = left.compare_exchange(0, last_sequence << 1 | 1, Ordering::Release, Ordering::Relaxed);
+        // Pairs with itself: of two ranks that leave and then read each other's calls and departures, the later one
+        // sees what the earlier one wrote.
+        fence(Ordering::SeqCst);
     }
 
     /// The last sequence of a rank that left.
@@ -249,8 +256,19 @@ impl Board {
         HEADER_WORDS + self.ranks * LINE_WORDS + rank * CAUSE_WORDS
     }
 
+    /// Where the calls of a rank stand.
+    pub(super) fn calls_place(&self, rank: u32) -> usize {
+        assert!((rank as usize) < self.ranks, "rank {rank} of {}", self.ranks);
+        HEADER_WORDS + self.ranks * (LINE_WORDS + CAUSE_WORDS) + rank as usize * CALLS_WORDS
+    }
+
+    /// The rank whose view this is.
+    pub(super) fn rank(&self) -> u32 {
+        self.rank as u32
+    }
+
     #[inline]
-    fn word(&self, index: usize) -> &AtomicU64 {
+    pub(super) fn word(&self, index: usize) -> &AtomicU64 {
         assert!(index < self.words);
         // SAFETY: the mapping holds `words` words and `index` is one of them, so the result is inside the mapping.
         let ptr = unsafe { self.map.as_mut_ptr().cast::<u64>().add(index) };
@@ -287,14 +305,14 @@ fn damaged() -> Cause {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::atomic::AtomicBool;
 
     use ubccl_core::{Culprit, ErrorKind};
 
     use super::*;
 
-    fn boards(ranks: u32) -> Vec<Board> {
+    pub(in super::super) fn boards(ranks: u32) -> Vec<Board> {
         let (first, fd) = Board::create(ranks).unwrap();
         let others = (1..ranks).map(|rank| Board::open(&fd, ranks, rank).unwrap());
         std::iter::once(first).chain(others).collect()

@@ -28,6 +28,9 @@ pub(super) type Rings = (Arc<OwnedFd>, Vec<SocketAddrUnix>);
 /// How often a [verdict](Membership::verdict) looks at the board, in case nobody rings: a thousandth of the default grace is late by nothing.
 const VERDICT_LOOKS: Duration = Duration::from_millis(1);
 
+/// Why a rank that left is a cause.
+pub(crate) const LEFT_TOO_EARLY: &str = "it closed the communicator while another rank still waits for it";
+
 /// What a [`Membership`] is made of.
 pub(super) struct Parts {
     pub(super) rank: u32,
@@ -160,7 +163,7 @@ impl Membership {
     }
 
     /// The first cause, waited for on the calling thread, which may be the service thread: this looks at board and
-    /// lives itself. After the grace, or when it turns out that `rank` has left, `rank` is the cause, with `message`.
+    /// lives itself. After the grace `rank` is the cause, with `message`, and at once if it turns out to have left.
     pub(super) fn verdict(&self, rank: u32, message: String) -> Cause {
         let patience = Instant::now() + self.parts.grace;
         loop {
@@ -168,7 +171,10 @@ impl Membership {
             if let Some(cause) = self.poison.cause() {
                 return cause.clone();
             }
-            if self.board().left(rank).is_some() || Instant::now() >= patience {
+            if self.board().left(rank).is_some() {
+                return self.report(self.cause(ErrorKind::Remote, rank, LEFT_TOO_EARLY));
+            }
+            if Instant::now() >= patience {
                 return self.report(self.cause(ErrorKind::Remote, rank, message));
             }
             self.watch_lives(patience.min(Instant::now() + VERDICT_LOOKS));
@@ -198,6 +204,7 @@ impl Membership {
     pub(super) fn leave(&self, last_sequence: u64) {
         self.board().leave(last_sequence);
         self.ring_others();
+        self.note_leavers();
     }
 
     /// Why an operation that needs every rank cannot complete, if a rank left before it.

@@ -4,6 +4,7 @@
 //! rendezvous   the text and the listener                 join     roll call at rank 0
 //! door         secrets before anything else              star     the bootstrap exchange through rank 0
 //! passage      descriptors from rank to rank             board    shared words: activity, departures, first cause
+//! calls        what every rank called last
 //! membership   who lives, who left, why it ended         poison   the first cause as this process's threads see it
 //! service      the one thread that watches               wire     what bytes mean
 //! ```
@@ -23,6 +24,7 @@
 //! which stay open; [`Membership::report`](membership::Membership::report) is the one place where a cause is decided.
 
 mod board;
+mod calls;
 mod conn;
 mod door;
 mod identity;
@@ -46,6 +48,7 @@ use ubccl_core::{Cause, Culprit, Error, ErrorKind, Exchange, Result};
 
 pub(crate) use board::{Activity, Board};
 pub(crate) use identity::Identity;
+pub(crate) use membership::LEFT_TOO_EARLY;
 use membership::{Life, Membership, Parts, Rings};
 pub(crate) use poison::{Poison, WakerGuard};
 pub use rendezvous::Rendezvous;
@@ -158,8 +161,9 @@ impl Control {
         }
     }
 
-    /// Waits for the first cause after evidence against `rank`, for at most the grace; then, or if it turns out that
-    /// `rank` has left, that is the cause, with `message`. May be called on any thread, the service thread included.
+    /// Waits for the first cause after evidence against `rank`, for at most the grace; then `rank` is the cause, with
+    /// `message`. A rank that turns out to have left is the cause at once. May be called on any thread, the service
+    /// thread included.
     ///
     /// # Errors
     /// `Unsupported` in a forked child.

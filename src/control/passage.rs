@@ -127,7 +127,7 @@ impl Passage {
                 std::iter::once(board.as_fd()).chain(lives.iter().map(|ranks| life_of(ranks[0]))).collect();
             for batch in fds.chunks(BATCH) {
                 send_fds(&guest.socket, b"ubccl", batch, star.deadline())
-                    .map_err(|e| cannot_pass(&format!("to rank {rank}"), e))?;
+                    .map_err(|e| cannot_pass(star, &format!("to rank {rank}"), e))?;
             }
         }
         let mut lives: Vec<Option<OwnedFd>> = guests.into_iter().map(|guest| Some(guest.life)).collect();
@@ -216,7 +216,8 @@ pub(super) fn fetch(
 ) -> Result<(OwnedFd, Vec<OwnedFd>)> {
     let rank = star.rank();
     let socket = unix_socket(SocketType::SEQPACKET)?;
-    connect(&socket, &address(name)?).map_err(|e| cannot_pass("from rank 0 (is it on another host?)", e))?;
+    connect(&socket, &address(name)?)
+        .map_err(|e| cannot_pass(star, "from rank 0 (is it on another host?)", e))?;
     let peer = sockopt::socket_peercred(&socket).map_err(|e| refused("ask who serves", e))?;
     if peer.uid != rustix::process::geteuid() {
         let message =
@@ -226,7 +227,8 @@ pub(super) fn fetch(
     let life = own_life()?;
     let mut call = secret.bytes().to_vec();
     call.extend_from_slice(&rank.to_le_bytes());
-    send_fds(&socket, &call, &[life.as_fd()], star.deadline()).map_err(|e| cannot_pass("to rank 0", e))?;
+    send_fds(&socket, &call, &[life.as_fd()], star.deadline())
+        .map_err(|e| cannot_pass(star, "to rank 0", e))?;
     let wanted = 1 + other_processes(members, rank).len();
     let mut fds = Vec::with_capacity(wanted);
     while fds.len() < wanted {
@@ -245,7 +247,7 @@ fn next_batch(star: &mut Star, socket: &OwnedFd) -> Result<Vec<OwnedFd>> {
                 Ok((_, fds)) if !fds.is_empty() => return Ok(fds),
                 Ok(_) => closed = true, // rank 0 has failed and says why over the star
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(e) => return Err(cannot_pass("from rank 0", e)),
+                Err(e) => return Err(cannot_pass(star, "from rank 0", e)),
             }
         }
         star.check_quiet()?;
@@ -292,7 +294,25 @@ fn receive_fds(socket: &OwnedFd, bytes: &mut [u8], count: usize) -> Result<(usiz
     Ok((received.bytes, fds))
 }
 
-fn cannot_pass(whom: &str, source: Errno) -> Error {
+/// Why descriptors do not pass. If the other side is gone, the star knows more: whoever failed says so there, and the
+/// connection of a dead rank is closed.
+fn cannot_pass(star: &mut Star, whom: &str, source: Errno) -> Error {
+    let is_gone = matches!(source, Errno::CONNREFUSED | Errno::CONNRESET | Errno::PIPE);
+    if let Some(explained) = is_gone.then(|| explanation(star)).flatten() {
+        return explained;
+    }
     let message = format!("cannot pass descriptors {whom}; is their number limited (`ulimit -n`)?");
     Error::system(message, std::io::Error::from(source))
+}
+
+/// What the star has to say, within a bounded time.
+fn explanation(star: &mut Star) -> Option<Error> {
+    let until = Instant::now() + EXPLANATION;
+    while Instant::now() < until {
+        if let Err(error) = star.check_quiet() {
+            return Some(error);
+        }
+        wait_any(&star.fds(), until).ok()?;
+    }
+    None
 }

@@ -1,8 +1,10 @@
 //! What end-to-end tests share: a plain oracle, random data, guard bytes, and ranks of every transport.
 #![allow(dead_code, missing_docs, unreachable_pub)] // each test binary uses its part of it
+#![allow(clippy::print_stdout)] // seeds, and what ranks tell their parent
 
 pub mod memory;
 pub mod oracle;
+pub mod processes;
 pub mod ranks;
 
 /// A small deterministic source of randomness (splitmix64); its seed is printed by the tests that use it.

@@ -40,10 +40,12 @@ pub fn collective(call: Call, dtype: DataType, count: usize, ranks: u32, rank: u
     }
 }
 
-/// Runs `body` on one thread for each rank, with a communicator each, and gives the results in rank order.
-pub fn on_threads<T: Send + 'static>(
+/// Runs `body` on one thread for each rank with what came of its start, and gives the results in rank order.
+/// `configure` changes the configurations of single ranks.
+pub fn start_threads<T: Send + 'static>(
     setup: &Setup,
-    body: impl Fn(&Communicator) -> T + Clone + Send + 'static,
+    configure: impl Fn(Config) -> Config,
+    body: impl Fn(u32, Result<Communicator, ubccl::Error>) -> T + Clone + Send + 'static,
 ) -> Vec<T> {
     let rendezvous = Rendezvous::create().expect("a rendezvous on loopback");
     let text = rendezvous.text();
@@ -62,27 +64,40 @@ pub fn on_threads<T: Send + 'static>(
             start_timeout: WATCHDOG / 2,
             ..Config::default()
         };
-        let (sender, body) = (sender.clone(), body.clone());
-        std::thread::Builder::new()
-            .name(format!("rank {rank}"))
-            .spawn(move || {
-                let comm = Communicator::init(config).expect("all ranks come");
-                let result = body(&comm);
-                let closed = comm.close();
-                sender.send((rank, result, closed)).expect("the test is listening");
-            })
-            .expect("a thread");
+        let (sender, body, config) = (sender.clone(), body.clone(), configure(config));
+        let run = move || {
+            let result = body(rank, Communicator::init(config));
+            sender.send((rank, result)).expect("the test is listening");
+        };
+        std::thread::Builder::new().name(format!("rank {rank}")).spawn(run).expect("a thread");
     }
     drop(sender);
     let mut results: Vec<_> = (0..setup.ranks).map(|_| None).collect();
     for _ in 0..setup.ranks {
-        let (rank, result, closed) = receiver.recv_timeout(WATCHDOG).unwrap_or_else(|error| {
+        let (rank, result) = receiver.recv_timeout(WATCHDOG).unwrap_or_else(|error| {
             panic!("{setup:?}: a rank died or the watchdog barked: {error}");
         });
-        closed.unwrap_or_else(|error| panic!("{setup:?}: rank {rank} did not close: {error}"));
         results[rank as usize] = Some(result);
     }
     results.into_iter().map(|result| result.expect("every rank answered once")).collect()
+}
+
+/// Runs `body` on one thread for each rank, with a communicator each, and gives the results in rank order.
+pub fn on_threads<T: Send + 'static>(
+    setup: &Setup,
+    body: impl Fn(&Communicator) -> T + Clone + Send + 'static,
+) -> Vec<T> {
+    let run = move |_rank, comm: Result<Communicator, ubccl::Error>| {
+        let comm = comm.expect("all ranks come");
+        let result = body(&comm);
+        (result, comm.close())
+    };
+    let results = start_threads(setup, |config| config, run).into_iter().enumerate();
+    let closed = |(rank, (result, closed)): (usize, (T, Result<(), ubccl::Error>))| {
+        closed.unwrap_or_else(|error| panic!("{setup:?}: rank {rank} did not close: {error}"));
+        result
+    };
+    results.map(closed).collect()
 }
 
 /// One call with data: what it needs and what it gave.

@@ -1,6 +1,6 @@
 //! A plan as text.
 
-use super::{Action, After, Cut, Edge, Index, Peers, Plan, Shape, Slice, Trips};
+use super::{Action, After, At, Cut, Edge, Index, Peers, Plan, Shape, Slice, Trips};
 use std::fmt;
 
 impl fmt::Display for Plan {
@@ -78,26 +78,30 @@ impl fmt::Display for Cut {
 
 impl fmt::Display for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut terms = Vec::new();
+        if self.per_outer == 0 && self.per_inner == 0 {
+            return self.at(At::default()).fmt(f);
+        }
+        // On a circle, the base's place on it says the same.
+        let base = match self.modulo {
+            0 => i64::from(self.base),
+            modulo => i64::from(self.base).rem_euclid(i64::from(modulo)),
+        };
+        let mut sum = if base == 0 { String::new() } else { base.to_string() };
         for (factor, name) in [(self.per_outer, "outer"), (self.per_inner, "inner")] {
-            match factor {
+            let sign = if factor < 0 { "-" } else { "+" };
+            match factor.unsigned_abs() {
                 0 => {}
-                1 => terms.push(name.to_owned()),
-                -1 => terms.push(format!("-{name}")),
-                factor => terms.push(format!("{factor}*{name}")),
+                1 => sum += &format!("{sign}{name}"),
+                times => sum += &format!("{sign}{times}*{name}"),
             }
         }
-        if self.base != 0 || terms.is_empty() {
-            terms.insert(0, self.base.to_string());
+        let sum = sum.trim_start_matches('+');
+        match (self.offset, self.modulo) {
+            (0, 0) => f.write_str(sum)?,
+            (0, modulo) => write!(f, "({sum}) mod {modulo}")?,
+            (offset, 0) => write!(f, "{offset}+{sum}")?,
+            (offset, modulo) => write!(f, "{offset}+({sum}) mod {modulo}")?,
         }
-        let sum = terms.join("+").replace("+-", "-");
-        match (self.offset, self.modulo, terms.len()) {
-            (0, 0, _) => f.write_str(&sum),
-            (0, modulo, 1) => write!(f, "{sum} mod {modulo}"),
-            (0, modulo, _) => write!(f, "({sum}) mod {modulo}"),
-            (offset, 0, _) => write!(f, "{offset}+{sum}"),
-            (offset, modulo, _) => write!(f, "{offset}+({sum}) mod {modulo}"),
-        }?;
         if self.wrap == 0 { Ok(()) } else { write!(f, " wrapped at {}", self.wrap) }
     }
 }
@@ -132,5 +136,25 @@ impl fmt::Display for Named<'_> {
         let edge = if after.edge == Edge::Whole { "after" } else { "elementwise after" };
         write!(f, "({edge} lane {} loop {} step {}", place.lane, place.turn, place.body)?;
         write!(f, " at {}, {})", after.outer, after.inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_read_like_arithmetic() {
+        let circle = Index::on_circle(-2, 4);
+        for (index, text) in [
+            (circle, "2"),
+            (circle.per_outer(-1), "(2-outer) mod 4"),
+            (Index::OUTER.plus(-1), "-1+outer"),
+            (Index::fixed(1).per_outer(4), "1+4*outer"),
+            (Index::INNER, "inner"),
+            (Index::on_circle(0, 7).per_inner(-1).from(3, 8), "3+(-inner) mod 7 wrapped at 8"),
+        ] {
+            assert_eq!(index.to_string(), text);
+        }
     }
 }

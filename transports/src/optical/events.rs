@@ -192,7 +192,9 @@ mod tests {
     fn the_hash_covers_every_field_and_the_order() {
         let hash = |events: &[(u64, Kind, u32, u8, u64)]| {
             let mut hash = EventHash::new();
-            events.iter().for_each(|&(time, kind, rank, link, bytes)| hash.event(time, kind, rank, link, bytes));
+            events
+                .iter()
+                .for_each(|&(time, kind, rank, link, bytes)| hash.event(time, kind, rank, link, bytes));
             hash.value()
         };
         let one = (1, Kind::Head, 2, 0, 8);

@@ -105,7 +105,10 @@ impl Fabric {
     fn from_toml(what: &str, text: &str) -> Result<Self> {
         let fabric: Fabric = parse_toml(what, text)?;
         if fabric.rank.detection_ps > Link::MAX_TERM_PS {
-            return Err(Error::invalid(format!("{what}: detection_ps is over {} (1000 s)", Link::MAX_TERM_PS)));
+            return Err(Error::invalid(format!(
+                "{what}: detection_ps is over {} (1000 s)",
+                Link::MAX_TERM_PS
+            )));
         }
         Ok(fabric)
     }
@@ -200,7 +203,10 @@ mod tests {
     fn limits_and_mistakes_are_named() {
         let preset = PRESETS[0].1;
         let cases = [
-            ("cloudmatrix385".to_owned(), "there are: cloudmatrix384, cloudmatrix384-die, custom:latency_ps="),
+            (
+                "cloudmatrix385".to_owned(),
+                "there are: cloudmatrix384, cloudmatrix384-die, custom:latency_ps=",
+            ),
             ("custom".to_owned(), "unknown fabric 'custom'"),
             ("custom:latency_ps=1".to_owned(), "needs both numbers"),
             ("custom:latency_ps=1,latency_ps=1".to_owned(), "names latency_ps twice"),
@@ -222,7 +228,8 @@ mod tests {
     #[test]
     fn a_description_says_unit_sources_and_limits() {
         let text = Fabric::parse("cloudmatrix384-die").unwrap().describe();
-        for part in ["cloudmatrix384-die", "768 ranks, each a die", "arXiv 2506.12708", "not seen: start-up"] {
+        for part in ["cloudmatrix384-die", "768 ranks, each a die", "arXiv 2506.12708", "not seen: start-up"]
+        {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -164,7 +164,8 @@ mod tests {
     #[test]
     fn lines_of_other_pairs_and_lanes_are_apart() {
         let mut matching = Matching::new(3);
-        let lines = [(0, 1, 0), (0, 1, 1), (2, 1, 0), (1, 0, 0)].map(|(a, b, lane)| matching.line(a, b, lane));
+        let lines =
+            [(0, 1, 0), (0, 1, 1), (2, 1, 0), (1, 0, 0)].map(|(a, b, lane)| matching.line(a, b, lane));
         assert_eq!(lines, [0, 1, 2, 3]);
         assert_eq!(matching.line(2, 1, 0), 2);
         assert_eq!(matching.arrive(lines[2], 5), None);

@@ -151,7 +151,8 @@ impl Network {
         counters.bytes_sent += len;
         let line = self.matching.line(from, to, lane);
         if from == to {
-            return self.inject_to_itself(Message { send, from, to, line, serialisation_ps: 0, link: NO_LINK }, len);
+            return self
+                .inject_to_itself(Message { send, from, to, line, serialisation_ps: 0, link: NO_LINK }, len);
         }
         let link = self.fabric.topology().shared_level(from, to) as u8;
         self.sends[send].link = link;
@@ -202,8 +203,7 @@ impl Network {
         }
         let overhead_ps = self.links[usize::from(message.link)].link.receive_overhead_ps;
         let port = &mut self.ranks[message.to as usize];
-        let delivered_ps =
-            self.now_ps.max(port.reception_free_ps).saturating_add(message.serialisation_ps);
+        let delivered_ps = self.now_ps.max(port.reception_free_ps).saturating_add(message.serialisation_ps);
         port.reception_free_ps = delivered_ps;
         self.queue.push(delivered_ps.saturating_add(overhead_ps), Kind::Arrived, id);
     }
@@ -339,14 +339,7 @@ impl Network {
     pub(super) fn inspect(&self, rank: Rank, sequence: u64, signature: Signature) -> Result<(), Fault> {
         for (peer, message) in self.matching.messages_for(rank) {
             let theirs = self.sends[self.messages[message].send].header;
-            let can_be_taken = match theirs.stream {
-                Stream::Collective(theirs_sequence) if theirs_sequence == sequence => {
-                    theirs.signature == signature
-                }
-                Stream::Collective(theirs_sequence) => theirs_sequence > sequence,
-                Stream::Tagged(_) => true,
-            };
-            if !can_be_taken {
+            if theirs.is_stale(sequence, signature) {
                 let ours = Header { stream: Stream::Collective(sequence), signature, len: theirs.len };
                 return Err(Fault::Mismatch { peer, theirs, ours });
             }

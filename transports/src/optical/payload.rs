@@ -167,7 +167,11 @@ impl RankMemory {
             return Ok(());
         }
         let Some(source) = self.phantom_of(from) else {
-            return if self.phantom_of(into).is_none() { self.host.copy(from, into) } else { Err(mixed(into)) };
+            return if self.phantom_of(into).is_none() {
+                self.host.copy(from, into)
+            } else {
+                Err(mixed(into))
+            };
         };
         let unit = source.unit();
         shop.own.clear();
@@ -190,12 +194,7 @@ impl RankMemory {
         }
     }
 
-    fn reduce_phantom<'a, F>(
-        &mut self,
-        what: &Reduction<'a, F>,
-        unit: u32,
-        shop: &mut Workshop,
-    ) -> Result<()>
+    fn reduce_phantom<'a, F>(&mut self, what: &Reduction<'a, F>, unit: u32, shop: &mut Workshop) -> Result<()>
     where
         F: Fn(usize) -> Option<&'a Payload>,
     {
@@ -221,7 +220,9 @@ impl RankMemory {
         F: Fn(usize) -> Option<&'a Payload>,
     {
         let source = |k| match (what.term)(k) {
-            None if self.phantom_of(what.own).is_none() => self.host.address(what.own).map(<*mut u8>::cast_const),
+            None if self.phantom_of(what.own).is_none() => {
+                self.host.address(what.own).map(<*mut u8>::cast_const)
+            }
             Some(Payload::Bytes(buffer)) => first_byte(buffer, what.into.len),
             _ => Err(mixed(what.into)),
         };

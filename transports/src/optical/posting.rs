@@ -69,7 +69,9 @@ impl Network {
             Post::ReceiveReduce { sources, own, into, dtype, op } => {
                 if sources.iter().any(|source| source == rank) && own.len != into.len {
                     let lens = (own.len, into.len);
-                    return Err(Error::internal(format!("rank {rank} reduces spans of {lens:?} bytes")).into());
+                    return Err(
+                        Error::internal(format!("rank {rank} reduces spans of {lens:?} bytes")).into()
+                    );
                 }
                 let receive = self.new_receive(rank, token, key, into, Work::Reduce { own, dtype, op });
                 self.expect(receive, key.lane, &sources, Some(rank))
@@ -110,13 +112,7 @@ impl Network {
     }
 
     /// Waits for one message from each source but `own`.
-    fn expect(
-        &mut self,
-        id: u32,
-        lane: u8,
-        sources: &PeerRun,
-        own: Option<Rank>,
-    ) -> Result<Posted, Fault> {
+    fn expect(&mut self, id: u32, lane: u8, sources: &PeerRun, own: Option<Rank>) -> Result<Posted, Fault> {
         let rank = self.receives[id].rank;
         if let Err(error) = sources.iter().try_for_each(|peer| self.check_peer(rank, peer)) {
             self.free(id);

@@ -102,8 +102,8 @@ pub(crate) struct ShmEndpoint {
 #[derive(Debug)]
 pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
 
+#[expect(unsafe_code, reason = "kernels take lists of addresses; the list is kept to save the allocation")]
 // SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
-#[expect(unsafe_code, reason = "kernels take lists of addresses, and the list is kept to save the allocation")]
 unsafe impl Send for Pointers {}
 
 impl ShmEndpoint {
@@ -188,30 +188,24 @@ impl ShmEndpoint {
     }
 
     /// The entry at the head of a channel, if it cannot be what this rank is about to take there.
-    fn misfit(&self, index: usize, ours: &Header) -> Option<Fault> {
+    fn misfit(&self, index: usize, (sequence, signature): (u64, Signature)) -> Option<Fault> {
         let incoming = &self.incoming[index];
         if !incoming.has_entry() {
             return None;
         }
         let theirs = incoming.label().header();
         let expected = match incoming.queue.front() {
-            None => stale(&theirs, ours).then_some(*ours),
+            None => theirs.is_stale(sequence, signature).then_some(Header {
+                stream: Stream::Collective(sequence),
+                signature,
+                len: theirs.len, // no post says how long it should be
+            }),
             Some(number) => {
                 let op = self.receives[index % self.channels].get(number);
                 (op.is_untouched() && op.label != incoming.label()).then(|| op.label.header())
             }
         };
         expected.map(|ours| Fault::Mismatch { peer: incoming.peer as Rank, theirs, ours })
-    }
-}
-
-/// Whether a message nobody has taken can no longer be taken.
-fn stale(theirs: &Header, ours: &Header) -> bool {
-    match (theirs.stream, ours.stream) {
-        (Stream::Collective(their), Stream::Collective(our)) => {
-            their < our || their == our && theirs.signature != ours.signature
-        }
-        _ => false,
     }
 }
 
@@ -240,8 +234,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {
-        let ours = Header { stream: Stream::Collective(sequence), signature, len: 0 };
-        match (0..self.incoming.len()).find_map(|index| self.misfit(index, &ours)) {
+        match (0..self.incoming.len()).find_map(|index| self.misfit(index, (sequence, signature))) {
             Some(fault) => Err(fault),
             None => Ok(()),
         }

@@ -141,7 +141,8 @@ fn shapes(lanes: usize, budget: usize) -> (RingShape, RingShape) {
     let cut = |entries: usize| {
         let rest = budget.saturating_sub(control_bytes(lanes, entries));
         let tagged = rest / (lanes + 1) / 2;
-        let shape = |bytes: usize| RingShape { entries: entries as u32, slot_bytes: slot_bytes(bytes / entries) };
+        let shape =
+            |bytes: usize| RingShape { entries: entries as u32, slot_bytes: slot_bytes(bytes / entries) };
         (shape((rest - tagged) / lanes), shape(tagged))
     };
     let long = cut(8);

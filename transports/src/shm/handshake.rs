@@ -93,7 +93,9 @@ impl Meeting<'_> {
             match connect(&connection, &address) {
                 Ok(()) => return Ok(connection),
                 // Its queue is full: it is about to accept.
-                Err(Errno::AGAIN | Errno::INTR) if Instant::now() < self.deadline => std::thread::sleep(RETRY),
+                Err(Errno::AGAIN | Errno::INTR) if Instant::now() < self.deadline => {
+                    std::thread::sleep(RETRY)
+                }
                 Err(errno) => return Err(failed(errno)),
             }
         }
@@ -121,7 +123,9 @@ impl Meeting<'_> {
 
     fn accept(&self, callers: &mut Vec<OwnedFd>) {
         // A connection that is gone already is nobody's.
-        let Ok(caller) = accept_with(self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
+        let Ok(caller) = accept_with(self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else {
+            return;
+        };
         if !is_same_user(caller.as_fd()).unwrap_or(false) {
             tracing::warn!(rank = self.rank, "shm: dropped a connection of another user");
             return;
@@ -142,7 +146,11 @@ impl Meeting<'_> {
         };
         let peer = packet.rank as usize;
         if peer <= self.rank || gifts.get(peer).is_none_or(Option::is_some) {
-            tracing::warn!(rank = self.rank, peer, "shm: dropped a connection of a rank that is not expected");
+            tracing::warn!(
+                rank = self.rank,
+                peer,
+                "shm: dropped a connection of a rank that is not expected"
+            );
             return Ok(());
         }
         self.send(caller.as_fd(), &self.cards[peer].token)
@@ -154,12 +162,14 @@ impl Meeting<'_> {
     /// The answer of a lower rank.
     fn answer_of(&self, peer: usize, connection: OwnedFd) -> Result<Gift> {
         if wait(std::iter::once(&connection), self.deadline)?.is_empty() {
-            return Err(self.error(peer, "did not answer in time; see why it hangs or raise the start deadline"));
+            return Err(
+                self.error(peer, "did not answer in time; see why it hangs or raise the start deadline")
+            );
         }
-        let packet = receive(connection.as_fd()).map_err(|errno| self.failed(peer, "left during start-up", errno))?;
-        let packet = packet.filter(|packet| {
-            packet.token == self.cards[self.rank].token && packet.rank as usize == peer
-        });
+        let packet =
+            receive(connection.as_fd()).map_err(|errno| self.failed(peer, "left during start-up", errno))?;
+        let packet = packet
+            .filter(|packet| packet.token == self.cards[self.rank].token && packet.rank as usize == peer);
         match packet {
             Some(packet) => Ok(packet.gift),
             None => Err(self.error(peer, "hung up during start-up: see its own error")),
@@ -182,7 +192,8 @@ impl Meeting<'_> {
         let missing = (self.rank + 1..gifts.len()).filter(|&peer| gifts[peer].is_none());
         let missing: Vec<_> = missing.map(|peer| peer.to_string()).collect();
         let (rank, missing) = (self.rank, missing.join(", "));
-        let message = format!("rank {rank}: no connection from rank {missing} before the start deadline; is it alive?");
+        let message =
+            format!("rank {rank}: no connection from rank {missing} before the start deadline; is it alive?");
         Error::new(ErrorKind::Start, message)
     }
 

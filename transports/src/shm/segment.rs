@@ -42,8 +42,8 @@ impl Segment {
         fcntl_add_seals(&file, SEALS)
             .map_err(|errno| refused("sealing the segment", "allow fcntl", errno.into()))?;
         let advice = "raise the limit of address space or give fewer bytes per pair";
-        let segment = Self::map(file.as_fd(), bytes)
-            .map_err(|error| refused("mapping the segment", advice, error))?;
+        let segment =
+            Self::map(file.as_fd(), bytes).map_err(|error| refused("mapping the segment", advice, error))?;
         segment.write_header(rank, bytes);
         Ok((segment, file))
     }
@@ -55,7 +55,8 @@ impl Segment {
             let advice = "all ranks need the same build of ubccl";
             Error::new(ErrorKind::Start, format!("the segment of rank {peer} is not one: {what}; {advice}"))
         };
-        let seals = fcntl_get_seals(file).map_err(|errno| wrong(format!("its seals are unknown ({errno})")))?;
+        let seals =
+            fcntl_get_seals(file).map_err(|errno| wrong(format!("its seals are unknown ({errno})")))?;
         if !seals.contains(SEALS) {
             return Err(wrong("it is not sealed".into()));
         }
@@ -117,7 +118,10 @@ impl Segment {
     /// The address of a range that lies inside; only a bug can ask for another.
     #[inline]
     pub(crate) fn range(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= self.map.len()), "{offset} + {len} is outside");
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= self.map.len()),
+            "{offset} + {len} is outside"
+        );
         self.map.as_mut_ptr().wrapping_add(offset)
     }
 

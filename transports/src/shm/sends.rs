@@ -32,10 +32,12 @@ impl ShmEndpoint {
         let mut pending = None;
         for peer in to.iter() {
             let index = self.index(peer, channel)?;
-            // SAFETY: `address` checked the span against a region whose owner vouches for it while the post lives.
-            if self.outgoing[index].queue.is_empty() && unsafe { self.push(index, &label, message) }? == Step::Finished
-            {
-                continue;
+            if self.outgoing[index].queue.is_empty() {
+                // SAFETY: `address` checked the span against a region whose owner vouches for it while the post lives.
+                let step = unsafe { self.push(index, &label, message) }?;
+                if step == Step::Finished {
+                    continue;
+                }
             }
             let op = SendOp { token, label, from: HostPointer(message.expose_provenance()), waiting: 0 };
             let number = match pending {
@@ -73,7 +75,8 @@ impl ShmEndpoint {
 
     fn poll_send(&mut self, index: usize, done: &mut Vec<Token>) -> Result<bool, Fault> {
         let channel = index % self.channels;
-        let number = self.outgoing[index].queue.front().expect("`sending` names channels that have a send waiting");
+        let number =
+            self.outgoing[index].queue.front().expect("`sending` names channels that have a send waiting");
         let op = self.sends[channel].get(number);
         let (label, message) = (op.label, op.from.0 as *const u8);
         // SAFETY: checked when it was posted; its owner vouches for it until the send completes or is cancelled.

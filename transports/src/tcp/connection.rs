@@ -206,11 +206,7 @@ impl Connection {
     /// afterwards.
     ///
     /// Errors: a message that is not the one posted.
-    pub(super) fn read(
-        &mut self,
-        staging: &mut [u8],
-        outcomes: &mut Vec<Outcome>,
-    ) -> Result<Read, Refusal> {
+    pub(super) fn read(&mut self, staging: &mut [u8], outcomes: &mut Vec<Outcome>) -> Result<Read, Refusal> {
         let (bytes, straight, is_full) = match self.receive(staging) {
             Ok((0, ..)) => return Ok(self.end(self.closed())),
             Ok(read) => read,
@@ -229,7 +225,9 @@ impl Connection {
         }
         match self.parse(&staging[..bytes - straight], outcomes) {
             Ok(()) => Ok(Read { bytes, has_more: is_full }),
-            Err(Refusal::Protocol(what)) => Ok(self.end(format!("its connection is out of order: it {what}"))),
+            Err(Refusal::Protocol(what)) => {
+                Ok(self.end(format!("its connection is out of order: it {what}")))
+            }
             Err(mismatch) => Err(mismatch),
         }
     }

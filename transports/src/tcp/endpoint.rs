@@ -135,10 +135,7 @@ impl TcpEndpoint {
     ) -> Result<(), Fault> {
         let is_own_listed = sources.iter().any(|peer| peer == self.rank);
         let unit = how.0.size() as u32;
-        if sources.is_empty()
-            || into.len % u64::from(unit) != 0
-            || (is_own_listed && own.len != into.len)
-        {
+        if sources.is_empty() || into.len % u64::from(unit) != 0 || (is_own_listed && own.len != into.len) {
             let message = format!("{own:?} and {} sources of {} into {into:?}", sources.len(), how.0.name());
             return Err(Error::internal(message).into());
         }
@@ -324,13 +321,7 @@ impl Endpoint for TcpEndpoint {
         self.check()?;
         for (peer, connection) in self.links.connections() {
             for theirs in connection.lanes().iter().flat_map(|lane| lane.unclaimed()) {
-                let is_stale = match theirs.stream {
-                    Stream::Collective(number) if number == sequence => theirs.signature != signature,
-                    Stream::Collective(number) => number < sequence,
-                    // A later call may take it.
-                    Stream::Tagged(_) => false,
-                };
-                if is_stale {
+                if theirs.is_stale(sequence, signature) {
                     // No post says how long it should be, so the length is no difference.
                     let ours = Header { stream: Stream::Collective(sequence), signature, len: theirs.len };
                     return Err(Fault::Mismatch { peer, theirs, ours });

@@ -42,7 +42,10 @@ pub(super) fn part<'a>(connections: impl Iterator<Item = &'a Connection>) {
             return;
         }
         if last_progress.elapsed() > PATIENCE || begin.elapsed() > MOST {
-            tracing::warn!(peers = waiting.len(), "closing tcp connections whose peers do not take what was sent");
+            tracing::warn!(
+                peers = waiting.len(),
+                "closing tcp connections whose peers do not take what was sent"
+            );
             return;
         }
         std::thread::sleep(PAUSE);

@@ -178,9 +178,9 @@ impl Inbound {
     /// Where the next bytes of the fragment go: one piece, which may be less than the fragment.
     pub(super) fn target(&mut self) -> Target<'_> {
         match self.entries[(self.arriving - self.first) as usize] {
-            Entry { ours: Some(Posting { destination: Destination::Memory(into), .. }), received, .. } => {
-                Target::Memory(into.from(received))
-            }
+            Entry {
+                ours: Some(Posting { destination: Destination::Memory(into), .. }), received, ..
+            } => Target::Memory(into.from(received)),
             _ => Target::Ring(self.ring.space()),
         }
     }

@@ -69,9 +69,7 @@ impl Links {
 
     /// All connections.
     pub(super) fn connections(&mut self) -> impl Iterator<Item = (Rank, &mut Connection)> {
-        (0..)
-            .zip(&mut self.links)
-            .filter_map(|(peer, link)| Some((peer, &mut link.as_mut()?.connection)))
+        (0..).zip(&mut self.links).filter_map(|(peer, link)| Some((peer, &mut link.as_mut()?.connection)))
     }
 
     /// Notes who may be read and written. The direct way asks nobody and tries everybody.

@@ -268,7 +268,11 @@ impl Mesh {
         let is_expected =
             peer > self.rank && self.sockets.get(peer as usize).is_some_and(|socket| socket.is_none());
         if !is_expected {
-            tracing::warn!(rank = self.rank, peer, "dropped a second connection, or one of a rank that must not connect");
+            tracing::warn!(
+                rank = self.rank,
+                peer,
+                "dropped a second connection, or one of a rank that must not connect"
+            );
             return;
         }
         let answer = self.cards[peer as usize].secret;

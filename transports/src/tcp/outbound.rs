@@ -82,7 +82,11 @@ impl Outbound {
         } else if let Some(message) = self.queue.front_mut() {
             message.sent += len;
         }
-        Some(Fragment { frame, payload: from.part(sent, len), completes: is_last.then_some(Sent { post, bytes: header.len }) })
+        Some(Fragment {
+            frame,
+            payload: from.part(sent, len),
+            completes: is_last.then_some(Sent { post, bytes: header.len }),
+        })
     }
 
     /// The cost of beginning it, if it has not begun, and the bytes of it that the receiver has places for.

@@ -5,7 +5,7 @@ use crate::support::memory::pattern;
 use crate::support::rank::TestRank;
 use crate::support::work::{call, key, list, receive, send, tagged};
 use std::rc::Rc;
-use ubccl_core::endpoint::{Fault, Header, Key, Post, Stream};
+use ubccl_core::endpoint::{CLOSING, Fault, Header, Key, Post, Stream};
 use ubccl_core::{Collective, DataType, Rank, ReduceOp, Signature};
 
 pub const CASES: &[Case] = &[
@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     Case::new("c4_what_came_before_a_mismatch_stays_right", &[2], |r| Box::pin(after_good_ones(r))),
     Case::new("c9_inspect_finds_a_message_of_another_call", &[2], |r| Box::pin(inspect(r, 4, other_call()))),
     Case::new("c9_inspect_finds_a_message_of_an_older_operation", &[2], |r| Box::pin(inspect(r, 3, call()))),
+    Case::new("c9_inspect_finds_anything_when_closing", &[2], |r| Box::pin(inspect_closing(r))).variants(3),
     Case::new("c9_inspect_passes_what_can_still_be_taken", &[2], |r| Box::pin(inspect_takeable(r))),
 ];
 
@@ -198,6 +199,26 @@ async fn inspect(rank: Rc<TestRank>, sequence: u64, signature: Signature) {
     let Fault::Mismatch { peer, theirs: found, ours } = fault else { panic!("not a mismatch: {fault:?}") };
     assert_eq!((peer, found), (0, header(theirs, SMALL)));
     assert_eq!((ours.stream, ours.signature), (Stream::Collective(4), call()));
+}
+
+/// A rank that closes takes nothing any more, whatever it is.
+async fn inspect_closing(rank: Rc<TestRank>) {
+    rank.expect_faults();
+    let theirs = [key(3, 1), key(5, 1), tagged(2)][rank.variant];
+    if rank.me == 0 {
+        let area = rank.area_of(&pattern(1, SMALL));
+        rank.try_post(&theirs, &send(area.all(), 1));
+        return;
+    }
+    let fault = loop {
+        match rank.inspect(CLOSING, call()) {
+            Ok(()) => rank.turn("inspect to find the message", 1).await,
+            Err(fault) => break fault,
+        }
+    };
+    let Fault::Mismatch { peer, theirs: found, ours } = fault else { panic!("not a mismatch: {fault:?}") };
+    assert_eq!((peer, found), (0, header(theirs, SMALL)));
+    assert_eq!(ours.stream, Stream::Collective(CLOSING));
 }
 
 /// Messages of the current call, of a later operation and of a tag wait; none is an error, and all are taken later.

@@ -8,13 +8,29 @@ const GUARD: u8 = 0xA5;
 #[derive(Clone, Debug)]
 enum Act {
     /// Words of a segment, from an offset on, become these.
-    Spoil { segment: usize, at: usize, words: Vec<u64> },
+    Spoil {
+        segment: usize,
+        at: usize,
+        words: Vec<u64>,
+    },
     /// The same near the beginning of the entries, where it hurts most.
-    SpoilEntry { channel: usize, entry: usize, word: usize, value: u64 },
+    SpoilEntry {
+        channel: usize,
+        entry: usize,
+        word: usize,
+        value: u64,
+    },
     /// The receiver's counter becomes this.
-    SpoilCount { channel: usize, value: u64 },
-    Send { len: usize },
-    Receive { len: usize },
+    SpoilCount {
+        channel: usize,
+        value: u64,
+    },
+    Send {
+        len: usize,
+    },
+    Receive {
+        len: usize,
+    },
     Poll,
     Sleep,
 }

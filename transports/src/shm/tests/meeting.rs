@@ -41,7 +41,9 @@ fn a_rank_that_does_not_come_is_named() {
     let mut exchanges = LocalExchange::all(3, Instant::now() + Duration::from_millis(300));
     let mut absent = exchanges.pop().unwrap();
     let texts = std::thread::scope(|scope| {
-        let start = |mut exchange: LocalExchange| scope.spawn(move || connect(&mut exchange, &ConnectOptions::default()));
+        let start = |mut exchange: LocalExchange| {
+            scope.spawn(move || connect(&mut exchange, &ConnectOptions::default()))
+        };
         let threads: Vec<_> = exchanges.into_iter().map(start).collect();
         // Rank 2 gives a card and then neither calls nor listens.
         let card = Card::new(&ConnectOptions::default()).unwrap();
@@ -94,7 +96,8 @@ impl Leaky {
         }
         // The right token, but nothing handed over.
         let knows_token = Self::dial(card);
-        send_to(&knows_token, &[&card.token[..], &1_u32.to_le_bytes()].concat(), SendFlags::NOSIGNAL).unwrap();
+        send_to(&knows_token, &[&card.token[..], &1_u32.to_le_bytes()].concat(), SendFlags::NOSIGNAL)
+            .unwrap();
         self.strangers.push(knows_token);
     }
 }
@@ -123,7 +126,9 @@ impl Exchange for Leaky {
 
 #[test]
 fn strangers_are_dropped_and_block_nobody() {
-    let exchanges = LocalExchange::all(3, Instant::now() + PATIENCE).into_iter().map(|inner| Leaky { inner, strangers: Vec::new() });
+    let exchanges = LocalExchange::all(3, Instant::now() + PATIENCE)
+        .into_iter()
+        .map(|inner| Leaky { inner, strangers: Vec::new() });
     std::thread::scope(|scope| {
         let start = |mut exchange: Leaky| {
             scope.spawn(move || {

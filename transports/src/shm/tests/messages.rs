@@ -203,11 +203,16 @@ fn a_message_that_does_not_fit_delivers_nothing() {
         rig.post(1, 1, &key(1, 0), receive(into, 0)).unwrap();
         rig.post(0, 1, &theirs, send(from, 1)).unwrap();
         for _ in 0..2 {
-            let Err(Fault::Mismatch { peer, theirs: found, ours }) = rig.settle() else { panic!("no mismatch") };
+            let Err(Fault::Mismatch { peer, theirs: found, ours }) = rig.settle() else {
+                panic!("no mismatch")
+            };
             assert_eq!(peer, 0);
             let expected = Header { stream: theirs.stream, signature: theirs.signature, len: len as u64 };
             assert_eq!(found, expected);
-            assert_eq!(ours, Header { stream: Stream::Collective(1), signature: key(1, 0).signature, len: 8 });
+            assert_eq!(
+                ours,
+                Header { stream: Stream::Collective(1), signature: key(1, 0).signature, len: 8 }
+            );
         }
         assert_eq!(rig.bytes(1, into), [0xEE; 8]);
         assert!(rig.endpoints[1].inspect(1, key(1, 0).signature).is_err(), "it is found by looking as well");
@@ -237,9 +242,13 @@ fn looking_finds_what_can_no_longer_be_taken_and_nothing_else() {
     rig.post(0, 1, &key(5, 1), send(from, 1)).unwrap();
     rig.post(0, 1, &key(6, 0), send(from, 1)).unwrap();
     assert!(rig.endpoints[1].inspect(5, signature).is_ok(), "of this and later operations, and tagged");
-    let Err(Fault::Mismatch { peer: 0, theirs, .. }) = rig.endpoints[1].inspect(5, Signature(1)) else { panic!() };
+    let Err(Fault::Mismatch { peer: 0, theirs, .. }) = rig.endpoints[1].inspect(5, Signature(1)) else {
+        panic!()
+    };
     assert_eq!(theirs.stream, Stream::Collective(5), "of this operation by another call");
-    let Err(Fault::Mismatch { peer: 0, theirs, .. }) = rig.endpoints[1].inspect(6, signature) else { panic!() };
+    let Err(Fault::Mismatch { peer: 0, theirs, .. }) = rig.endpoints[1].inspect(6, signature) else {
+        panic!()
+    };
     assert_eq!(theirs.stream, Stream::Collective(5), "of an older operation");
 }
 

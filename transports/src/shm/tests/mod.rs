@@ -2,9 +2,6 @@
 //! never block, and what happens is then the same every time.
 #![allow(unsafe_code)] // memory that endpoints write by address
 
-#[path = "../../../tests/support/exchange.rs"]
-#[allow(unreachable_pub, reason = "public for the test programs that share it")]
-mod exchange;
 mod hostile;
 mod meeting;
 mod messages;
@@ -12,7 +9,7 @@ mod sleeping;
 mod windows;
 
 use super::*;
-use exchange::LocalExchange;
+use crate::exchange::LocalExchange;
 use std::cell::UnsafeCell;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
@@ -66,11 +63,7 @@ struct Rig {
 impl Rig {
     fn new(ranks: usize, lanes: u8, pair_bytes: u64) -> Self {
         let endpoints = connected(ranks, lanes, pair_bytes);
-        Rig {
-            endpoints,
-            areas: (0..ranks).map(|_| Vec::new()).collect(),
-            done: vec![Vec::new(); ranks],
-        }
+        Rig { endpoints, areas: (0..ranks).map(|_| Vec::new()).collect(), done: vec![Vec::new(); ranks] }
     }
 
     /// Registers memory of a rank and names all of it.

@@ -46,7 +46,12 @@ impl Channel {
         let mut outbound = Outbound::new(ring_bytes);
         for (index, area) in out.iter().enumerate() {
             let from = Place::of(&memory, area.all()).unwrap();
-            outbound.push(Outgoing { header: header(index, area.len() as u64), from, post: index as u32, sent: 0 });
+            outbound.push(Outgoing {
+                header: header(index, area.len() as u64),
+                from,
+                post: index as u32,
+                sent: 0,
+            });
         }
         Channel {
             memory,
@@ -194,7 +199,9 @@ fn lengths_beyond_32_bits_are_counted_right() {
     outbound.grant(inbound.grant_due().expect("a whole message is much")).unwrap();
     let mut sent = 0;
     while let Some(fragment) = outbound.next(0) {
-        let Frame::Data { offset, fragment: part, header: its, .. } = fragment.frame else { panic!("not data") };
+        let Frame::Data { offset, fragment: part, header: its, .. } = fragment.frame else {
+            panic!("not data")
+        };
         assert_eq!(offset, sent);
         assert!(u64::from(part) <= FRAGMENT_BYTES);
         sent += u64::from(part);

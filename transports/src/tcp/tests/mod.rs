@@ -3,9 +3,6 @@
 //! Once connected, most tests drive all ranks from one thread: what happens then depends on the test alone.
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the test programs")]
-#[path = "../../../tests/support/exchange.rs"]
-mod exchange;
-#[allow(dead_code, unreachable_pub, reason = "shared with the test programs")]
 #[path = "../../../tests/support/memory.rs"]
 mod memory;
 #[allow(dead_code, unreachable_pub, reason = "shared with the test programs")]
@@ -18,7 +15,7 @@ mod flow;
 mod start;
 
 use super::endpoint::TcpEndpoint;
-use exchange::LocalExchange;
+use crate::exchange::LocalExchange;
 use memory::Area;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

@@ -1,9 +1,9 @@
 //! Connecting among strangers, and without everybody.
 
-use super::exchange::LocalExchange;
 use super::memory::pattern;
 use super::work::{key, receive, send};
 use super::{Node, PATIENCE, finish};
+use crate::exchange::LocalExchange;
 use crate::tcp::{connect, mesh};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
@@ -131,7 +131,8 @@ fn a_rank_that_ended_is_named_at_once() {
     let mut first = exchanges.pop().unwrap();
     let gone = std::thread::spawn(move || {
         // A port that was free a moment ago and is free again.
-        let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port =
+            std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let mut card = vec![0; 30];
         card[0] = 1;
         card[4..6].copy_from_slice(&port.to_le_bytes());

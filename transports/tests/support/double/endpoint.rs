@@ -322,12 +322,8 @@ impl Endpoint for DoubleEndpoint {
         }
         let too_much = self.net.has(Defect::InspectsTooMuch);
         for (peer, theirs) in self.net.waiting(self.me) {
-            let lost = match theirs.stream {
-                Stream::Collective(their) if their == sequence => theirs.signature != signature,
-                Stream::Collective(their) => their < sequence || too_much,
-                Stream::Tagged(_) => false,
-            };
-            if lost {
+            let is_later = matches!(theirs.stream, Stream::Collective(their) if their > sequence);
+            if theirs.is_stale(sequence, signature) || too_much && is_later {
                 let ours = Header { stream: Stream::Collective(sequence), signature, len: 0 };
                 return Err(Fault::Mismatch { peer, theirs, ours });
             }

@@ -1,0 +1,28 @@
+//! Ranks as real processes that are killed, stopped, or leave: what the others get to know, and that nothing is left.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod killed;
+mod leaving;
+mod traces;
+
+use support::processes::play;
+
+/// Not a test by itself: the ranks of the others' jobs play their scenarios here.
+#[test]
+fn a_rank() {
+    play(&[
+        ("busy", killed::busy),
+        ("start", killed::start),
+        ("stopped", leaving::stopped),
+        ("last words", leaving::last_words),
+        ("deserter", leaving::deserter),
+    ]);
+}
+
+/// The transports whose ranks are processes.
+fn real_transports() -> Vec<&'static str> {
+    let is_real = |t: &&ubccl::TransportDescriptor| t.clock == ubccl::Clock::Real;
+    ubccl::transports().filter(is_real).map(|t| t.name).collect()
+}
