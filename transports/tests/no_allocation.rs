@@ -52,8 +52,8 @@ static ALLOCATOR: Counting = Counting;
 /// Bytes of the messages: inline, a few lines, a slot, many slots.
 const SIZES: [usize; 5] = [0, 8, 1000, 65_536, (1 << 20) + 4];
 
-/// Bytes of each message of a burst: more than is buffered of a whole window.
-const BURST_BYTES: usize = 16 << 10;
+/// Bytes of each message of a burst. Those of two peers' windows fill an area, and one window is more than a lane buffers.
+const BURST_BYTES: usize = 8 << 10;
 
 /// Rounds that count, after [`WARM_UP`] that do not.
 const ROUNDS: u64 = 200;
@@ -157,13 +157,18 @@ impl Driver {
 
     /// A window of sends to each other rank, and only then the receives.
     fn burst(&mut self, key: &Key) {
-        let (out, back) = (self.out.span(0, BURST_BYTES), self.back.span(0, BURST_BYTES));
+        let (me, ranks) = (self.me, self.ranks);
         let mut left = 0;
         for is_send in [true, false] {
+            let mut offset = 0;
             for _ in 0..MAX_WINDOW_PER_PEER {
-                for peer in (0..self.ranks).filter(|&peer| peer != self.me) {
-                    let post = if is_send { send(out, peer) } else { receive(back, peer) };
+                for peer in (0..ranks).filter(|&peer| peer != me) {
+                    let post = match is_send {
+                        true => send(self.out.span(offset, BURST_BYTES), peer),
+                        false => receive(self.back.span(offset, BURST_BYTES), peer),
+                    };
                     left += self.post(Token(3), key, &post);
+                    offset += BURST_BYTES;
                 }
             }
         }
