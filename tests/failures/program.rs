@@ -109,6 +109,7 @@ fn check_poisoned(comm: Communicator, step: &Step, error: Error) -> Error {
     error
 }
 
+#[allow(clippy::needless_range_loop, reason = "a step's place, the same in every rank's program")]
 fn run_virtual(setup: &Setup, program: &Program) -> Result<(), Error> {
     let ranks = setup.ranks;
     let mut world = world(setup);
@@ -183,6 +184,7 @@ pub(crate) fn check_named(setup: &Setup, program: &Program, errors: &[Option<Err
 }
 
 /// The ranks that a message names together with a call that they really made.
+#[allow(clippy::needless_range_loop, reason = "the index is the rank")]
 fn named_calls(program: &Program, message: &str) -> Vec<(usize, String)> {
     let ranks = program.len() as u32;
     let mut named = Vec::new();

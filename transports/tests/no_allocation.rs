@@ -16,7 +16,7 @@ use support::work::{key, receive, send, tagged};
 use ubccl_core::endpoint::{
     Clock, ConnectOptions, Endpoint, Fault, Key, Post, Posted, RegionId, Token, Transport,
 };
-use ubccl_core::plan::PeerRun;
+use ubccl_core::plan::{MAX_WINDOW_PER_PEER, PeerRun};
 use ubccl_core::{DataType, Exchange, Rank, ReduceOp};
 
 struct Counting;
@@ -51,6 +51,9 @@ static ALLOCATOR: Counting = Counting;
 
 /// Bytes of the messages: inline, a few lines, a slot, many slots.
 const SIZES: [usize; 5] = [0, 8, 1000, 65_536, (1 << 20) + 4];
+
+/// Bytes of each message of a burst. Those of two peers' windows fill an area, and one window is more than a lane buffers.
+const BURST_BYTES: usize = 8 << 10;
 
 /// Rounds that count, after [`WARM_UP`] that do not.
 const ROUNDS: u64 = 200;
@@ -124,11 +127,11 @@ impl Driver {
             // SAFETY: the areas live in the driver, after the endpoint; nobody else touches them.
             unsafe { endpoint.register(area.region(), area.memory()) }.unwrap();
         }
-        Driver { endpoint, me, ranks, out, back, done: Vec::with_capacity(16), began: Instant::now() }
+        Driver { endpoint, me, ranks, out, back, done: Vec::with_capacity(1024), began: Instant::now() }
     }
 
     /// Every lane and size once: to the next rank and back from the previous one, then everybody to everybody with a
-    /// reduction.
+    /// reduction; at times whole windows.
     fn round(&mut self, round: u64) {
         let (next, previous) = ((self.me + 1) % self.ranks, (self.me + self.ranks - 1) % self.ranks);
         for len in SIZES {
@@ -147,15 +150,45 @@ impl Driver {
             };
             self.exchange(&key(round + 1, 0), &publish, &combine);
         }
+        if round.is_multiple_of(10) {
+            self.burst(&key(round + 1, 1));
+        }
+    }
+
+    /// A window of sends to each other rank, and only then the receives.
+    fn burst(&mut self, key: &Key) {
+        let (me, ranks) = (self.me, self.ranks);
+        let mut left = 0;
+        for is_send in [true, false] {
+            let mut offset = 0;
+            for _ in 0..MAX_WINDOW_PER_PEER {
+                for peer in (0..ranks).filter(|&peer| peer != me) {
+                    let post = match is_send {
+                        true => send(self.out.span(offset, BURST_BYTES), peer),
+                        false => receive(self.back.span(offset, BURST_BYTES), peer),
+                    };
+                    left += self.post(Token(3), key, &post);
+                    offset += BURST_BYTES;
+                }
+            }
+        }
+        self.wait(key, left);
     }
 
     /// Posts both and polls until both are done.
     fn exchange(&mut self, key: &Key, first: &Post, second: &Post) {
-        let mut left = 0;
-        for (token, post) in [(Token(1), first), (Token(2), second)] {
-            let posted = self.endpoint.post(token, key, post).map_err(told).unwrap();
-            left += usize::from(posted == Posted::Pending);
-        }
+        let left = self.post(Token(1), key, first) + self.post(Token(2), key, second);
+        self.wait(key, left);
+    }
+
+    /// How many completions are to come: one or none.
+    fn post(&mut self, token: Token, key: &Key, post: &Post) -> usize {
+        let posted = self.endpoint.post(token, key, post).map_err(told).unwrap();
+        usize::from(posted == Posted::Pending)
+    }
+
+    /// Polls until so many posts have completed.
+    fn wait(&mut self, key: &Key, mut left: usize) {
         while left > 0 {
             let moved = self.endpoint.poll(&mut self.done).map_err(told).unwrap();
             left -= self.done.len();

@@ -6,6 +6,7 @@ mod hostile;
 mod meeting;
 mod messages;
 mod sleeping;
+mod windows;
 
 use super::*;
 use crate::exchange::LocalExchange;
