@@ -3,7 +3,8 @@
 use super::*;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use ubccl_core::plan::{
-    Action, Association, Binding, Buffer, Cursor, Extent, Index, Peers, Plan, PlanBuilder, Shape, Slice, Trips,
+    Action, Association, Binding, Buffer, Cursor, Extent, Index, Peers, Plan, PlanBuilder, Shape, Slice,
+    Trips,
 };
 use ubccl_core::verify::{Mode, Violation, verify};
 use ubccl_core::{Choice, Collective, Spec};
@@ -62,9 +63,7 @@ impl Runner {
         };
         let post = match step.action {
             Action::Send { from, to } => Post::Send { from: span(from), to: to.at(step.at) },
-            Action::ReceiveReduce { sources, own, into } => {
-                sum(sources.at(step.at), span(own), span(into))
-            }
+            Action::ReceiveReduce { sources, own, into } => sum(sources.at(step.at), span(own), span(into)),
             other => unreachable!("these plans have no {other}"),
         };
         self.binding.advance(&self.plan, 0, &mut self.cursor);
