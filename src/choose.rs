@@ -19,14 +19,15 @@ impl Chooser {
         Ok(Chooser { forced: forced.map(ubccl_algorithms::find).transpose()? })
     }
 
-    /// The algorithm for a call. A barrier takes the rule's choice if the forced algorithm has none.
+    /// The algorithm for a call. Barriers and point-to-point calls, which algorithms are not
+    /// forced for, take the rule's choice if the forced algorithm can't do them.
     ///
     /// Errors: Unsupported, if the forced algorithm can't do it.
     pub(crate) fn choose(&self, call: &Collective, ranks: u32) -> Result<&'static dyn Algorithm> {
         match self.forced {
             Some(forced) => match forced.supports(call.kind(), ranks) {
                 Ok(()) => Ok(forced),
-                Err(_) if call.kind() == Kind::Barrier => Ok(by_rule(call, ranks)),
+                Err(_) if has_no_choice(call.kind()) => Ok(by_rule(call, ranks)),
                 Err(error) => Err(error),
             },
             None => Ok(by_rule(call, ranks)),
@@ -38,11 +39,16 @@ fn by_rule(call: &Collective, ranks: u32) -> &'static dyn Algorithm {
     let elements = call.input_elements(ranks, call.root().unwrap_or(0));
     let bytes = elements.max(call.output_elements(ranks, 0)) * call.dtype().size() as u64;
     let small = bytes <= ONE_SHOT_BYTES_PER_RANK * u64::from(ranks);
-    if small || matches!(call.kind(), Kind::Barrier | Kind::SendReceive) {
+    if small || has_no_choice(call.kind()) {
         &ubccl_algorithms::mesh_one_shot::MESH_ONE_SHOT
     } else {
         &ubccl_algorithms::ring::RING
     }
+}
+
+/// Kinds that there is one good way for.
+fn has_no_choice(kind: Kind) -> bool {
+    matches!(kind, Kind::Barrier | Kind::SendReceive)
 }
 
 impl std::fmt::Debug for Chooser {
@@ -72,6 +78,7 @@ mod tests {
         let call = Collective::all_gather(1, DataType::U8);
         assert!(chooser.choose(&call, 2).err().unwrap().to_string().contains("mesh-two-shot"));
         assert!(chooser.choose(&Collective::barrier(), 2).is_ok());
+        assert!(chooser.choose(&Collective::send_receive(1, DataType::U8, Some(1), None), 2).is_ok());
         assert!(Chooser::new(Some("tree")).unwrap_err().to_string().contains("ring"));
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
     CLOSING, Counters, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token,
 };
-use ubccl_core::plan::Plan;
+use ubccl_core::plan::{MAX_WINDOW_PER_PEER, Plan};
 use ubccl_core::{Choice, Collective, Error, Kind, Rank, Result, Signature, Spec};
 
 /// The memory of a call.
@@ -56,6 +56,8 @@ struct Slot {
     scratch: Vec<u64>,
     owned: Option<Box<dyn Any + Send>>,
     waker: Option<Waker>,
+    /// Of a point-to-point operation: to and from.
+    peers: [Option<Rank>; 2],
     detached: bool,
     done: bool,
 }
@@ -101,7 +103,7 @@ pub(crate) struct Engine {
     free: Vec<usize>,
     /// Collectives in program order; the first one runs.
     queue: VecDeque<usize>,
-    /// Point-to-point operations, all running.
+    /// Point-to-point operations in the order issued; as many run as the endpoint takes.
     loose: Vec<usize>,
     completions: Vec<Token>,
     sequence: u64,
@@ -200,14 +202,31 @@ impl Engine {
             self.queue.push_back(index);
             return Ok(id);
         }
-        match self.begin(index) {
-            Ok(()) => self.loose.push(index),
-            Err(error) => {
-                self.release(index);
-                return Err(error);
-            }
+        self.slots[index].peers = [call.to(), call.from()];
+        self.loose.push(index);
+        if self.may_begin(self.loose.len() - 1)
+            && let Err(error) = self.begin(index)
+        {
+            self.loose.pop();
+            self.release(index);
+            return Err(error);
         }
         Ok(id)
+    }
+
+    /// Whether the k-th point-to-point operation may begin: an endpoint takes a bounded number with one peer, and
+    /// those with one peer begin in the order issued.
+    fn may_begin(&self, k: usize) -> bool {
+        (0..2).all(|direction| {
+            let Some(peer) = self.slots[self.loose[k]].peers[direction] else { return true };
+            let before = self.loose[..k].iter().map(|&index| &self.slots[index]);
+            let with_peer = before.filter(|slot| slot.peers[direction] == Some(peer));
+            let mut running = 0;
+            with_peer.into_iter().all(|slot| {
+                running += 1;
+                slot.call.is_none() && running < MAX_WINDOW_PER_PEER
+            })
+        })
     }
 
     /// Moves on everything that can move. `true` if anything did.
@@ -234,7 +253,14 @@ impl Engine {
             moved |= self.advance(front)?;
         }
         for k in 0..self.loose.len() {
-            moved |= self.advance(self.loose[k])?;
+            let index = self.loose[k];
+            if self.slots[index].call.is_some() {
+                if !self.may_begin(k) {
+                    continue;
+                }
+                self.begin(index)?;
+            }
+            moved |= self.advance(index)?;
         }
         if self.queue.is_empty() && self.loose.is_empty() {
             return Ok(false);
@@ -475,7 +501,7 @@ impl Engine {
         let mut k = 0;
         while k < self.loose.len() {
             let index = self.loose[k];
-            if self.slots[index].execution.is_done() {
+            if self.slots[index].call.is_none() && self.slots[index].execution.is_done() {
                 self.loose.remove(k);
                 self.finish(index);
             } else {

@@ -66,6 +66,36 @@ fn an_operation_nobody_waits_for_makes_progress() {
     }
 }
 
+/// More messages to one peer than an endpoint takes at once, both ways, some of them large, on several lanes.
+#[test]
+fn any_number_of_point_to_point_operations_may_be_under_way() {
+    const MESSAGES: usize = 300;
+    for setup in real_setups(2) {
+        let setup = Setup { choice: Choice { lanes: 3, ..setup.choice }, ..setup };
+        let meet = Arc::new(Barrier::new(2));
+        on_threads(&setup, move |comm| {
+            let peer = 1 - comm.rank();
+            let length = |k: usize| if k % 50 == 0 { 100_000 } else { 3 };
+            let send = |k: usize| {
+                let call = Collective::send_receive(length(k) as u64, DataType::I32, Some(peer), None);
+                comm.run_async(&call, vec![(k as i32) << 1 | comm.rank() as i32; length(k)], Vec::new())
+            };
+            let receive = |k: usize| {
+                let call = Collective::send_receive(length(k) as u64, DataType::I32, None, Some(peer));
+                comm.run_async(&call, Vec::new(), vec![-1; length(k)])
+            };
+            let sends: Vec<_> = (0..MESSAGES).map(|k| send(k).expect("it is issued")).collect();
+            meet.wait();
+            let receives: Vec<_> = (0..MESSAGES).map(|k| receive(k).expect("it is issued")).collect();
+            for (k, work) in receives.into_iter().enumerate() {
+                let (_, got) = work.wait().expect("it works");
+                assert!(got.iter().all(|&x| x == (k as i32) << 1 | peer as i32), "message {k}");
+            }
+            sends.into_iter().for_each(|work| drop(work.wait().expect("it works")));
+        });
+    }
+}
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {

@@ -60,7 +60,11 @@ impl Spec {
             in_place,
             ranks,
             rank,
-            choice,
+            // One message each way: those of a pair keep their order on the one lane of tagged messages.
+            choice: Choice {
+                lanes: if call.kind() == Kind::SendReceive { 1 } else { choice.lanes },
+                ..choice
+            },
         }
     }
 
