@@ -75,7 +75,7 @@ fn any_number_of_point_to_point_operations_may_be_under_way() {
         let meet = Arc::new(Barrier::new(2));
         on_threads(&setup, move |comm| {
             let peer = 1 - comm.rank();
-            let length = |k: usize| if k % 50 == 0 { 100_000 } else { 3 };
+            let length = |k: usize| if k.is_multiple_of(50) { 100_000 } else { 3 };
             let send = |k: usize| {
                 let call = Collective::send_receive(length(k) as u64, DataType::I32, Some(peer), None);
                 comm.run_async(&call, vec![(k as i32) << 1 | comm.rank() as i32; length(k)], Vec::new())
