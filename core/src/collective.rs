@@ -220,7 +220,7 @@ impl Collective {
         Collective { count, ..self }
     }
 
-    /// Checks what a constructor cannot: ranks in range, sizes that fit.
+    /// Checks what a constructor cannot: ranks in range, sizes that fit, an operation that the type has.
     ///
     /// Errors: InvalidArgument, naming the argument and its limit.
     pub fn check(&self, ranks: u32) -> Result<()> {
@@ -232,6 +232,9 @@ impl Collective {
                     self.kind.name()
                 )));
             }
+        }
+        if let Some(op) = self.op {
+            op.supports(self.dtype)?;
         }
         let elements = self.count.checked_mul(u64::from(ranks));
         let bytes = elements.and_then(|elements| elements.checked_mul(self.dtype.size() as u64));
