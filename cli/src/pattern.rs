@@ -235,9 +235,10 @@ fn around_a_mean(call: &Call, seed: u64, rank: u32, j: u64) -> Result<i64, Error
     Ok(mean + place.map_or(0, |place| deviation(budget, seed, place, j)))
 }
 
-/// The maximum's and minimum's contributions: different on every rank, as far as the type goes.
-fn candidate(dtype: DataType, seed: u64, rank: u32, j: u64) -> i64 {
-    let (range, lowest) = match dtype {
+/// The maximum's and minimum's contributions: different on every rank, as far as the type goes, and spread over the
+/// range, so that every rank has the extreme of some elements.
+fn candidate(call: &Call, seed: u64, rank: u32, j: u64) -> i64 {
+    let (range, lowest) = match call.dtype {
         DataType::U8 => (251, 0),
         DataType::I8 => (251, -125),
         DataType::U16 => (65_521, 0),
@@ -249,7 +250,8 @@ fn candidate(dtype: DataType, seed: u64, rank: u32, j: u64) -> i64 {
         DataType::F8E5M2 => (15, -7),
         _ => (1_000_003, -500_001),
     };
-    lowest + ((mix(seed, j, 7) + u64::from(rank) * 97) % range) as i64
+    let step = (range / u64::from(call.ranks)).max(1);
+    lowest + ((mix(seed, j, 7) % range + u64::from(rank) * step) % range) as i64
 }
 
 /// The or's contributions: each of four ranks sets one bit of its own two.
@@ -285,7 +287,7 @@ fn contribution(call: &Call, data: Data, budget: Budget, rank: u32, j: u64) -> R
     };
     Ok(match call.op {
         ReduceOp::Sum | ReduceOp::Prod => summand(call, data, budget, rank, j),
-        ReduceOp::Max | ReduceOp::Min => candidate(call.dtype, seed, rank, j),
+        ReduceOp::Max | ReduceOp::Min => candidate(call, seed, rank, j),
         ReduceOp::Avg => around_a_mean(call, seed, rank, j)?,
         ReduceOp::Or => own_bit(call, seed, rank, j),
         ReduceOp::And => !own_bit(call, seed, rank, j),
