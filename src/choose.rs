@@ -23,27 +23,30 @@ impl Chooser {
     /// forced for, take the rule's choice if the forced algorithm can't do them.
     ///
     /// Errors: Unsupported, if the forced algorithm can't do it.
-    pub(crate) fn choose(&self, call: &Collective, ranks: u32) -> Result<&'static dyn Algorithm> {
+    pub(crate) fn choose(&self, call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> {
         match self.forced {
             Some(forced) => match forced.supports(call.kind(), ranks) {
                 Ok(()) => Ok(forced),
-                Err(_) if has_no_choice(call.kind()) => Ok(by_rule(call, ranks)),
+                Err(_) if has_no_choice(call.kind()) => by_rule(call, ranks),
                 Err(error) => Err(error),
             },
-            None => Ok(by_rule(call, ranks)),
+            None => by_rule(call, ranks),
         }
     }
 }
 
-fn by_rule(call: &Collective, ranks: u32) -> &'static dyn Algorithm {
+fn by_rule(call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> {
     let elements = call.input_elements(ranks, call.root().unwrap_or(0));
     let bytes = elements.max(call.output_elements(ranks, 0)) * call.dtype().size() as u64;
     let small = bytes <= ONE_SHOT_BYTES_PER_RANK * u64::from(ranks);
-    if small || has_no_choice(call.kind()) {
+    let wanted: &'static dyn Algorithm = if small || has_no_choice(call.kind()) {
         &ubccl_algorithms::mesh_one_shot::MESH_ONE_SHOT
     } else {
         &ubccl_algorithms::ring::RING
-    }
+    };
+    let Err(refusal) = wanted.supports(call.kind(), ranks) else { return Ok(wanted) };
+    let others = ubccl_algorithms::index().iter().copied();
+    others.into_iter().find(|other| other.supports(call.kind(), ranks).is_ok()).ok_or(refusal)
 }
 
 /// Kinds that there is one good way for.

@@ -89,7 +89,7 @@ impl Trial {
     }
 
     /// The victim's call.
-    fn collective(&self) -> Collective {
+    fn collective(&self) -> Collective<'static> {
         collective(self.call, DTYPE, self.count as usize, self.ranks, self.victim)
     }
 
