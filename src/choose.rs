@@ -27,27 +27,28 @@ impl Chooser {
     /// forced for, take the rule's choice if the forced algorithm can't do them.
     ///
     /// Errors: Unsupported, if the forced algorithm can't do it.
-    pub(crate) fn choose(&self, call: &Collective, ranks: u32) -> Result<&'static dyn Algorithm> {
+    pub(crate) fn choose(&self, call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> {
         match self.forced {
             Some(forced) => match forced.supports_call(call, ranks) {
                 Ok(()) => Ok(forced),
-                Err(_) if has_no_choice(call.kind()) => Ok(by_rule(call, ranks)),
+                Err(_) if has_no_choice(call.kind()) => by_rule(call, ranks),
                 Err(error) => Err(error),
             },
-            None => Ok(by_rule(call, ranks)),
+            None => by_rule(call, ranks),
         }
     }
 }
 
-fn by_rule(call: &Collective, ranks: u32) -> &'static dyn Algorithm {
+fn by_rule(call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> {
     let elements = call.input_elements(ranks, call.root().unwrap_or(0));
     let bytes = elements.max(call.output_elements(ranks, 0)) * call.dtype().size() as u64;
     let small = bytes <= ONE_SHOT_BYTES_PER_RANK * u64::from(ranks);
-    if small || has_no_choice(call.kind()) {
-        return &MESH_ONE_SHOT; // which does everything
-    }
-    let large: [&'static dyn Algorithm; 2] = [&RING, &MESH_TWO_SHOT];
-    large.into_iter().find(|large| large.supports_call(call, ranks).is_ok()).unwrap_or(&MESH_ONE_SHOT)
+    let is_one_shot = small || has_no_choice(call.kind());
+    let wanted: &'static dyn Algorithm = if is_one_shot { &MESH_ONE_SHOT } else { &RING };
+    let Err(refusal) = wanted.supports_call(call, ranks) else { return Ok(wanted) };
+    let large: Option<&'static dyn Algorithm> = if is_one_shot { None } else { Some(&MESH_TWO_SHOT) };
+    let mut others = large.into_iter().chain(ubccl_algorithms::index().iter().copied());
+    others.find(|other| other.supports_call(call, ranks).is_ok()).ok_or(refusal)
 }
 
 /// Kinds that there is one good way for.

@@ -31,7 +31,7 @@ pub(crate) trait Target {
 }
 
 /// The library's form of one rank's call.
-fn collective(call: &Call, rank: u32) -> Result<Collective> {
+fn collective(call: &Call, rank: u32) -> Result<Collective<'static>> {
     let Call { kind, count, dtype, op, root, .. } = *call;
     Ok(match kind {
         Kind::AllReduce => Collective::all_reduce(count, dtype, op),
@@ -78,7 +78,7 @@ pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
 /// A rank of a real communicator.
 pub(crate) struct Member {
     communicator: Communicator,
-    call: Collective,
+    call: Collective<'static>,
     selected: Result<()>,
 }
 

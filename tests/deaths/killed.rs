@@ -89,7 +89,7 @@ impl Trial {
     }
 
     /// The victim's call.
-    fn collective(&self) -> Collective {
+    fn collective(&self) -> Collective<'static> {
         collective(self.call, DTYPE, self.count as usize, self.ranks, self.victim)
     }
 
@@ -126,7 +126,7 @@ fn call_of(child: &Child) -> Call {
 
 /// A rank's call and its memory.
 struct Work {
-    call: Collective,
+    call: Collective<'static>,
     input: Vec<u8>,
     output: Vec<u8>,
     in_place: bool,

@@ -23,7 +23,7 @@ pub(crate) fn step(call: Call, dtype: DataType, count: usize) -> Step {
 pub(crate) const BARRIER: Step = Step { call: Call::Barrier, dtype: DataType::U8, count: 0, in_place: false };
 
 impl Step {
-    pub(crate) fn collective(&self, ranks: u32, rank: u32) -> Collective {
+    pub(crate) fn collective(&self, ranks: u32, rank: u32) -> Collective<'static> {
         collective(self.call, self.dtype, self.count, ranks, rank)
     }
 

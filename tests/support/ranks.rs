@@ -20,7 +20,7 @@ pub struct Setup {
 }
 
 /// The call as one rank makes it.
-pub fn collective(call: Call, dtype: DataType, count: usize, ranks: u32, rank: u32) -> Collective {
+pub fn collective(call: Call, dtype: DataType, count: usize, ranks: u32, rank: u32) -> Collective<'static> {
     let count = count as u64;
     match call {
         Call::AllReduce(op) => Collective::all_reduce(count, dtype, op),
@@ -190,7 +190,7 @@ fn run_virtual(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
 }
 
 /// The one buffer of an in-place call before it: the input in its place, rubbish elsewhere.
-fn joint(call: &Collective, ranks: u32, rank: u32, size: usize, input: &[u8]) -> Vec<u8> {
+fn joint(call: &Collective<'_>, ranks: u32, rank: u32, size: usize, input: &[u8]) -> Vec<u8> {
     let mut buffer = vec![0xee; call.in_place_elements(ranks, rank) as usize * size];
     let from = call.in_place_offsets(rank).0 as usize * size;
     if call.kind() != Kind::Broadcast || call.root() == Some(rank) {
