@@ -66,7 +66,8 @@ fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
     } else if theirs.signature.plan() != ours.signature.plan()
         && theirs.signature.describe() == ours.signature.describe()
     {
-        "the calls agree but their plans differ: configure algorithm, lanes and chunk alike on all ranks"
+        "the calls agree but their plans differ: configure algorithm, lanes and chunk alike on all ranks, and name a \
+         user-defined operation alike"
     } else if theirs.signature == ours.signature {
         "the calls agree but the message lengths differ, which is a defect in ubccl"
     } else {

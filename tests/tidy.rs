@@ -35,6 +35,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("core/src/kernels/avx2.rs", "vector instructions"),
     ("core/src/kernels/avx512.rs", "vector instructions"),
     ("core/src/kernels/tests.rs", "calls kernels"),
+    ("core/src/kernels/tests/user.rs", "calls kernels"),
+    ("core/src/kernels/user.rs", "kernels over addresses"),
     ("core/benches/kernels.rs", "calls kernels"),
     ("transports/src/host.rs", "spans become addresses"),
     ("transports/src/optical/endpoint.rs", "implements `register`"),

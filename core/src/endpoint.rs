@@ -212,7 +212,8 @@ pub struct Counters {
 /// 4. A post whose header differs from the arriving one (stream, signature, length) is a [`Fault::Mismatch`]; no byte
 ///    of such a message reaches a destination.
 /// 5. Zero bytes are a message like any other.
-/// 6. `ReceiveReduce` folds in list order, accumulates wide and rounds once; `into` may be `own`.
+/// 6. `ReceiveReduce` folds in list order, accumulates wide and rounds once; `into` may be `own`. A user's operation sees
+///    copies of whole elements; if it panics, that is a [`Fault::Other`] with its error.
 /// 7. After `cancel` no region is touched again, and every post is forgotten.
 /// 8. Once warm (every peer, lane and size class used once), posting and polling allocate nothing.
 /// 9. `inspect` finds an arrived message that no post has taken and that can no longer be taken: of an older

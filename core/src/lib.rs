@@ -18,6 +18,7 @@ pub mod plan;
 pub mod signature;
 pub mod symbolic;
 pub mod topology;
+pub mod user_op;
 pub mod verify;
 
 pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
@@ -31,3 +32,4 @@ pub use kind::Kind;
 pub use op::ReduceOp;
 pub use signature::Signature;
 pub use topology::Topology;
+pub use user_op::{UserFunction, UserOp};

@@ -55,6 +55,8 @@ impl HostMemory {
     /// Folds `sources` in order into `into`. Sources are addresses of `into.len` readable bytes each: spans of this
     /// memory or an endpoint's own slots and buffers.
     ///
+    /// Errors: a span outside every region; a user's operation that panicked.
+    ///
     /// # Safety
     /// Every source is valid for `into.len` bytes, and is `into` itself or apart from it.
     pub(crate) unsafe fn reduce(
@@ -65,7 +67,6 @@ impl HostMemory {
     ) -> Result<()> {
         let destination = self.address(into)?;
         // SAFETY: the caller vouches for the sources, `address` checked the destination.
-        unsafe { kernels::reduce(dtype, op, sources, destination, into.len as usize / dtype.size()) };
-        Ok(())
+        unsafe { kernels::reduce(dtype, op, sources, destination, into.len as usize / dtype.size()) }
     }
 }

@@ -83,6 +83,7 @@ impl Memory<'_> {
                 // SAFETY: see above.
                 unsafe { self.fold(T::widen, |a, b| a + b, |sum| T::quotient(sum, n)) }
             }
+            ReduceOp::PreMulSum | ReduceOp::User(_) => unreachable!("our caller's business"),
         }
     }
 
@@ -109,7 +110,7 @@ impl Memory<'_> {
                 // SAFETY: see above.
                 unsafe { self.fold(widen, |a, b| a + b, |sum| narrow(sum / n)) }
             }
-            ReduceOp::And | ReduceOp::Or | ReduceOp::Xor => unreachable!("refused by our caller"),
+            _ => unreachable!("refused by our caller"),
         }
     }
 
