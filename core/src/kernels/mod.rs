@@ -38,9 +38,12 @@ mod float8;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod scalar;
+mod scale;
 #[cfg(test)]
 mod tests;
 mod user;
+
+pub use scale::{scale, scale_in_place};
 
 use std::sync::OnceLock;
 

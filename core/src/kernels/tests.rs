@@ -3,6 +3,7 @@
 
 mod layout;
 mod oracle;
+mod scale;
 mod user;
 
 use std::hash::{BuildHasher, RandomState};
