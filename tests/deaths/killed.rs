@@ -126,7 +126,7 @@ fn call_of(child: &Child) -> Call {
 
 /// A rank's call and its memory.
 struct Work {
-    call: Collective,
+    call: Collective<'static>,
     input: Vec<u8>,
     output: Vec<u8>,
     in_place: bool,
