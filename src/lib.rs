@@ -26,7 +26,7 @@ pub use control::Rendezvous;
 pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,
-    ErrorKind, Kind, Rank, ReduceOp, Result,
+    ErrorKind, F8E4M3, F8E5M2, Kind, Rank, ReduceOp, Result,
 };
 pub use ubccl_core::{plan, verify};
 pub use work::Work;

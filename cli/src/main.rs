@@ -8,6 +8,9 @@ mod call;
 mod failure;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+#[path = "../../core/src/kernels/tests/layout.rs"]
+mod floats;
 mod json;
 mod launch;
 mod layout;

@@ -1,6 +1,6 @@
 //! The seam to the library: everything the program asks of it goes through here.
 
-pub(crate) use ubccl::{DataType, Error, ErrorKind, Kind, ReduceOp};
+pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceOp};
 
 use crate::call::Call;
 use crate::measure::Simulated;

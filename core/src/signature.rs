@@ -70,6 +70,7 @@ mod tests {
     fn a_signature_tells_the_whole_call() {
         let calls = [
             Collective::all_reduce(Collective::MAX_COUNT, DataType::BF16, ReduceOp::Max),
+            Collective::all_reduce(1, DataType::U16, ReduceOp::Xor),
             Collective::all_gather(0, DataType::U8),
             Collective::broadcast(17, DataType::I32, 767),
             Collective::barrier(),
