@@ -126,6 +126,7 @@ impl Communicator {
     pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
+        check_in_place(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", buffer.len(), elements)?;
         self.shared.checked(stopwatch);
@@ -163,6 +164,7 @@ impl Communicator {
         mut buffer: Vec<T>,
     ) -> Result<Work<Vec<T>>> {
         self.shared.check_call(call)?;
+        check_in_place(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", size_of_val(&*buffer), elements)?;
         let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
@@ -200,6 +202,7 @@ impl Communicator {
             len: elements * size,
         };
         let buffers = if is_same && needs > 0 && gives > 0 {
+            check_in_place(call)?;
             let first = input.expose_provenance() - (ahead * size) as usize;
             output.expose_provenance();
             Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank)))
@@ -514,6 +517,16 @@ fn host(address: *const u8, len: usize) -> Memory {
 
 fn host_mut(slice: &mut [u8]) -> Memory {
     host(slice.as_mut_ptr().cast_const(), slice.len())
+}
+
+/// In place, an all-to-all can only take as much from a rank as goes to it.
+fn check_in_place(call: &Collective<'_>) -> Result<()> {
+    if call.kind() == Kind::AllToAllV && call.send() != call.receive() {
+        return Err(Error::invalid(format!(
+            "{call}: in place, what is sent and what is received are the same blocks"
+        )));
+    }
+    Ok(())
 }
 
 fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
