@@ -34,7 +34,7 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 ///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
 ///   the call that is missing, so it is no mismatch.
 pub struct Communicator {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
 }
 
@@ -173,47 +173,6 @@ impl Communicator {
         Ok(Work::new(self.shared.clone(), op))
     }
 
-    /// Any collective on raw memory; in place if the pointers stand to each other as
-    /// [`Collective::in_place_offsets`] says (NCCL's rule). Blocks.
-    ///
-    /// # Safety
-    /// `input` is readable and `output` writable for what the call needs on this rank (null is fine for nothing), and
-    /// both are left alone until it returns. They overlap only if in place.
-    pub unsafe fn run_raw(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<()> {
-        self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
-        let size = call.dtype().size() as u64;
-        let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
-        for (what, is_null, elements) in
-            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
-        {
-            if is_null && elements > 0 {
-                return Err(Error::invalid(format!("{call}: the {what} is null")));
-            }
-        }
-        let (ahead, behind) = call.in_place_offsets(rank);
-        let is_same = input.addr()
-            == output
-                .addr()
-                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
-                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
-        let memory = |address: usize, elements: u64| Memory::Host {
-            address: HostPointer(address),
-            len: elements * size,
-        };
-        let buffers = if is_same && needs > 0 && gives > 0 {
-            check_in_place(call)?;
-            let first = input.expose_provenance() - (ahead * size) as usize;
-            output.expose_provenance();
-            Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank)))
-        } else {
-            let (input, output) = (input.expose_provenance(), output.expose_provenance());
-            Buffers::Apart { input: memory(input, needs), output: memory(output, gives) }
-        };
-        // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
-        unsafe { self.shared.run_blocking(call, buffers) }
-    }
-
     /// The algorithm that a call gets here.
     ///
     /// Errors: Unsupported, if the configured algorithm can't do it.
@@ -318,7 +277,7 @@ impl Shared {
         }
     }
 
-    fn check_call(&self, call: &Collective<'_>) -> Result<()> {
+    pub(crate) fn check_call(&self, call: &Collective<'_>) -> Result<()> {
         self.control.poison().check()?;
         call.check(self.ranks, self.rank)?;
         let me = Some(self.rank);
@@ -357,7 +316,7 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`, until this returns.
-    unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
+    pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
@@ -381,7 +340,7 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`.
-    unsafe fn issue(
+    pub(crate) unsafe fn issue(
         &self,
         call: &Collective<'_>,
         buffers: Buffers,
@@ -520,7 +479,7 @@ fn host_mut(slice: &mut [u8]) -> Memory {
 }
 
 /// In place, an all-to-all can only take as much from a rank as goes to it.
-fn check_in_place(call: &Collective<'_>) -> Result<()> {
+pub(crate) fn check_in_place(call: &Collective<'_>) -> Result<()> {
     if call.kind() == Kind::AllToAllV && call.send() != call.receive() {
         return Err(Error::invalid(format!(
             "{call}: in place, what is sent and what is received are the same blocks"

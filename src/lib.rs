@@ -15,6 +15,7 @@ mod cores;
 mod engine;
 mod executor;
 mod faults;
+mod raw;
 pub mod sim;
 mod waiting;
 mod work;
