@@ -6,6 +6,7 @@
 #[allow(dead_code, unreachable_pub, reason = "shared with the test programs")]
 mod exchange;
 mod host;
+mod local;
 
 use ubccl_core::endpoint::Transport;
 
