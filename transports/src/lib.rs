@@ -25,6 +25,7 @@ macro_rules! index {
 
 index! {
     shm::SHM,
+    threads::THREADS,
     tcp::TCP,
     optical::OPTICAL,
 }

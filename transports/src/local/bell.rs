@@ -125,6 +125,11 @@ impl<W: Words> Bells<W> {
         self.any = true;
     }
 
+    /// Wakes one whatever it does.
+    pub(crate) fn wake(&self, rank: usize) {
+        self.bells[rank].wake();
+    }
+
     /// Wakes those among the marked that sleep. One fence serves them all.
     #[inline]
     pub(crate) fn ring(&mut self) {

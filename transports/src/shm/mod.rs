@@ -18,6 +18,7 @@ mod sends;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+use crate::local::agree;
 use crate::local::bell::{Bell, descriptor};
 use card::Card;
 use endpoint::ShmEndpoint;
@@ -27,7 +28,7 @@ use segment::Segment;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor};
-use ubccl_core::{Error, ErrorKind, Exchange, Result};
+use ubccl_core::{Exchange, Result};
 
 /// The transport.
 pub static SHM: Shm = Shm;
@@ -63,17 +64,6 @@ fn connect(exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<ShmE
 
     let endpoint = outbox.meet(rank, &cards, exchange.deadline());
     agree(exchange, endpoint)
-}
-
-/// Tells the others how it went, so that the rank that knows why is the one that all of them name.
-fn agree(exchange: &mut dyn Exchange, endpoint: Result<ShmEndpoint>) -> Result<ShmEndpoint> {
-    let failure = endpoint.as_ref().err().map_or_else(String::new, |error| error.to_string());
-    let failures = exchange.all_gather(failure.as_bytes());
-    let endpoint = endpoint?;
-    match failures?.iter().find(|failure| !failure.is_empty()) {
-        Some(failure) => Err(Error::new(ErrorKind::Start, String::from_utf8_lossy(failure))),
-        None => Ok(endpoint),
-    }
 }
 
 /// What a rank brings to the meeting.
