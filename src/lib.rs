@@ -23,7 +23,7 @@ pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Config, ENVIRONMENT};
 pub use control::Rendezvous;
-pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
+pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Cause, Choice, Collective, Culprit, DataType, Element, Error, ErrorKind,
     Kind, Rank, ReduceOp, Result,

@@ -27,7 +27,7 @@ use handshake::{Gift, Meeting, listener};
 use segment::Segment;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor};
+use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor};
 use ubccl_core::{Exchange, Result};
 
 /// The transport.
@@ -44,6 +44,7 @@ impl Transport for Shm {
             alias: None,
             summary: "shared memory between the processes of one host",
             clock: Clock::Real,
+            reach: Reach::Host,
         }
     }
 

@@ -31,7 +31,7 @@ use crate::local::agree;
 use card::Card;
 use endpoint::ThreadsEndpoint;
 use registry::Offer;
-use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor};
+use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor};
 use ubccl_core::plan::MAX_LANES;
 use ubccl_core::{Error, ErrorKind, Exchange, Result};
 use world::World;
@@ -50,6 +50,7 @@ impl Transport for Threads {
             alias: None,
             summary: "ranks that are threads of one process, reading each other's memory",
             clock: Clock::Real,
+            reach: Reach::Process,
         }
     }
 
