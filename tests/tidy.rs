@@ -56,6 +56,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/threads/endpoint.rs", "implements `register`"),
     ("transports/src/threads/receives.rs", "reads entries and the memory of other threads"),
     ("transports/src/threads/sends.rs", "reads the caller's memory"),
+    ("transports/src/threads/tests/ends.rs", "overwrites withdrawn memory"),
+    ("transports/src/threads/tests/mod.rs", "registers its buffers"),
     ("transports/tests/shm_processes.rs", "registers guarded memory; looks at inherited descriptors"),
     ("transports/tests/optical/harness.rs", "registers its buffers"),
     ("transports/tests/optical/memory.rs", "registers its buffers"),

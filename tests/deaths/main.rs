@@ -5,6 +5,7 @@ mod support;
 
 mod killed;
 mod leaving;
+mod mixed;
 mod traces;
 
 use support::processes::play;
@@ -18,6 +19,9 @@ fn a_rank() {
         ("stopped", leaving::stopped),
         ("last words", leaving::last_words),
         ("deserter", leaving::deserter),
+        ("mixed collectives", mixed::collectives),
+        ("mixed kill", mixed::until_the_end),
+        ("mixed refusal", mixed::refused),
     ]);
 }
 
