@@ -27,12 +27,20 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 /// **When something goes wrong**, one cause (who, on which host, in which operation) ends the communicator on every
 /// rank: operations under way fail with it, and so does every later call, [`Communicator::close`] included. A call that
 /// has already returned on some rank is right; that rank is told by its next call or by `close`.
-/// - A rank that dies, panics or leaves early: `Remote`, within milliseconds.
+/// - A rank that dies or leaves early: `Remote`, within milliseconds.
 /// - Ranks that call different things: `Mismatch`, naming two ranks and what both called as the same operation. A rank
 ///   that closed before another made one call too many has nothing to be told; the other has.
 /// - A rank that does not call: a warning through `tracing` after `warn_after`, `Timeout` after `operation_timeout`.
 ///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
 ///   the call that is missing, so it is no mismatch.
+///
+/// **What the death of a rank is**, whether it is a process or a thread among others of one:
+/// - Its process ends, however: every rank in it is dead. The cause names one and says which others went with it.
+/// - A panic drops the communicator: it is dead at once, in the middle of an operation or between two.
+/// - The communicator and every [`Work`] of it are dropped with an operation under way: it is dead. A [`Work`] alone
+///   keeps its operation going; dropped between operations, the rank has left, as if by [`Communicator::close`].
+/// - It is leaked, or its thread blocks or ends without dropping it: it is merely slow. What it had issued goes on, what
+///   it does not call ends with the deadline.
 pub struct Communicator {
     pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
@@ -42,11 +50,12 @@ pub struct Communicator {
 pub(crate) struct Shared {
     pub(crate) rank: Rank,
     pub(crate) ranks: u32,
+    /// Goes before the engine: an endpoint may take its time to part from its peers, and they are to know why by then.
+    pub(crate) control: Control,
     pub(crate) engine: Mutex<Engine>,
     /// Threads that wait for the engine while its owner drives or sleeps.
     pub(crate) wanted: AtomicUsize,
     pub(crate) waker: Arc<dyn Wake>,
-    pub(crate) control: Control,
     pub(crate) limits: Limits,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.

@@ -24,7 +24,7 @@ pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Config, ENVIRONMENT};
 pub use control::Rendezvous;
-pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
+pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,
     ErrorKind, F8E4M3, F8E5M2, Kind, Rank, ReduceOp, Result,
