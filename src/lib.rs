@@ -5,11 +5,6 @@ mod choose;
 mod collectives;
 mod communicator;
 mod config;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "suspect, its timers and set_deadline have tests but no caller: delete them or use them"
-)]
 mod control;
 mod cores;
 mod engine;

@@ -4,8 +4,8 @@
 //! at the same time, so there is no rank whose own death, departure or slowness could keep the others from agreeing.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -17,7 +17,6 @@ use super::board::Board;
 use super::conn::until;
 use super::identity::check_not_forked;
 use super::poison::Poison;
-use super::service::Service;
 
 /// Becomes readable when a process has died; the ranks in that process.
 pub(super) type Life = (Arc<OwnedFd>, Vec<u32>);
@@ -148,20 +147,6 @@ impl Membership {
         first
     }
 
-    /// Evidence against a rank: unless the truth comes out within the grace, it becomes the cause.
-    pub(super) fn suspect(self: &Arc<Self>, rank: u32, message: String, service: &Service) {
-        if !self.may_accuse(rank) {
-            return;
-        }
-        let membership: Weak<Membership> = Arc::downgrade(self);
-        service.at(Instant::now() + self.parts.grace, move || {
-            let Some(membership) = membership.upgrade() else { return };
-            if membership.may_accuse(rank) {
-                membership.report(membership.cause(ErrorKind::Remote, rank, message));
-            }
-        });
-    }
-
     /// The first cause, waited for on the calling thread, which may be the service thread: this looks at board and
     /// lives itself. After the grace `rank` is the cause, with `message`, and at once if it turns out to have left.
     pub(super) fn verdict(&self, rank: u32, message: String) -> Cause {
@@ -191,13 +176,6 @@ impl Membership {
             let dead = fds.iter().zip(&lives).filter(|(fd, _)| !fd.revents().is_empty());
             dead.for_each(|(_, (_, ranks))| self.died(ranks));
         }
-    }
-
-    /// Whether evidence against a rank means anything: nothing is decided, and neither it nor this rank has left.
-    fn may_accuse(&self, rank: u32) -> bool {
-        self.look();
-        let left = |rank| self.board().left(rank).is_some();
-        !self.poison.is_set() && !left(rank) && !left(self.rank())
     }
 
     /// Says goodbye: this rank takes part in nothing after `last_sequence`.
