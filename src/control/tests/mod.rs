@@ -89,8 +89,10 @@ fn wait_for_cause(poison: &Arc<Poison>) -> Cause {
     poison.cause().unwrap().clone()
 }
 
+type Action = Box<dyn FnOnce() + Send>;
+
 /// An action that keeps itself until it has run.
-struct Once(parking_lot::Mutex<Option<(Arc<Once>, Box<dyn FnOnce() + Send>)>>);
+struct Once(parking_lot::Mutex<Option<(Arc<Once>, Action)>>);
 
 impl Progress for Once {
     fn progress(&self) -> ProgressState {
