@@ -3,7 +3,7 @@
 
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
-use crate::config::Config;
+use crate::config::{Config, check_alike, settings};
 use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
@@ -61,12 +61,14 @@ impl Communicator {
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
     pub fn init(mut config: Config) -> Result<Self> {
         config.check()?;
-        let chooser = Chooser::new(config.algorithm.as_deref())?;
-        let transport = ubccl_transports::find(&config.transport)?;
+        config.origins.tell(&config);
+        let chooser = Chooser::new(config.algorithm.as_deref())
+            .map_err(|error| config.blame(&settings::ALGO, error))?;
+        let transport = ubccl_transports::find(&config.transport)
+            .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
         let mut control = join(&mut config)?;
-        let alike = format!("{} {:?} {:?}", config.transport, config.choice, chooser);
-        check_alike(&mut control, "transport, lanes, chunk and algorithm", &alike)?;
-        let options = ConnectOptions { lanes: config.choice.lanes, ..ConnectOptions::default() };
+        check_alike(&mut control, &config)?;
+        let options = ConnectOptions { lanes: config.choice.lanes, pair_bytes: config.pair_bytes };
         let endpoint = transport.connect(&mut control, &options)?;
         let spin = match config.spin {
             Some(spin) => spin,
@@ -474,22 +476,6 @@ fn join(config: &mut Config) -> Result<Control> {
         grace: DEFAULT_GRACE,
     };
     Control::join(rendezvous, join)
-}
-
-/// All ranks must be configured alike in what plans depend on.
-fn check_alike(control: &mut Control, what: &str, mine: &str) -> Result<()> {
-    let all = control.all_gather(mine.as_bytes())?;
-    match all.iter().position(|other| other != mine.as_bytes()) {
-        None => Ok(()),
-        Some(rank) => Err(Error::new(
-            ErrorKind::Start,
-            format!(
-                "ranks differ in {what}: rank {rank} has {}, rank {} has {mine}; configure all ranks alike",
-                String::from_utf8_lossy(&all[rank]),
-                control.rank()
-            ),
-        )),
-    }
 }
 
 /// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than

@@ -10,13 +10,14 @@ mod cores;
 mod engine;
 mod executor;
 mod faults;
+pub mod logging;
 pub mod sim;
 mod waiting;
 mod work;
 
 pub use breakdown::Breakdown;
 pub use communicator::Communicator;
-pub use config::{Config, ENVIRONMENT};
+pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
 pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
 pub use ubccl_core::{

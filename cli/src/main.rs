@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod buffer;
 mod call;
+mod config;
 mod failure;
 #[cfg(test)]
 mod fake;
@@ -55,6 +56,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Bench(args) => bench::run(&args, out),
         Command::Sim(args) => bench::run_sim(&args.sweep, &args.fabric, out),
         Command::Plan(args) => plan::run(&args, out),
+        Command::Config(args) => config::run(&args, out),
         Command::Worker(args) => worker::run(worker_of(args)),
     }
 }
