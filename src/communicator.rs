@@ -8,6 +8,7 @@ use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::logging;
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::Mutex;
@@ -59,7 +60,13 @@ impl Communicator {
     /// Order:  every rank calls it once, with its own rank and the same rendezvous, size, transport and algorithm.
     /// Errors: InvalidArgument; Start, naming the ranks that are missing or disagree; System, saying what was refused.
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
-    pub fn init(mut config: Config) -> Result<Self> {
+    pub fn init(config: Config) -> Result<Self> {
+        let rank = config.rank;
+        Self::start(config)
+            .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
+    }
+
+    fn start(mut config: Config) -> Result<Self> {
         config.check()?;
         config.origins.tell(&config);
         let chooser = Chooser::new(config.algorithm.as_deref())
@@ -93,6 +100,7 @@ impl Communicator {
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
+        logging::tell_start(&config, spin);
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
         Ok(Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) })
@@ -346,6 +354,7 @@ impl Shared {
     /// Puts a call that was just issued on the board.
     fn tell(&self, engine: &mut Engine, call: &Collective) {
         let sequence = engine.sequence();
+        tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
         if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
             self.control.board().called(sequence, signature.0);
         }
@@ -436,12 +445,12 @@ impl Drop for Communicator {
         if self.shared.closed.load(Ordering::Acquire) {
             return;
         }
-        tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        tracing::debug!(target: "ubccl::init", rank = self.rank(), "communicator dropped without close()");
         if std::thread::panicking() && !self.shared.control.poison().is_set() {
             let message = "the thread that held its communicator panicked";
             let cause = self.shared.control.cause(ErrorKind::Remote, self.rank(), message);
             if let Err(error) = self.shared.control.report(cause) {
-                tracing::debug!(%error, "nobody was told");
+                tracing::debug!(target: "ubccl::init", %error, "nobody was told");
             }
         }
     }

@@ -14,11 +14,14 @@
 //! Targets are `ubccl::` and a [subsystem](SUBSYSTEMS); an event of one rank has a field `rank`. A level that is off
 //! costs a comparison.
 
+mod events;
 #[cfg(feature = "subscriber")]
 mod subscriber;
 
 #[cfg(feature = "subscriber")]
 pub use subscriber::install;
+
+pub(crate) use events::tell_start;
 
 use std::fmt;
 use std::str::FromStr;

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    target::show_logs();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(failure),

@@ -71,6 +71,12 @@ pub(crate) fn configuration(overrides: &Overrides) -> Result<Config> {
     Ok(config)
 }
 
+/// Shows on standard error what `UBCCL_DEBUG` asks for. What is wrong with the configuration is for the subcommand to
+/// say, if it uses one.
+pub(crate) fn show_logs() {
+    let _ = Config::from_env().and_then(|config| ubccl::logging::install(&config));
+}
+
 /// A new place to meet, which rank 0 makes.
 pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
     Rendezvous::create()

@@ -95,7 +95,7 @@ impl Membership {
     /// Takes over what other ranks have decided: the first cause and who left.
     pub(super) fn look(&self) {
         if let Some(cause) = self.board().decision() {
-            self.poison.set(cause);
+            self.end(cause);
         }
         if self.note_leavers() {
             self.poison.wake();
@@ -143,8 +143,15 @@ impl Membership {
         };
         // Others first: this rank's sleepers may end the process as soon as they wake.
         self.ring_others();
-        self.poison.set(first.clone());
+        self.end(first.clone());
         first
+    }
+
+    /// The communicator has failed, here too: told once.
+    fn end(&self, cause: Cause) {
+        self.poison.set(cause, |error| {
+            tracing::error!(target: "ubccl::control", rank = self.rank(), "the communicator failed: {error}");
+        });
     }
 
     /// The first cause, waited for on the calling thread, which may be the service thread: this looks at board and
@@ -211,7 +218,7 @@ impl Membership {
         for address in addresses {
             // A full queue holds rings that were not looked at yet; a refusal means that the rank has closed or died.
             if let Err(error) = sendto(socket, b"!", SendFlags::DONTWAIT | SendFlags::NOSIGNAL, address) {
-                tracing::trace!(%error, "a rank was not rung");
+                tracing::trace!(target: "ubccl::control", %error, "a rank was not rung");
             }
         }
     }

@@ -188,7 +188,7 @@ impl Drop for Service {
         let Some(thread) = self.thread.take() else { return };
         // The last user may be a handler on the thread itself, which then ends by itself.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-            tracing::error!("the service thread panicked");
+            tracing::error!(target: "ubccl::control", "the service thread panicked");
         }
     }
 }
@@ -304,6 +304,6 @@ impl Worker {
 /// Runs foreign code; a panic in one communicator's handler must not silence the others.
 fn guarded(action: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(action)).is_err() {
-        tracing::error!("a handler panicked on the service thread");
+        tracing::error!(target: "ubccl::control", "a handler panicked on the service thread");
     }
 }
