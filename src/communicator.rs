@@ -3,11 +3,12 @@
 
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
-use crate::config::Config;
+use crate::config::{Config, check_alike, settings};
 use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::logging;
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::Mutex;
@@ -68,14 +69,22 @@ impl Communicator {
     /// Order:  every rank calls it once, with its own rank and the same rendezvous, size, transport and algorithm.
     /// Errors: InvalidArgument; Start, naming the ranks that are missing or disagree; System, saying what was refused.
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
-    pub fn init(mut config: Config) -> Result<Self> {
+    pub fn init(config: Config) -> Result<Self> {
+        let rank = config.rank;
+        Self::start(config)
+            .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
+    }
+
+    fn start(mut config: Config) -> Result<Self> {
         config.check()?;
-        let chooser = Chooser::new(config.algorithm.as_deref())?;
-        let transport = ubccl_transports::find(&config.transport)?;
+        config.origins.tell(&config);
+        let chooser = Chooser::new(config.algorithm.as_deref())
+            .map_err(|error| config.blame(&settings::ALGO, error))?;
+        let transport = ubccl_transports::find(&config.transport)
+            .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
         let mut control = join(&mut config)?;
-        let alike = format!("{} {:?} {:?}", config.transport, config.choice, chooser);
-        check_alike(&mut control, "transport, lanes, chunk and algorithm", &alike)?;
-        let options = ConnectOptions { lanes: config.choice.lanes, ..ConnectOptions::default() };
+        check_alike(&mut control, &config)?;
+        let options = ConnectOptions { lanes: config.choice.lanes, pair_bytes: config.pair_bytes };
         let endpoint = transport.connect(&mut control, &options)?;
         let spin = match config.spin {
             Some(spin) => spin,
@@ -100,6 +109,7 @@ impl Communicator {
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
+        logging::tell_start(&config, spin);
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
         Ok(Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) })
@@ -315,6 +325,7 @@ impl Shared {
     /// Puts a call that was just issued on the board.
     fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
         let sequence = engine.sequence();
+        tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
         if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
             self.control.board().called(sequence, signature.0);
         }
@@ -405,12 +416,12 @@ impl Drop for Communicator {
         if self.shared.closed.load(Ordering::Acquire) {
             return;
         }
-        tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        tracing::debug!(target: "ubccl::init", rank = self.rank(), "communicator dropped without close()");
         if std::thread::panicking() && !self.shared.control.poison().is_set() {
             let message = "the thread that held its communicator panicked";
             let cause = self.shared.control.cause(ErrorKind::Remote, self.rank(), message);
             if let Err(error) = self.shared.control.report(cause) {
-                tracing::debug!(%error, "nobody was told");
+                tracing::debug!(target: "ubccl::init", %error, "nobody was told");
             }
         }
     }
@@ -445,22 +456,6 @@ fn join(config: &mut Config) -> Result<Control> {
         grace: DEFAULT_GRACE,
     };
     Control::join(rendezvous, join)
-}
-
-/// All ranks must be configured alike in what plans depend on.
-fn check_alike(control: &mut Control, what: &str, mine: &str) -> Result<()> {
-    let all = control.all_gather(mine.as_bytes())?;
-    match all.iter().position(|other| other != mine.as_bytes()) {
-        None => Ok(()),
-        Some(rank) => Err(Error::new(
-            ErrorKind::Start,
-            format!(
-                "ranks differ in {what}: rank {rank} has {}, rank {} has {mine}; configure all ranks alike",
-                String::from_utf8_lossy(&all[rank]),
-                control.rank()
-            ),
-        )),
-    }
 }
 
 /// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
