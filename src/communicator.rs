@@ -3,11 +3,12 @@
 
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
-use crate::config::Config;
+use crate::config::{Config, check_alike, settings};
 use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::logging;
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::Mutex;
@@ -27,14 +28,22 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 /// **When something goes wrong**, one cause (who, on which host, in which operation) ends the communicator on every
 /// rank: operations under way fail with it, and so does every later call, [`Communicator::close`] included. A call that
 /// has already returned on some rank is right; that rank is told by its next call or by `close`.
-/// - A rank that dies, panics or leaves early: `Remote`, within milliseconds.
+/// - A rank that dies or leaves early: `Remote`, within milliseconds.
 /// - Ranks that call different things: `Mismatch`, naming two ranks and what both called as the same operation. A rank
 ///   that closed before another made one call too many has nothing to be told; the other has.
 /// - A rank that does not call: a warning through `tracing` after `warn_after`, `Timeout` after `operation_timeout`.
 ///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
 ///   the call that is missing, so it is no mismatch.
+///
+/// **What the death of a rank is**, whether it is a process or a thread among others of one:
+/// - Its process ends, however: every rank in it is dead. The cause names one and says which others went with it.
+/// - A panic drops the communicator: it is dead at once, in the middle of an operation or between two.
+/// - The communicator and every [`Work`] of it are dropped with an operation under way: it is dead. A [`Work`] alone
+///   keeps its operation going; dropped between operations, the rank has left, as if by [`Communicator::close`].
+/// - It is leaked, or its thread blocks or ends without dropping it: it is merely slow. What it had issued goes on, what
+///   it does not call ends with the deadline.
 pub struct Communicator {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
 }
 
@@ -42,11 +51,12 @@ pub struct Communicator {
 pub(crate) struct Shared {
     pub(crate) rank: Rank,
     pub(crate) ranks: u32,
+    /// Goes before the engine: an endpoint may take its time to part from its peers, and they are to know why by then.
+    pub(crate) control: Control,
     pub(crate) engine: Mutex<Engine>,
     /// Threads that wait for the engine while its owner drives or sleeps.
     pub(crate) wanted: AtomicUsize,
     pub(crate) waker: Arc<dyn Wake>,
-    pub(crate) control: Control,
     pub(crate) limits: Limits,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
@@ -59,14 +69,22 @@ impl Communicator {
     /// Order:  every rank calls it once, with its own rank and the same rendezvous, size, transport and algorithm.
     /// Errors: InvalidArgument; Start, naming the ranks that are missing or disagree; System, saying what was refused.
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
-    pub fn init(mut config: Config) -> Result<Self> {
+    pub fn init(config: Config) -> Result<Self> {
+        let rank = config.rank;
+        Self::start(config)
+            .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
+    }
+
+    fn start(mut config: Config) -> Result<Self> {
         config.check()?;
-        let chooser = Chooser::new(config.algorithm.as_deref())?;
-        let transport = ubccl_transports::find(&config.transport)?;
+        config.origins.tell(&config);
+        let chooser = Chooser::new(config.algorithm.as_deref())
+            .map_err(|error| config.blame(&settings::ALGO, error))?;
+        let transport = ubccl_transports::find(&config.transport)
+            .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
         let mut control = join(&mut config)?;
-        let alike = format!("{} {:?} {:?}", config.transport, config.choice, chooser);
-        check_alike(&mut control, "transport, lanes, chunk and algorithm", &alike)?;
-        let options = ConnectOptions { lanes: config.choice.lanes, ..ConnectOptions::default() };
+        check_alike(&mut control, &config)?;
+        let options = ConnectOptions { lanes: config.choice.lanes, pair_bytes: config.pair_bytes };
         let endpoint = transport.connect(&mut control, &options)?;
         let spin = match config.spin {
             Some(spin) => spin,
@@ -91,6 +109,7 @@ impl Communicator {
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
+        logging::tell_start(&config, spin);
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
         Ok(Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) })
@@ -126,6 +145,7 @@ impl Communicator {
     pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
+        check_in_place(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", buffer.len(), elements)?;
         self.shared.checked(stopwatch);
@@ -163,52 +183,13 @@ impl Communicator {
         mut buffer: Vec<T>,
     ) -> Result<Work<Vec<T>>> {
         self.shared.check_call(call)?;
+        check_in_place(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", size_of_val(&*buffer), elements)?;
         let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
         // SAFETY: as in `run_async`.
         let op = unsafe { self.shared.issue(call, Buffers::InPlace(memory), Some(Box::new(buffer))) }?;
         Ok(Work::new(self.shared.clone(), op))
-    }
-
-    /// Any collective on raw memory; in place if the pointers stand to each other as
-    /// [`Collective::in_place_offsets`] says (NCCL's rule). Blocks.
-    ///
-    /// # Safety
-    /// `input` is readable and `output` writable for what the call needs on this rank (null is fine for nothing), and
-    /// both are left alone until it returns. They overlap only if in place.
-    pub unsafe fn run_raw(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<()> {
-        self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
-        let size = call.dtype().size() as u64;
-        let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
-        for (what, is_null, elements) in
-            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
-        {
-            if is_null && elements > 0 {
-                return Err(Error::invalid(format!("{call}: the {what} is null")));
-            }
-        }
-        let (ahead, behind) = call.in_place_offsets(rank);
-        let is_same = input.addr()
-            == output
-                .addr()
-                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
-                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
-        let memory = |address: usize, elements: u64| Memory::Host {
-            address: HostPointer(address),
-            len: elements * size,
-        };
-        let buffers = if is_same && needs > 0 && gives > 0 {
-            let first = input.expose_provenance() - (ahead * size) as usize;
-            output.expose_provenance();
-            Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank)))
-        } else {
-            let (input, output) = (input.expose_provenance(), output.expose_provenance());
-            Buffers::Apart { input: memory(input, needs), output: memory(output, gives) }
-        };
-        // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
-        unsafe { self.shared.run_blocking(call, buffers) }
     }
 
     /// The algorithm that a call gets here.
@@ -315,7 +296,7 @@ impl Shared {
         }
     }
 
-    fn check_call(&self, call: &Collective<'_>) -> Result<()> {
+    pub(crate) fn check_call(&self, call: &Collective<'_>) -> Result<()> {
         self.control.poison().check()?;
         call.check(self.ranks, self.rank)?;
         let me = Some(self.rank);
@@ -344,6 +325,7 @@ impl Shared {
     /// Puts a call that was just issued on the board.
     fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
         let sequence = engine.sequence();
+        tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
         if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
             self.control.board().called(sequence, signature.0);
         }
@@ -354,7 +336,7 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`, until this returns.
-    unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
+    pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
@@ -378,7 +360,7 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`.
-    unsafe fn issue(
+    pub(crate) unsafe fn issue(
         &self,
         call: &Collective<'_>,
         buffers: Buffers,
@@ -434,12 +416,12 @@ impl Drop for Communicator {
         if self.shared.closed.load(Ordering::Acquire) {
             return;
         }
-        tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        tracing::debug!(target: "ubccl::init", rank = self.rank(), "communicator dropped without close()");
         if std::thread::panicking() && !self.shared.control.poison().is_set() {
             let message = "the thread that held its communicator panicked";
             let cause = self.shared.control.cause(ErrorKind::Remote, self.rank(), message);
             if let Err(error) = self.shared.control.report(cause) {
-                tracing::debug!(%error, "nobody was told");
+                tracing::debug!(target: "ubccl::init", %error, "nobody was told");
             }
         }
     }
@@ -476,22 +458,6 @@ fn join(config: &mut Config) -> Result<Control> {
     Control::join(rendezvous, join)
 }
 
-/// All ranks must be configured alike in what plans depend on.
-fn check_alike(control: &mut Control, what: &str, mine: &str) -> Result<()> {
-    let all = control.all_gather(mine.as_bytes())?;
-    match all.iter().position(|other| other != mine.as_bytes()) {
-        None => Ok(()),
-        Some(rank) => Err(Error::new(
-            ErrorKind::Start,
-            format!(
-                "ranks differ in {what}: rank {rank} has {}, rank {} has {mine}; configure all ranks alike",
-                String::from_utf8_lossy(&all[rank]),
-                control.rank()
-            ),
-        )),
-    }
-}
-
 /// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
 /// cores a spinning rank keeps the one it waits for from running.
 fn default_spin(control: &mut Control) -> Result<Duration> {
@@ -514,6 +480,16 @@ fn host(address: *const u8, len: usize) -> Memory {
 
 fn host_mut(slice: &mut [u8]) -> Memory {
     host(slice.as_mut_ptr().cast_const(), slice.len())
+}
+
+/// In place, an all-to-all can only take as much from a rank as goes to it.
+pub(crate) fn check_in_place(call: &Collective<'_>) -> Result<()> {
+    if call.kind() == Kind::AllToAllV && call.send() != call.receive() {
+        return Err(Error::invalid(format!(
+            "{call}: in place, what is sent and what is received are the same blocks"
+        )));
+    }
+    Ok(())
 }
 
 fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {

@@ -162,7 +162,11 @@ impl Engine {
         {
             return Ok(plan.clone());
         }
-        let plan = self.plans.entry((name, spec)).or_insert_with(|| Arc::new(algorithm.plan(&spec))).clone();
+        let make = || {
+            tracing::debug!(target: "ubccl::plan", rank, in_place, "{name} for {call}, and for other counts of it");
+            Arc::new(algorithm.plan(&spec))
+        };
+        let plan = self.plans.entry((name, spec)).or_insert_with(make).clone();
         self.last = Some((name, spec, plan.clone()));
         Ok(plan)
     }

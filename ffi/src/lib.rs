@@ -232,6 +232,10 @@ pub unsafe extern "C" fn ubccl_comm_init(
         // Before `out` is looked at: whatever fails, the listener is used up.
         // SAFETY: the caller vouches for `config`, its texts and its listener.
         let config = unsafe { read_config(config) };
+        if let Ok(config) = &config {
+            // A C program has no subscriber of its own; another Rust library in it might.
+            ubccl_rs::logging::install(config)?;
+        }
         // SAFETY: the caller vouches for `out`.
         unsafe { handles::put(out, || Ok(ubccl_comm(Communicator::init(config?)?))) }
     })
