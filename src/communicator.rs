@@ -144,13 +144,17 @@ impl Communicator {
     /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
     pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
-        self.shared.check_call(call)?;
-        check_in_place(call)?;
-        let elements = call.in_place_elements(self.ranks(), self.rank());
-        check_size(call, "buffer", buffer.len(), elements)?;
+        self.check_joint(call, buffer.len())?;
         self.shared.checked(stopwatch);
         // SAFETY: the slice is borrowed until `run_blocking` returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, Buffers::InPlace(host_mut(buffer))) }
+    }
+
+    /// Checks a call in place on a buffer of so many bytes.
+    pub(crate) fn check_joint(&self, call: &Collective<'_>, bytes: usize) -> Result<()> {
+        self.shared.check_call(call)?;
+        check_in_place(call)?;
+        check_size(call, "buffer", bytes, call.in_place_elements(self.ranks(), self.rank()))
     }
 
     /// Any collective without waiting; the buffers come back from [`Work::wait`].
@@ -182,10 +186,7 @@ impl Communicator {
         call: &Collective<'_>,
         mut buffer: Vec<T>,
     ) -> Result<Work<Vec<T>>> {
-        self.shared.check_call(call)?;
-        check_in_place(call)?;
-        let elements = call.in_place_elements(self.ranks(), self.rank());
-        check_size(call, "buffer", size_of_val(&*buffer), elements)?;
+        self.check_joint(call, size_of_val(&*buffer))?;
         let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
         // SAFETY: as in `run_async`.
         let op = unsafe { self.shared.issue(call, Buffers::InPlace(memory), Some(Box::new(buffer))) }?;

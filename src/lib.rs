@@ -12,6 +12,7 @@ mod executor;
 mod faults;
 pub mod logging;
 mod raw;
+mod reduction;
 pub mod sim;
 mod waiting;
 mod work;
@@ -20,6 +21,7 @@ pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
+pub use reduction::Reduction;
 pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,
