@@ -3,11 +3,12 @@
 
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
-use crate::config::Config;
+use crate::config::{Config, check_alike, settings};
 use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::logging;
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::Mutex;
@@ -42,7 +43,7 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 /// - It is leaked, or its thread blocks or ends without dropping it: it is merely slow. What it had issued goes on, what
 ///   it does not call ends with the deadline.
 pub struct Communicator {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
 }
 
@@ -68,14 +69,22 @@ impl Communicator {
     /// Order:  every rank calls it once, with its own rank and the same rendezvous, size, transport and algorithm.
     /// Errors: InvalidArgument; Start, naming the ranks that are missing or disagree; System, saying what was refused.
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
-    pub fn init(mut config: Config) -> Result<Self> {
+    pub fn init(config: Config) -> Result<Self> {
+        let rank = config.rank;
+        Self::start(config)
+            .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
+    }
+
+    fn start(mut config: Config) -> Result<Self> {
         config.check()?;
-        let chooser = Chooser::new(config.algorithm.as_deref())?;
-        let transport = ubccl_transports::find(&config.transport)?;
+        config.origins.tell(&config);
+        let chooser = Chooser::new(config.algorithm.as_deref())
+            .map_err(|error| config.blame(&settings::ALGO, error))?;
+        let transport = ubccl_transports::find(&config.transport)
+            .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
         let mut control = join(&mut config)?;
-        let alike = format!("{} {:?} {:?}", config.transport, config.choice, chooser);
-        check_alike(&mut control, "transport, lanes, chunk and algorithm", &alike)?;
-        let options = ConnectOptions { lanes: config.choice.lanes, ..ConnectOptions::default() };
+        check_alike(&mut control, &config)?;
+        let options = ConnectOptions { lanes: config.choice.lanes, pair_bytes: config.pair_bytes };
         let endpoint = transport.connect(&mut control, &options)?;
         let spin = match config.spin {
             Some(spin) => spin,
@@ -100,6 +109,7 @@ impl Communicator {
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
+        logging::tell_start(&config, spin);
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
         Ok(Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) })
@@ -119,7 +129,7 @@ impl Communicator {
     ///
     /// Errors: InvalidArgument if a buffer's size is not what the call needs (nothing was sent); otherwise as
     /// [`Communicator::all_reduce`].
-    pub fn run(&self, call: &Collective, input: &[u8], output: &mut [u8]) -> Result<()> {
+    pub fn run(&self, call: &Collective<'_>, input: &[u8], output: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
         let (ranks, rank) = (self.ranks(), self.rank());
@@ -132,9 +142,10 @@ impl Communicator {
     }
 
     /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
-    pub fn run_in_place(&self, call: &Collective, buffer: &mut [u8]) -> Result<()> {
+    pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
+        check_in_place(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", buffer.len(), elements)?;
         self.shared.checked(stopwatch);
@@ -147,7 +158,7 @@ impl Communicator {
     /// Errors: as [`Communicator::run`]; what fails later comes from the [`Work`].
     pub fn run_async<T: Element>(
         &self,
-        call: &Collective,
+        call: &Collective<'_>,
         input: Vec<T>,
         mut output: Vec<T>,
     ) -> Result<Work<(Vec<T>, Vec<T>)>> {
@@ -168,10 +179,11 @@ impl Communicator {
     /// Any collective in place without waiting. See [`Communicator::run_async`].
     pub fn run_in_place_async<T: Element>(
         &self,
-        call: &Collective,
+        call: &Collective<'_>,
         mut buffer: Vec<T>,
     ) -> Result<Work<Vec<T>>> {
         self.shared.check_call(call)?;
+        check_in_place(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", size_of_val(&*buffer), elements)?;
         let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
@@ -180,57 +192,17 @@ impl Communicator {
         Ok(Work::new(self.shared.clone(), op))
     }
 
-    /// Any collective on raw memory; in place if the pointers stand to each other as
-    /// [`Collective::in_place_offsets`] says (NCCL's rule). Blocks.
-    ///
-    /// # Safety
-    /// `input` is readable and `output` writable for what the call needs on this rank (null is fine for nothing), and
-    /// both are left alone until it returns. They overlap only if in place.
-    pub unsafe fn run_raw(&self, call: &Collective, input: *const u8, output: *mut u8) -> Result<()> {
-        self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
-        let size = call.dtype().size() as u64;
-        let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
-        for (what, is_null, elements) in
-            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
-        {
-            if is_null && elements > 0 {
-                return Err(Error::invalid(format!("{call}: the {what} is null")));
-            }
-        }
-        let (ahead, behind) = call.in_place_offsets(rank);
-        let is_same = input.addr()
-            == output
-                .addr()
-                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
-                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
-        let memory = |address: usize, elements: u64| Memory::Host {
-            address: HostPointer(address),
-            len: elements * size,
-        };
-        let buffers = if is_same && needs > 0 && gives > 0 {
-            let first = input.expose_provenance() - (ahead * size) as usize;
-            output.expose_provenance();
-            Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank)))
-        } else {
-            let (input, output) = (input.expose_provenance(), output.expose_provenance());
-            Buffers::Apart { input: memory(input, needs), output: memory(output, gives) }
-        };
-        // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
-        unsafe { self.shared.run_blocking(call, buffers) }
-    }
-
     /// The algorithm that a call gets here.
     ///
     /// Errors: Unsupported, if the configured algorithm can't do it.
-    pub fn algorithm_for(&self, call: &Collective) -> Result<&'static str> {
+    pub fn algorithm_for(&self, call: &Collective<'_>) -> Result<&'static str> {
         Ok(self.shared.lock().plan(call, false)?.algorithm())
     }
 
     /// This rank's plan of a call.
     ///
     /// Errors: as [`Communicator::algorithm_for`].
-    pub fn plan(&self, call: &Collective, in_place: bool) -> Result<Plan> {
+    pub fn plan(&self, call: &Collective<'_>, in_place: bool) -> Result<Plan> {
         self.shared.check_call(call)?;
         Ok((*self.shared.lock().plan(call, in_place)?).clone())
     }
@@ -324,9 +296,9 @@ impl Shared {
         }
     }
 
-    fn check_call(&self, call: &Collective) -> Result<()> {
+    pub(crate) fn check_call(&self, call: &Collective<'_>) -> Result<()> {
         self.control.poison().check()?;
-        call.check(self.ranks)?;
+        call.check(self.ranks, self.rank)?;
         let me = Some(self.rank);
         let is_mixed = (call.to() == me) != (call.from() == me);
         if call.kind() == Kind::SendReceive && is_mixed {
@@ -339,7 +311,7 @@ impl Shared {
     }
 
     /// A call that needs a rank that has left is not begun: it might even look complete here.
-    fn check_present(&self, engine: &mut Engine, call: &Collective) -> Result<()> {
+    fn check_present(&self, engine: &mut Engine, call: &Collective<'_>) -> Result<()> {
         let cause = match call.kind() {
             Kind::SendReceive => {
                 let gone = call.to().filter(|&to| self.control.left(to).is_some());
@@ -351,8 +323,9 @@ impl Shared {
     }
 
     /// Puts a call that was just issued on the board.
-    fn tell(&self, engine: &mut Engine, call: &Collective) {
+    fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
         let sequence = engine.sequence();
+        tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
         if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
             self.control.board().called(sequence, signature.0);
         }
@@ -363,7 +336,7 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`, until this returns.
-    unsafe fn run_blocking(&self, call: &Collective, buffers: Buffers) -> Result<()> {
+    pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
@@ -387,9 +360,9 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`.
-    unsafe fn issue(
+    pub(crate) unsafe fn issue(
         &self,
-        call: &Collective,
+        call: &Collective<'_>,
         buffers: Buffers,
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
@@ -443,12 +416,12 @@ impl Drop for Communicator {
         if self.shared.closed.load(Ordering::Acquire) {
             return;
         }
-        tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        tracing::debug!(target: "ubccl::init", rank = self.rank(), "communicator dropped without close()");
         if std::thread::panicking() && !self.shared.control.poison().is_set() {
             let message = "the thread that held its communicator panicked";
             let cause = self.shared.control.cause(ErrorKind::Remote, self.rank(), message);
             if let Err(error) = self.shared.control.report(cause) {
-                tracing::debug!(%error, "nobody was told");
+                tracing::debug!(target: "ubccl::init", %error, "nobody was told");
             }
         }
     }
@@ -485,22 +458,6 @@ fn join(config: &mut Config) -> Result<Control> {
     Control::join(rendezvous, join)
 }
 
-/// All ranks must be configured alike in what plans depend on.
-fn check_alike(control: &mut Control, what: &str, mine: &str) -> Result<()> {
-    let all = control.all_gather(mine.as_bytes())?;
-    match all.iter().position(|other| other != mine.as_bytes()) {
-        None => Ok(()),
-        Some(rank) => Err(Error::new(
-            ErrorKind::Start,
-            format!(
-                "ranks differ in {what}: rank {rank} has {}, rank {} has {mine}; configure all ranks alike",
-                String::from_utf8_lossy(&all[rank]),
-                control.rank()
-            ),
-        )),
-    }
-}
-
 /// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
 /// cores a spinning rank keeps the one it waits for from running.
 fn default_spin(control: &mut Control) -> Result<Duration> {
@@ -525,9 +482,21 @@ fn host_mut(slice: &mut [u8]) -> Memory {
     host(slice.as_mut_ptr().cast_const(), slice.len())
 }
 
-fn check_size(call: &Collective, what: &str, bytes: usize, elements: u64) -> Result<()> {
+/// In place, an all-to-all can only take as much from a rank as goes to it.
+pub(crate) fn check_in_place(call: &Collective<'_>) -> Result<()> {
+    if call.kind() == Kind::AllToAllV && call.send() != call.receive() {
+        return Err(Error::invalid(format!(
+            "{call}: in place, what is sent and what is received are the same blocks"
+        )));
+    }
+    Ok(())
+}
+
+fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
     let size = call.dtype().size();
-    if bytes as u64 == elements * size as u64 {
+    let needed = elements * size as u64;
+    // What lies beyond a table's last block is the caller's own.
+    if bytes as u64 == needed || call.kind().row().tabled && bytes as u64 > needed {
         return Ok(());
     }
     Err(Error::invalid(format!(

@@ -58,6 +58,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/threads/sends.rs", "reads the caller's memory"),
     ("transports/src/threads/tests/ends.rs", "overwrites withdrawn memory"),
     ("transports/src/threads/tests/mod.rs", "registers its buffers"),
+    ("transports/src/threads/world.rs", "loom's cells in a model of withdrawing"),
     ("transports/tests/shm_processes.rs", "registers guarded memory; looks at inherited descriptors"),
     ("transports/tests/optical/harness.rs", "registers its buffers"),
     ("transports/tests/optical/memory.rs", "registers its buffers"),
@@ -69,6 +70,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/control/tests/processes.rs", "calls prctl"),
     ("src/engine.rs", "registers the caller's buffers"),
     ("src/communicator.rs", "passes the caller's buffers on"),
+    ("src/raw.rs", "passes pointers of other languages on"),
     ("src/sim.rs", "passes simulated buffers on"),
     ("tests/no_allocation.rs", "a counting allocator"),
     ("tests/no_system_call.rs", "installs a seccomp filter"),
@@ -77,7 +79,7 @@ const UNSAFE: &[(&str, &str)] = &[
 ];
 
 /// The files that may read the environment.
-const READS_ENVIRONMENT: &[&str] = &["src/config.rs"];
+const READS_ENVIRONMENT: &[&str] = &["src/config/mod.rs"];
 
 /// A file longer than this has a second concept in it.
 const MOST_LINES: usize = 600;
@@ -212,6 +214,28 @@ fn libraries_neither_print_nor_exit() {
         }
     }
     assert_none("printing or exiting in a library", &wrong);
+}
+
+#[test]
+fn libraries_log_to_a_named_subsystem() {
+    let levels = ["error", "warn", "info", "debug", "trace"].map(|level| format!("tracing::{level}!("));
+    let known = |text: &str| {
+        ubccl::logging::SUBSYSTEMS.iter().any(|row| text.contains(&format!("target: \"{}\"", row.1)))
+            || text.contains("target: VERSION")
+    };
+    let (mut wrong, mut events) = (Vec::new(), 0);
+    for source in LIBRARIES.into_iter().flat_map(under).filter(|source| !source.is_test()) {
+        let logs = |at: &usize| levels.iter().any(|level| source.shipped()[*at].contains(level.as_str()));
+        for at in (0..source.shipped().len()).filter(logs) {
+            events += 1;
+            // The target is the first argument: on the same line, or alone on the next.
+            if !known(&source.lines[at..source.lines.len().min(at + 2)].concat()) {
+                wrong.push(format!("{}:{}", source.path, at + 1));
+            }
+        }
+    }
+    assert_none("events without `target: \"ubccl::…\"` of logging::SUBSYSTEMS", &wrong);
+    assert!(events > 10, "only {events} events were found");
 }
 
 #[test]

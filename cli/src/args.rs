@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Sim(SimArgs),
     /// Prints the plans of a collective and whether the verifier accepts them.
     Plan(PlanArgs),
+    /// Prints every setting with its value and where that came from: argument, environment, file or default.
+    Config(ConfigArgs),
     /// One rank of `bench`; started by it.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -156,6 +158,13 @@ pub(crate) struct PlanArgs {
     /// Prints this rank's plan only; all are verified
     #[arg(long, value_name = "RANK")]
     pub(crate) rank: Option<u32>,
+}
+
+/// Arguments of `ubccl config`.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Explains this setting only: its name, or its variable
+    pub(crate) name: Option<String>,
 }
 
 /// Arguments of a rank of `ubccl bench`; the rest is in its environment.
@@ -308,7 +317,7 @@ impl FabricArgs {
 }
 
 /// A list for the end of a help text.
-fn section(title: &str, named: &[Named]) -> String {
+fn section<T: std::fmt::Display>(title: &str, named: &[(&str, T)]) -> String {
     let width = named.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = named.iter().map(|(name, summary)| format!("\n  {name:width$}  {summary}"));
     format!("{title}:{}", lines.collect::<String>())
@@ -323,7 +332,7 @@ fn command() -> clap::Command {
     let ops: Vec<Named> = ReduceOp::TABLE.iter().map(|row| (row.1, "")).collect();
     let words = [collectives, section("Types", &types), section("Operations", &ops), algorithms].join("\n\n");
     let transports = section("Transports", &target::transports());
-    let environment = section("Environment", target::environment());
+    let environment = section("Environment", &target::environment());
     let json = "JSON: op dtype bytes asked_bytes in_place ranks transport algo iters p50_us min_us p99_us algbw_GBps \
                 busbw_GBps wrong cpu_us\n(cpu_us is user and system time per call, the mean over ranks; \
                 calls_per_iter above 1 marks p99_us as a block's, p99_of_block)";
@@ -333,6 +342,7 @@ fn command() -> clap::Command {
         .mut_subcommand("bench", |command| command.after_help(bench))
         .mut_subcommand("sim", |command| command.after_help(sim))
         .mut_subcommand("plan", |command| command.after_help(words))
+        .mut_subcommand("config", |command| command.after_help(environment))
 }
 
 /// Reads the command line; help, version and errors are ready to be printed.
@@ -419,7 +429,7 @@ mod tests {
         let cases: [(&str, &[&str]); 9] = [
             ("bench all_recude", &["all_recude", "all_reduce", "sendrecv"]),
             ("bench all_reduce -d f33", &["f33", "bf16 (bfloat16)", "or all"]),
-            ("bench all_reduce -o summ", &["summ", "sum, max", "or all"]),
+            ("bench all_reduce -o summ", &["summ", "sum, prod", "or all"]),
             ("bench all_reduce --algo tree-of-life", &["tree-of-life", "ring"]),
             ("bench all_reduce --transport rdma-of-dreams", &["rdma-of-dreams", "there are:"]),
             ("bench all_reduce --bogus", &["--bogus", "-b --minbytes", "--timeout", "--transport"]),

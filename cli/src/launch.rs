@@ -7,6 +7,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::orders::{Answer, Crew, Order};
 use crate::signals::Signals;
+use crate::target::place_variables;
 use crate::wire::{self, Inbox, Word};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -22,18 +23,6 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_secs(2);
 /// At the end, ranks have so long to close their communicator.
 const FAREWELL: Duration = Duration::from_secs(10);
-
-/// The environment that tells a process which rank it is.
-pub(crate) mod environment {
-    /// Where the ranks meet.
-    pub(crate) const RENDEZVOUS: &str = "UBCCL_RENDEZVOUS";
-    /// Which rank this process is.
-    pub(crate) const RANK: &str = "UBCCL_RANK";
-    /// How many ranks there are.
-    pub(crate) const SIZE: &str = "UBCCL_SIZE";
-    /// Over what the ranks talk.
-    pub(crate) const TRANSPORT: &str = "UBCCL_TRANSPORT";
-}
 
 /// How to start the ranks.
 #[derive(Clone, Debug)]
@@ -62,10 +51,11 @@ impl Member {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&launch.arguments).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-        command.env(environment::RANK, rank.to_string()).env(environment::SIZE, launch.ranks.to_string());
-        command.env(environment::TRANSPORT, &launch.transport).env_remove(environment::RENDEZVOUS);
+        let [meeting, place, size, transport] = place_variables();
+        command.env(place, rank.to_string()).env(size, launch.ranks.to_string());
+        command.env(transport, &launch.transport).env_remove(meeting);
         if let Some(rendezvous) = rendezvous {
-            command.env(environment::RENDEZVOUS, rendezvous);
+            command.env(meeting, rendezvous);
         }
         let child = command.process_group(0).spawn()?;
         Ok(Member { child, socket: ours, inbox: Inbox::default(), word: None, ended: None })

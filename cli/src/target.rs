@@ -1,14 +1,15 @@
 //! The seam to the library: everything the program asks of it goes through here.
 
-pub(crate) use ubccl::{DataType, Error, ErrorKind, Kind, ReduceOp};
+pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceOp, Resolved};
 
 use crate::call::Call;
 use crate::measure::Simulated;
 use std::time::Duration;
 pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
+use ubccl::settings::{self, SETTINGS};
 use ubccl::sim::{RankMemory, World, WorldConfig};
-use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result};
+use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting};
 
 /// One rank's communicator, as the measuring needs it.
 pub(crate) trait Target {
@@ -32,7 +33,7 @@ pub(crate) trait Target {
 }
 
 /// The library's form of one rank's call.
-fn collective(call: &Call, rank: u32) -> Result<Collective> {
+fn collective(call: &Call, rank: u32) -> Result<Collective<'static>> {
     let Call { kind, count, dtype, op, root, .. } = *call;
     Ok(match kind {
         Kind::AllReduce => Collective::all_reduce(count, dtype, op),
@@ -71,6 +72,12 @@ pub(crate) fn configuration(overrides: &Overrides) -> Result<Config> {
     Ok(config)
 }
 
+/// Shows on standard error what `UBCCL_DEBUG` asks for. What is wrong with the configuration is for the subcommand to
+/// say, if it uses one.
+pub(crate) fn show_logs() {
+    let _ = Config::from_env().and_then(|config| ubccl::logging::install(&config));
+}
+
 /// A new place to meet, which rank 0 makes.
 pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
     Rendezvous::create()
@@ -79,7 +86,7 @@ pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
 /// A rank of a real communicator.
 pub(crate) struct Member {
     communicator: Communicator,
-    call: Collective,
+    call: Collective<'static>,
     selected: Result<()>,
 }
 
@@ -247,9 +254,24 @@ pub(crate) fn transports() -> Vec<Named> {
     ubccl::transports().map(|transport| (transport.name, transport.summary)).collect()
 }
 
-/// The environment variables that count.
-pub(crate) fn environment() -> &'static [Named] {
-    ubccl::ENVIRONMENT
+/// The environment variables that count, with what they do and what they may be.
+pub(crate) fn environment() -> Vec<(&'static str, String)> {
+    let told = |setting: &&'static Setting| {
+        let default = setting.default_text();
+        (setting.variable, format!("{} (default {default})", setting.doc))
+    };
+    SETTINGS.iter().map(told).collect()
+}
+
+/// The variables that tell a process which rank it is: where the ranks meet, rank, size, transport.
+pub(crate) fn place_variables() -> [&'static str; 4] {
+    [&settings::RENDEZVOUS, &settings::RANK, &settings::SIZE, &settings::TRANSPORT]
+        .map(|place| place.variable)
+}
+
+/// Finds a setting by its name or its variable.
+pub(crate) fn find_setting(name: &str) -> Result<&'static Setting> {
+    settings::find(name)
 }
 
 /// Finds a transport by name or alias: its name, and whether its time is virtual.

@@ -357,7 +357,7 @@ impl Endpoint for TcpEndpoint {
 
     fn watch(&mut self, on: bool) {
         if let Err(error) = self.links.watch(on) {
-            tracing::warn!(%error, rank = self.rank, on, "cannot watch the tcp connections");
+            tracing::warn!(target: "ubccl::net", %error, rank = self.rank, on, "cannot watch the tcp connections");
         }
     }
 
