@@ -60,6 +60,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/threads/sends.rs", "reads the caller's memory"),
     ("transports/src/threads/tests/ends.rs", "overwrites withdrawn memory"),
     ("transports/src/threads/tests/mod.rs", "registers its buffers"),
+    ("transports/src/threads/world.rs", "loom's cells in a model of withdrawing"),
     ("transports/tests/shm_processes.rs", "registers guarded memory; looks at inherited descriptors"),
     ("transports/tests/optical/harness.rs", "registers its buffers"),
     ("transports/tests/optical/memory.rs", "registers its buffers"),

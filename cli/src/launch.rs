@@ -257,14 +257,16 @@ impl Crew for Processes {
 
 /// What the ranks said and how they ended.
 #[derive(Debug, Default)]
-struct Causes {
-    deaths: Vec<(usize, String)>,
-    errors: Vec<(usize, String)>,
+pub(crate) struct Causes {
+    /// Ranks whose process ended.
+    pub(crate) deaths: Vec<(usize, String)>,
+    /// Ranks that failed, and why.
+    pub(crate) errors: Vec<(usize, String)>,
 }
 
 impl Causes {
     /// Deaths first, then every different error once, with the ranks that report it.
-    fn tell(self) -> String {
+    pub(crate) fn tell(self) -> String {
         let mut lines: Vec<String> =
             self.deaths.iter().map(|(rank, text)| format!("rank {rank}: {text}")).collect();
         let mut grouped: Vec<(String, Vec<String>)> = Vec::new();
