@@ -12,6 +12,7 @@ mod executor;
 mod faults;
 pub mod logging;
 pub mod sim;
+mod usage;
 mod waiting;
 mod work;
 
@@ -20,11 +21,13 @@ pub use communicator::Communicator;
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
 pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
+pub use ubccl_core::usage::MemoryKind;
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Cause, Choice, Collective, Culprit, DataType, Element, Error, ErrorKind,
     Kind, Rank, ReduceOp, Result,
 };
 pub use ubccl_core::{plan, verify};
+pub use usage::{LinkClass, MemoryUse, Traffic};
 pub use work::Work;
 
 /// The algorithms there are.

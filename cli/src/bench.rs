@@ -124,6 +124,8 @@ fn crew_remarks(crew: &Processes, transport: &str) -> Vec<String> {
     if more > 0 {
         remarks.push(format!(" and {more} ranks more"));
     }
+    let memory_bytes = crew.memory_bytes.iter().copied().max().unwrap_or(0);
+    remarks.push(format!("Communicator memory per rank: {} at most", show_bytes(memory_bytes)));
     remarks
 }
 

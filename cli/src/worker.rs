@@ -55,7 +55,8 @@ fn serve(worker: Worker, parent: &mut UnixStream) -> Result<(), Error> {
         config.rendezvous = Some(rendezvous);
     }
     let mut rank = Rank::new(Member::join(config)?)?;
-    wire::send(parent, &Word::Ready { cpu }).map_err(gone)?;
+    let memory_bytes = rank.target.memory_bytes();
+    wire::send(parent, &Word::Ready { cpu, memory_bytes }).map_err(gone)?;
     while let Some(order) = wire::receive::<Order>(parent).map_err(gone)? {
         let answer = rank.obey(&order)?;
         wire::send(parent, &Word::Answer(answer)).map_err(gone)?;

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod signature;
 pub mod symbolic;
 pub mod topology;
+pub mod usage;
 pub mod verify;
 
 pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
