@@ -1,5 +1,9 @@
-//! Which algorithm a call gets. A rule until the tuner comes: one-shot mesh up to 4 KiB for each rank, ring above.
+//! Which algorithm a call gets. A rule until the tuner comes: one-shot mesh up to 4 KiB for each rank, ring above. What
+//! the ring can't do (an average) takes two shots, or one where two are not needed.
 
+use ubccl_algorithms::mesh_one_shot::MESH_ONE_SHOT;
+use ubccl_algorithms::mesh_two_shot::MESH_TWO_SHOT;
+use ubccl_algorithms::ring::RING;
 use ubccl_core::{Algorithm, Collective, Kind, Result};
 
 /// Up to this many bytes for each rank a call takes the one-shot mesh.
@@ -23,27 +27,28 @@ impl Chooser {
     /// forced for, take the rule's choice if the forced algorithm can't do them.
     ///
     /// Errors: Unsupported, if the forced algorithm can't do it.
-    pub(crate) fn choose(&self, call: &Collective, ranks: u32) -> Result<&'static dyn Algorithm> {
+    pub(crate) fn choose(&self, call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> {
         match self.forced {
-            Some(forced) => match forced.supports(call.kind(), ranks) {
+            Some(forced) => match forced.supports_call(call, ranks) {
                 Ok(()) => Ok(forced),
-                Err(_) if has_no_choice(call.kind()) => Ok(by_rule(call, ranks)),
+                Err(_) if has_no_choice(call.kind()) => by_rule(call, ranks),
                 Err(error) => Err(error),
             },
-            None => Ok(by_rule(call, ranks)),
+            None => by_rule(call, ranks),
         }
     }
 }
 
-fn by_rule(call: &Collective, ranks: u32) -> &'static dyn Algorithm {
+fn by_rule(call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> {
     let elements = call.input_elements(ranks, call.root().unwrap_or(0));
     let bytes = elements.max(call.output_elements(ranks, 0)) * call.dtype().size() as u64;
     let small = bytes <= ONE_SHOT_BYTES_PER_RANK * u64::from(ranks);
-    if small || has_no_choice(call.kind()) {
-        &ubccl_algorithms::mesh_one_shot::MESH_ONE_SHOT
-    } else {
-        &ubccl_algorithms::ring::RING
-    }
+    let is_one_shot = small || has_no_choice(call.kind());
+    let wanted: &'static dyn Algorithm = if is_one_shot { &MESH_ONE_SHOT } else { &RING };
+    let Err(refusal) = wanted.supports_call(call, ranks) else { return Ok(wanted) };
+    let large: Option<&'static dyn Algorithm> = if is_one_shot { None } else { Some(&MESH_TWO_SHOT) };
+    let mut others = large.into_iter().chain(ubccl_algorithms::index().iter().copied());
+    others.find(|other| other.supports_call(call, ranks).is_ok()).ok_or(refusal)
 }
 
 /// Kinds that there is one good way for.
@@ -70,6 +75,26 @@ mod tests {
             Chooser::default().choose(&call, 2).unwrap().descriptor().name
         };
         assert_eq!((name(0), name(2048), name(2049)), ("mesh-one-shot", "mesh-one-shot", "ring"));
+    }
+
+    #[test]
+    fn averages_never_take_the_ring() {
+        let name = |call: Collective| Chooser::default().choose(&call, 2).unwrap().descriptor().name;
+        let (large, avg) = (1 << 20, ReduceOp::Avg);
+        assert_eq!(name(Collective::all_reduce(2048, DataType::F32, avg)), "mesh-one-shot");
+        assert_eq!(name(Collective::all_reduce(large, DataType::F32, avg)), "mesh-two-shot");
+        assert_eq!(name(Collective::reduce_scatter(large, DataType::F32, avg)), "mesh-one-shot");
+        let forced = Chooser::new(Some("ring")).unwrap();
+        let error = forced.choose(&Collective::all_reduce(1, DataType::F32, avg), 2).err().unwrap();
+        assert_eq!(error.kind(), ubccl_core::ErrorKind::Unsupported);
+        assert!(error.message().contains("ring does not do avg"), "{error}");
+        assert!(error.message().contains("name no algorithm"), "{error}");
+    }
+
+    #[test]
+    fn large_sends_take_one_shot() {
+        let call = Collective::send_receive(1 << 20, DataType::F64, Some(0), Some(0));
+        assert_eq!(Chooser::default().choose(&call, 2).unwrap().descriptor().name, "mesh-one-shot");
     }
 
     #[test]

@@ -30,14 +30,22 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 /// **When something goes wrong**, one cause (who, on which host, in which operation) ends the communicator on every
 /// rank: operations under way fail with it, and so does every later call, [`Communicator::close`] included. A call that
 /// has already returned on some rank is right; that rank is told by its next call or by `close`.
-/// - A rank that dies, panics or leaves early: `Remote`, within milliseconds.
+/// - A rank that dies or leaves early: `Remote`, within milliseconds.
 /// - Ranks that call different things: `Mismatch`, naming two ranks and what both called as the same operation. A rank
 ///   that closed before another made one call too many has nothing to be told; the other has.
 /// - A rank that does not call: a warning through `tracing` after `warn_after`, `Timeout` after `operation_timeout`.
 ///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
 ///   the call that is missing, so it is no mismatch.
+///
+/// **What the death of a rank is**, whether it is a process or a thread among others of one:
+/// - Its process ends, however: every rank in it is dead. The cause names one and says which others went with it.
+/// - A panic drops the communicator: it is dead at once, in the middle of an operation or between two.
+/// - The communicator and every [`Work`] of it are dropped with an operation under way: it is dead. A [`Work`] alone
+///   keeps its operation going; dropped between operations, the rank has left, as if by [`Communicator::close`].
+/// - It is leaked, or its thread blocks or ends without dropping it: it is merely slow. What it had issued goes on, what
+///   it does not call ends with the deadline.
 pub struct Communicator {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
 }
 
@@ -45,11 +53,12 @@ pub struct Communicator {
 pub(crate) struct Shared {
     pub(crate) rank: Rank,
     pub(crate) ranks: u32,
+    /// Goes before the engine: an endpoint may take its time to part from its peers, and they are to know why by then.
+    pub(crate) control: Control,
     pub(crate) engine: Mutex<Engine>,
     /// Threads that wait for the engine while its owner drives or sleeps.
     pub(crate) wanted: AtomicUsize,
     pub(crate) waker: Arc<dyn Wake>,
-    pub(crate) control: Control,
     pub(crate) limits: Limits,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
@@ -127,7 +136,7 @@ impl Communicator {
     ///
     /// Errors: InvalidArgument if a buffer's size is not what the call needs (nothing was sent); otherwise as
     /// [`Communicator::all_reduce`].
-    pub fn run(&self, call: &Collective, input: &[u8], output: &mut [u8]) -> Result<()> {
+    pub fn run(&self, call: &Collective<'_>, input: &[u8], output: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
         let (ranks, rank) = (self.ranks(), self.rank());
@@ -140,9 +149,10 @@ impl Communicator {
     }
 
     /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
-    pub fn run_in_place(&self, call: &Collective, buffer: &mut [u8]) -> Result<()> {
+    pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
         self.shared.check_call(call)?;
+        check_in_place(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", buffer.len(), elements)?;
         self.shared.checked(stopwatch);
@@ -155,7 +165,7 @@ impl Communicator {
     /// Errors: as [`Communicator::run`]; what fails later comes from the [`Work`].
     pub fn run_async<T: Element>(
         &self,
-        call: &Collective,
+        call: &Collective<'_>,
         input: Vec<T>,
         mut output: Vec<T>,
     ) -> Result<Work<(Vec<T>, Vec<T>)>> {
@@ -176,10 +186,11 @@ impl Communicator {
     /// Any collective in place without waiting. See [`Communicator::run_async`].
     pub fn run_in_place_async<T: Element>(
         &self,
-        call: &Collective,
+        call: &Collective<'_>,
         mut buffer: Vec<T>,
     ) -> Result<Work<Vec<T>>> {
         self.shared.check_call(call)?;
+        check_in_place(call)?;
         let elements = call.in_place_elements(self.ranks(), self.rank());
         check_size(call, "buffer", size_of_val(&*buffer), elements)?;
         let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
@@ -188,57 +199,17 @@ impl Communicator {
         Ok(Work::new(self.shared.clone(), op))
     }
 
-    /// Any collective on raw memory; in place if the pointers stand to each other as
-    /// [`Collective::in_place_offsets`] says (NCCL's rule). Blocks.
-    ///
-    /// # Safety
-    /// `input` is readable and `output` writable for what the call needs on this rank (null is fine for nothing), and
-    /// both are left alone until it returns. They overlap only if in place.
-    pub unsafe fn run_raw(&self, call: &Collective, input: *const u8, output: *mut u8) -> Result<()> {
-        self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
-        let size = call.dtype().size() as u64;
-        let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
-        for (what, is_null, elements) in
-            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
-        {
-            if is_null && elements > 0 {
-                return Err(Error::invalid(format!("{call}: the {what} is null")));
-            }
-        }
-        let (ahead, behind) = call.in_place_offsets(rank);
-        let is_same = input.addr()
-            == output
-                .addr()
-                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
-                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
-        let memory = |address: usize, elements: u64| Memory::Host {
-            address: HostPointer(address),
-            len: elements * size,
-        };
-        let buffers = if is_same && needs > 0 && gives > 0 {
-            let first = input.expose_provenance() - (ahead * size) as usize;
-            output.expose_provenance();
-            Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank)))
-        } else {
-            let (input, output) = (input.expose_provenance(), output.expose_provenance());
-            Buffers::Apart { input: memory(input, needs), output: memory(output, gives) }
-        };
-        // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
-        unsafe { self.shared.run_blocking(call, buffers) }
-    }
-
     /// The algorithm that a call gets here.
     ///
     /// Errors: Unsupported, if the configured algorithm can't do it.
-    pub fn algorithm_for(&self, call: &Collective) -> Result<&'static str> {
+    pub fn algorithm_for(&self, call: &Collective<'_>) -> Result<&'static str> {
         Ok(self.shared.lock().plan(call, false)?.algorithm())
     }
 
     /// This rank's plan of a call.
     ///
     /// Errors: as [`Communicator::algorithm_for`].
-    pub fn plan(&self, call: &Collective, in_place: bool) -> Result<Plan> {
+    pub fn plan(&self, call: &Collective<'_>, in_place: bool) -> Result<Plan> {
         self.shared.check_call(call)?;
         Ok((*self.shared.lock().plan(call, in_place)?).clone())
     }
@@ -342,9 +313,9 @@ impl Shared {
         }
     }
 
-    fn check_call(&self, call: &Collective) -> Result<()> {
+    pub(crate) fn check_call(&self, call: &Collective<'_>) -> Result<()> {
         self.control.poison().check()?;
-        call.check(self.ranks)?;
+        call.check(self.ranks, self.rank)?;
         let me = Some(self.rank);
         let is_mixed = (call.to() == me) != (call.from() == me);
         if call.kind() == Kind::SendReceive && is_mixed {
@@ -357,7 +328,7 @@ impl Shared {
     }
 
     /// A call that needs a rank that has left is not begun: it might even look complete here.
-    fn check_present(&self, engine: &mut Engine, call: &Collective) -> Result<()> {
+    fn check_present(&self, engine: &mut Engine, call: &Collective<'_>) -> Result<()> {
         let cause = match call.kind() {
             Kind::SendReceive => {
                 let gone = call.to().filter(|&to| self.control.left(to).is_some());
@@ -369,7 +340,7 @@ impl Shared {
     }
 
     /// Puts a call that was just issued on the board.
-    fn tell(&self, engine: &mut Engine, call: &Collective) {
+    fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
         let sequence = engine.sequence();
         tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
         if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
@@ -382,7 +353,7 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`, until this returns.
-    unsafe fn run_blocking(&self, call: &Collective, buffers: Buffers) -> Result<()> {
+    pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
@@ -406,9 +377,9 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`.
-    unsafe fn issue(
+    pub(crate) unsafe fn issue(
         &self,
-        call: &Collective,
+        call: &Collective<'_>,
         buffers: Buffers,
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
@@ -528,9 +499,21 @@ fn host_mut(slice: &mut [u8]) -> Memory {
     host(slice.as_mut_ptr().cast_const(), slice.len())
 }
 
-fn check_size(call: &Collective, what: &str, bytes: usize, elements: u64) -> Result<()> {
+/// In place, an all-to-all can only take as much from a rank as goes to it.
+pub(crate) fn check_in_place(call: &Collective<'_>) -> Result<()> {
+    if call.kind() == Kind::AllToAllV && call.send() != call.receive() {
+        return Err(Error::invalid(format!(
+            "{call}: in place, what is sent and what is received are the same blocks"
+        )));
+    }
+    Ok(())
+}
+
+fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
     let size = call.dtype().size();
-    if bytes as u64 == elements * size as u64 {
+    let needed = elements * size as u64;
+    // What lies beyond a table's last block is the caller's own.
+    if bytes as u64 == needed || call.kind().row().tabled && bytes as u64 > needed {
         return Ok(());
     }
     Err(Error::invalid(format!(

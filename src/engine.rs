@@ -10,10 +10,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
+use ubccl_core::collective::CallStore;
 use ubccl_core::endpoint::{CLOSING, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token};
 use ubccl_core::plan::{MAX_WINDOW_PER_PEER, Plan};
 use ubccl_core::usage::MemoryKind;
-use ubccl_core::{Choice, Collective, Error, Kind, Rank, Result, Signature, Spec};
+use ubccl_core::{Choice, Collective, Error, Rank, Result, Signature, Spec};
 
 /// The memory of a call.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub(crate) enum Status {
 struct Slot {
     execution: Execution,
     call: Option<Ready>,
+    /// What was called, with its tables.
+    called: CallStore,
     generation: u64,
     /// Counts operations over all slots.
     number: u64,
@@ -66,7 +69,6 @@ struct Slot {
 #[derive(Debug)]
 struct Ready {
     plan: Arc<Plan>,
-    count: u64,
     buffers: Buffers,
     stream: Stream,
     signature: Signature,
@@ -149,7 +151,7 @@ impl Engine {
     }
 
     /// The plan for a call and the algorithm's name.
-    pub(crate) fn plan(&mut self, call: &Collective, in_place: bool) -> Result<Arc<Plan>> {
+    pub(crate) fn plan(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Arc<Plan>> {
         let EngineOptions { rank, ranks, chooser, choice, .. } = self.options;
         let algorithm = chooser.choose(call, ranks)?;
         let name = algorithm.descriptor().name;
@@ -176,14 +178,14 @@ impl Engine {
     /// engine is cancelled.
     pub(crate) unsafe fn issue(
         &mut self,
-        call: &Collective,
+        call: &Collective<'_>,
         buffers: Buffers,
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
         let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         let plan = self.plan(call, matches!(buffers, Buffers::InPlace(_)))?;
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
-        let is_loose = call.kind() == Kind::SendReceive;
+        let is_loose = call.kind().is_point_to_point();
         let stream = if is_loose {
             Stream::Tagged(0)
         } else {
@@ -199,7 +201,8 @@ impl Engine {
         self.issued += 1;
         slot.number = self.issued;
         (slot.done, slot.detached, slot.owned) = (false, false, owned);
-        slot.call = Some(Ready { plan, count: call.count(), buffers, stream, signature });
+        slot.called.set(call);
+        slot.call = Some(Ready { plan, buffers, stream, signature });
         let id = OpId { slot: index, generation: slot.generation };
         if !is_loose {
             self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
@@ -469,8 +472,10 @@ impl Engine {
 
     fn begin(&mut self, index: usize) -> Result<()> {
         let slot = &mut self.slots[index];
-        let Ready { plan, count, buffers, stream, signature } =
+        let Ready { plan, buffers, stream, signature } =
             slot.call.take().expect("begin is called once for each issued call");
+        let call = slot.called.get();
+        let scratch_bytes = slot.execution.bind(&plan, &call);
         let region = |k| RegionId(index as u32 * REGIONS_PER_SLOT + k);
         let at = |k| Base { region: region(k), offset: 0 };
         let size = plan.spec().dtype.size() as u64;
@@ -483,7 +488,6 @@ impl Engine {
                 (at(0), at(1))
             }
             Buffers::InPlace(memory) => {
-                let call = plan.spec().collective(count);
                 let (input, output) = call.in_place_offsets(plan.spec().rank);
                 // SAFETY: as above.
                 unsafe { self.endpoint.register(region(1), memory) }?;
@@ -492,12 +496,11 @@ impl Engine {
             }
         };
         if plan.scratch().is_some() {
-            let scratch_bytes = plan.scratch_bytes(count);
             let memory = scratch(&mut slot.scratch, scratch_bytes, self.options.phantom, size as u32)?;
             // SAFETY: the slot keeps its scratch until the operation is over, and nobody else knows it.
             unsafe { self.endpoint.register(region(2), memory) }?;
         }
-        slot.execution.start(plan, count, Bases { input, output, scratch: at(2) }, (stream, signature));
+        slot.execution.start(plan, Bases { input, output, scratch: at(2) }, (stream, signature));
         Ok(())
     }
 

@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 use ubccl_core::endpoint::{Endpoint, Fault, Key, Post, Posted, RegionId, Span, Stream, Token};
-use ubccl_core::plan::{Action, Binding, Cursor, Extent, Instance, MAX_LANES, Plan, Position};
-use ubccl_core::{Rank, Signature};
+use ubccl_core::plan::{
+    Action, Binding, Cursor, Cut, Extent, Index, Instance, MAX_LANES, Plan, Position, Side, Slice,
+};
+use ubccl_core::{Collective, Kind, Rank, Signature};
 
 /// Slots of a word of [`LaneState::busy`].
 const WORD: usize = u64::BITS as usize;
@@ -119,15 +121,14 @@ impl LaneState {
 }
 
 impl Execution {
-    /// Begins `plan` for `count`.
-    pub(crate) fn start(
-        &mut self,
-        plan: Arc<Plan>,
-        count: u64,
-        bases: Bases,
-        (stream, signature): (Stream, Signature),
-    ) {
-        self.binding.bind(&plan, count);
+    /// Lays out `plan` for `call`; answers the bytes of scratch that it needs.
+    pub(crate) fn bind(&mut self, plan: &Plan, call: &Collective<'_>) -> u64 {
+        self.binding.bind(plan, call);
+        self.binding.scratch_bytes(plan)
+    }
+
+    /// Begins the plan that was bound last.
+    pub(crate) fn start(&mut self, plan: Arc<Plan>, bases: Bases, (stream, signature): (Stream, Signature)) {
         for (index, lane) in plan.lanes().iter().enumerate() {
             self.lanes[index].restart(self.binding.start(&plan, index), lane.window);
         }
@@ -183,13 +184,16 @@ impl Execution {
     /// The peers of the steps that are under way: whom this rank waits for.
     pub(crate) fn waits_for(&self, mut peer: impl FnMut(Rank)) {
         let Some(Running { plan, .. }) = &self.running else { return };
+        let sizes = self.binding.sizes();
         for lane in 0..plan.lanes().len() {
             for position in self.lanes[lane].positions() {
                 let Some(step) = self.binding.instance(plan, lane, position) else { continue };
                 match step.action {
-                    Action::Send { to, .. } => to.at(step.at).iter().for_each(&mut peer),
-                    Action::Receive { from, .. } => peer(from.at(step.at) as Rank),
-                    Action::ReceiveReduce { sources, .. } => sources.at(step.at).iter().for_each(&mut peer),
+                    Action::Send { to, .. } => to.at(sizes, step.at).iter().for_each(&mut peer),
+                    Action::Receive { from, .. } => peer(from.rank(sizes, step.at)),
+                    Action::ReceiveReduce { sources, .. } => {
+                        sources.at(sizes, step.at).iter().for_each(&mut peer);
+                    }
                     Action::Copy { .. } => {}
                 }
             }
@@ -209,7 +213,11 @@ impl Execution {
             return Ok(false);
         }
         let slot = state.free_slot();
-        let key = Key { stream: *stream, lane: message_lane(*stream, lane), signature: *signature };
+        let signature = match message_number(plan, step.action) {
+            None => *signature,
+            Some((side, number)) => self.binding.sizes().table(side)[number.at(step.at) as usize].signature,
+        };
+        let key = Key { stream: *stream, lane: message_lane(*stream, lane), signature };
         let post = resolve(plan, &self.binding, bases, &step);
         let posted = endpoint.post(join(id, lane, slot), &key, &post)?;
         let state = &mut self.lanes[lane];
@@ -237,6 +245,23 @@ fn message_lane(stream: Stream, lane: usize) -> u8 {
     }
 }
 
+/// Which entry of which table a step of a group moves: each of its messages is a call of its own.
+#[inline]
+fn message_number<'a>(plan: &Plan, action: &'a Action) -> Option<(Side, &'a Index)> {
+    if plan.spec().kind != Kind::Group {
+        return None;
+    }
+    let (Action::Send { from: Slice::Of(shape), .. } | Action::Receive { into: Slice::Of(shape), .. }) =
+        action
+    else {
+        return None;
+    };
+    match shape.cuts.first() {
+        Some(Cut::Block { side, index }) => Some((*side, index)),
+        _ => None,
+    }
+}
+
 #[inline]
 fn resolve(plan: &Plan, binding: &Binding, bases: &Bases, step: &Instance<'_>) -> Post {
     let spec = plan.spec();
@@ -250,10 +275,12 @@ fn resolve(plan: &Plan, binding: &Binding, bases: &Bases, step: &Instance<'_>) -
         Span { region: base.region, offset: base.offset + start * size, len: len * size }
     };
     match step.action {
-        Action::Send { from, to } => Post::Send { from: span(from), to: to.at(step.at) },
-        Action::Receive { into, from } => Post::Receive { into: span(into), from: from.at(step.at) as u32 },
+        Action::Send { from, to } => Post::Send { from: span(from), to: to.at(binding.sizes(), step.at) },
+        Action::Receive { into, from } => {
+            Post::Receive { into: span(into), from: from.rank(binding.sizes(), step.at) }
+        }
         Action::ReceiveReduce { sources, own, into } => Post::ReceiveReduce {
-            sources: sources.at(step.at),
+            sources: sources.at(binding.sizes(), step.at),
             own: span(own),
             into: span(into),
             dtype: spec.dtype,

@@ -11,6 +11,7 @@ mod engine;
 mod executor;
 mod faults;
 pub mod logging;
+mod raw;
 pub mod sim;
 mod usage;
 mod waiting;
@@ -20,11 +21,11 @@ pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
-pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
+pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
 pub use ubccl_core::usage::MemoryKind;
 pub use ubccl_core::{
-    Algorithm, AlgorithmDescriptor, Cause, Choice, Collective, Culprit, DataType, Element, Error, ErrorKind,
-    Kind, Rank, ReduceOp, Result,
+    Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,
+    ErrorKind, F8E4M3, F8E5M2, Kind, Rank, ReduceOp, Result,
 };
 pub use ubccl_core::{plan, verify};
 pub use usage::{LinkClass, MemoryUse, Traffic};
@@ -51,13 +52,13 @@ pub fn transports() -> impl Iterator<Item = &'static TransportDescriptor> {
 ///
 /// Errors: InvalidArgument; Unsupported, if the algorithm can't do it.
 pub fn plan_for(
-    call: &Collective,
+    call: &Collective<'_>,
     ranks: u32,
     rank: Rank,
     in_place: bool,
     algorithm: Option<&str>,
 ) -> Result<plan::Plan> {
-    call.check(ranks)?;
+    call.check(ranks, rank)?;
     let chosen = choose::Chooser::new(algorithm)?.choose(call, ranks)?;
     Ok(chosen.plan(&ubccl_core::Spec::new(call, ranks, rank, in_place, Choice::default())))
 }

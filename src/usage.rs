@@ -51,6 +51,7 @@ impl Traffic {
         endpoint.count_links(&mut |over, counters| match over {
             Over::Peer(peer) if peer == me || peer >= ranks => {}
             Over::Peer(peer) => traffic.add(class_of(peer), counters),
+            Over::Process => traffic.add(LinkClass::SameProcess, counters),
             Over::Level(name) => traffic.add(LinkClass::Level(name.to_owned()), counters),
         });
         traffic

@@ -10,8 +10,8 @@ use std::sync::{Arc, Barrier, Mutex};
 use support::ranks::{Setup, on_threads, start_threads};
 use ubccl::sim::{World, WorldConfig};
 use ubccl::{
-    Choice, Clock, Collective, Communicator, Config, Counters, DataType, LinkClass, MemoryKind, ReduceOp,
-    Rendezvous,
+    Choice, Clock, Collective, Communicator, Config, Counters, DataType, LinkClass, MemoryKind, Reach,
+    ReduceOp, Rendezvous,
 };
 
 struct Counting;
@@ -45,6 +45,10 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 fn real_transports() -> impl Iterator<Item = &'static str> {
     ubccl::transports().filter(|transport| transport.clock == Clock::Real).map(|transport| transport.name)
+}
+
+fn reaches_processes(transport: &str) -> bool {
+    ubccl::transports().any(|known| known.name == transport && known.reach == Reach::Host)
 }
 
 fn setup(transport: &'static str, ranks: u32) -> Setup {
@@ -115,7 +119,7 @@ fn rank_1_in_a_process_of_its_own() {
 #[test]
 fn a_rank_of_another_process_is_on_the_same_host() {
     let _alone = ALONE.lock();
-    for transport in real_transports() {
+    for transport in real_transports().filter(|name| reaches_processes(name)) {
         let text = Rendezvous::create().expect("a rendezvous").text();
         let child = Command::new(std::env::current_exe().expect("this program has a path"))
             .args(["--exact", "rank_1_in_a_process_of_its_own"])

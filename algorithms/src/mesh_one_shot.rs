@@ -30,7 +30,7 @@ use crate::share::{
     check_window, each_lane, keep_own, mesh_window, share, signed, stable_input, stable_input_scratch,
 };
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, Trips};
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, ReduceOp, Result, Spec};
 
 /// The one-shot mesh.
 pub static MESH_ONE_SHOT: MeshOneShot = MeshOneShot;
@@ -55,6 +55,11 @@ impl Algorithm for MeshOneShot {
             Kind::ReduceScatter => check_window(DESCRIPTOR.name, ranks),
             _ => Ok(()),
         }
+    }
+
+    /// Any: an element is combined once, from all ranks.
+    fn supports_op(&self, _op: ReduceOp) -> Result<()> {
+        Ok(())
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

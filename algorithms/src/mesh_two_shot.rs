@@ -25,7 +25,7 @@
 use crate::mesh_one_shot::{everybody, everybody_else, send_blocks};
 use crate::share::{check_window, each_lane, keep_own, mesh_window, share, signed};
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Trips};
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, ReduceOp, Result, Spec};
 
 /// The two-shot mesh.
 pub static MESH_TWO_SHOT: MeshTwoShot = MeshTwoShot;
@@ -54,6 +54,11 @@ impl Algorithm for MeshTwoShot {
                 other.name()
             ))),
         }
+    }
+
+    /// Any: an element is combined once, from all ranks.
+    fn supports_op(&self, _op: ReduceOp) -> Result<()> {
+        Ok(())
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

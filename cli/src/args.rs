@@ -429,7 +429,7 @@ mod tests {
         let cases: [(&str, &[&str]); 9] = [
             ("bench all_recude", &["all_recude", "all_reduce", "sendrecv"]),
             ("bench all_reduce -d f33", &["f33", "bf16 (bfloat16)", "or all"]),
-            ("bench all_reduce -o summ", &["summ", "sum, max", "or all"]),
+            ("bench all_reduce -o summ", &["summ", "sum, prod", "or all"]),
             ("bench all_reduce --algo tree-of-life", &["tree-of-life", "ring"]),
             ("bench all_reduce --transport rdma-of-dreams", &["rdma-of-dreams", "there are:"]),
             ("bench all_reduce --bogus", &["--bogus", "-b --minbytes", "--timeout", "--transport"]),

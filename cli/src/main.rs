@@ -9,6 +9,9 @@ mod config;
 mod failure;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+#[path = "../../core/src/kernels/tests/layout.rs"]
+mod floats;
 mod json;
 mod launch;
 mod layout;

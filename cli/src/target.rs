@@ -1,6 +1,6 @@
 //! The seam to the library: everything the program asks of it goes through here.
 
-pub(crate) use ubccl::{DataType, Error, ErrorKind, Kind, ReduceOp, Resolved};
+pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceOp, Resolved};
 
 use crate::call::Call;
 use crate::measure::Simulated;
@@ -32,7 +32,7 @@ pub(crate) trait Target {
 }
 
 /// The library's form of one rank's call.
-fn collective(call: &Call, rank: u32) -> Result<Collective> {
+fn collective(call: &Call, rank: u32) -> Result<Collective<'static>> {
     let Call { kind, count, dtype, op, root, .. } = *call;
     Ok(match kind {
         Kind::AllReduce => Collective::all_reduce(count, dtype, op),
@@ -85,7 +85,7 @@ pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
 /// A rank of a real communicator.
 pub(crate) struct Member {
     communicator: Communicator,
-    call: Collective,
+    call: Collective<'static>,
     selected: Result<()>,
 }
 

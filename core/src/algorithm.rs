@@ -1,8 +1,10 @@
 //! The contract of an algorithm: a pure generator of plans.
 
-use crate::collective::{Collective, Kind, Rank};
+use crate::blocks::Blocks;
+use crate::collective::{Collective, Rank};
 use crate::dtype::DataType;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::kind::Kind;
 use crate::op::ReduceOp;
 use crate::plan::Plan;
 
@@ -49,7 +51,7 @@ impl Default for Choice {
 
 impl Spec {
     /// The spec of one rank's part in a call.
-    pub fn new(call: &Collective, ranks: u32, rank: Rank, in_place: bool, choice: Choice) -> Self {
+    pub fn new(call: &Collective<'_>, ranks: u32, rank: Rank, in_place: bool, choice: Choice) -> Self {
         Spec {
             kind: call.kind(),
             dtype: call.dtype(),
@@ -62,7 +64,7 @@ impl Spec {
             rank,
             // One message each way: those of a pair keep their order on the one lane of tagged messages.
             choice: Choice {
-                lanes: if call.kind() == Kind::SendReceive { 1 } else { choice.lanes },
+                lanes: if call.kind().is_point_to_point() { 1 } else { choice.lanes },
                 ..choice
             },
         }
@@ -73,17 +75,27 @@ impl Spec {
         (u64::from(self.choice.chunk_bytes) / self.dtype.size() as u64).max(1)
     }
 
-    /// The call with this count.
-    pub fn collective(&self, count: u64) -> Collective {
+    /// The call with this count, for kinds that take one; those with tables become calls of empty tables.
+    pub fn collective(&self, count: u64) -> Collective<'static> {
+        let (dtype, none) = (self.dtype, Blocks::packed(&[]));
+        let root = || self.root.expect("a kind with a root is made with one");
         match self.kind {
-            Kind::AllReduce => Collective::all_reduce(count, self.dtype, self.needed_op()),
-            Kind::AllGather => Collective::all_gather(count, self.dtype),
-            Kind::ReduceScatter => Collective::reduce_scatter(count, self.dtype, self.needed_op()),
-            Kind::Broadcast => {
-                Collective::broadcast(count, self.dtype, self.root.expect("a broadcast has a root"))
-            }
+            Kind::AllReduce => Collective::all_reduce(count, dtype, self.needed_op()),
+            Kind::AllGather => Collective::all_gather(count, dtype),
+            Kind::ReduceScatter => Collective::reduce_scatter(count, dtype, self.needed_op()),
+            Kind::Broadcast => Collective::broadcast(count, dtype, root()),
             Kind::Barrier => Collective::barrier(),
-            Kind::SendReceive => Collective::send_receive(count, self.dtype, self.to, self.from),
+            Kind::SendReceive => Collective::send_receive(count, dtype, self.to, self.from),
+            Kind::Reduce => Collective::reduce(count, dtype, self.needed_op(), root()),
+            Kind::Gather => Collective::gather(count, dtype, root()),
+            Kind::Scatter => Collective::scatter(count, dtype, root()),
+            Kind::AllToAll => Collective::all_to_all(count, dtype),
+            Kind::GatherV => Collective::gather_v(count, dtype, root(), None),
+            Kind::ScatterV => Collective::scatter_v(count, dtype, root(), None),
+            Kind::AllGatherV => Collective::all_gather_v(dtype, none),
+            Kind::ReduceScatterV => Collective::reduce_scatter_v(dtype, self.needed_op(), &[]),
+            Kind::AllToAllV => Collective::all_to_all_v(dtype, none, none),
+            Kind::Group => Collective::group(&[], &[]),
         }
     }
 
@@ -111,6 +123,8 @@ pub struct AlgorithmDescriptor {
 /// 2. Any rank count from 1, any root, any count, unless [`Algorithm::supports`] says why not.
 /// 3. The plans of all ranks of one spec pass the verifier, in place and out of place.
 /// 4. A plan depends on nothing but its spec; it names no transport and no clock.
+/// 5. An operation that does not nest ([`ReduceOp::nests`]) gets one reduction over all ranks for each element, or
+///    [`Algorithm::supports_op`] refuses it.
 pub trait Algorithm: Sync {
     /// Its descriptor.
     fn descriptor(&self) -> &'static AlgorithmDescriptor;
@@ -118,6 +132,27 @@ pub trait Algorithm: Sync {
     /// Whether it can do this; the error says why not.
     fn supports(&self, kind: Kind, ranks: u32) -> Result<()>;
 
-    /// The plan of one rank. Only called if [`Algorithm::supports`] agrees.
+    /// Whether it can reduce with this operation; the error says why not. Unless an algorithm says otherwise, it combines
+    /// step by step, which an average does not allow.
+    fn supports_op(&self, op: ReduceOp) -> Result<()> {
+        if op.nests() {
+            return Ok(());
+        }
+        let (name, op) = (self.descriptor().name, op.name());
+        Err(Error::unsupported(format!(
+            "{name} does not do {op}: it combines ranks step by step, and {op} needs all of them at once; name no \
+             algorithm, or one that combines in one step"
+        )))
+    }
+
+    /// Whether it can do this call.
+    ///
+    /// Errors: Unsupported, with what [`Algorithm::supports`] or [`Algorithm::supports_op`] says.
+    fn supports_call(&self, call: &Collective, ranks: u32) -> Result<()> {
+        self.supports(call.kind(), ranks)?;
+        call.op().map_or(Ok(()), |op| self.supports_op(op))
+    }
+
+    /// The plan of one rank. Only called if [`Algorithm::supports_call`] agrees.
     fn plan(&self, spec: &Spec) -> Plan;
 }

@@ -275,6 +275,15 @@ pub enum Clock {
     Virtual,
 }
 
+/// How far apart the ranks of a transport may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// All in one process, each in a thread of its own or simulated.
+    Process,
+    /// In processes of one host, or several of them in a process.
+    Host,
+}
+
 /// What everybody needs to know about a transport.
 #[derive(Debug)]
 pub struct TransportDescriptor {
@@ -286,6 +295,8 @@ pub struct TransportDescriptor {
     pub summary: &'static str,
     /// Its time.
     pub clock: Clock,
+    /// Where its ranks may be.
+    pub reach: Reach,
 }
 
 /// A way to move bytes. A real one implements `connect`, a virtual one `world`.

@@ -4,12 +4,15 @@
 //! Start with [`plan`] (what runs), then [`endpoint`] (what runs it) and [`algorithm`] (what makes it).
 
 pub mod algorithm;
+pub mod blocks;
 pub mod collective;
 pub mod dtype;
 pub mod endpoint;
 pub mod error;
 pub mod exchange;
+pub mod float8;
 pub mod kernels;
+pub mod kind;
 pub mod op;
 pub mod plan;
 pub mod signature;
@@ -19,10 +22,13 @@ pub mod usage;
 pub mod verify;
 
 pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
-pub use collective::{Collective, Kind, Rank};
+pub use blocks::Blocks;
+pub use collective::{Collective, Rank};
 pub use dtype::{DataType, Element};
 pub use error::{Cause, Culprit, Error, ErrorKind, Result};
 pub use exchange::Exchange;
+pub use float8::{F8E4M3, F8E5M2};
+pub use kind::Kind;
 pub use op::ReduceOp;
 pub use signature::Signature;
 pub use topology::Topology;

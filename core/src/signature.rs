@@ -1,7 +1,8 @@
 //! The fingerprint of a call: 128 bits that travel with every message.
 
-use crate::collective::{Collective, Kind};
+use crate::collective::Collective;
 use crate::dtype::DataType;
+use crate::kind::Kind;
 use crate::op::ReduceOp;
 use std::fmt;
 
@@ -9,17 +10,18 @@ use std::fmt;
 /// call, with nothing looked up and nobody asked.
 ///
 /// Bits, from the low end: plan 32, count 48, root + 1 20, kind 8, dtype 8, op + 1 8; the top 4 are 0. What may
-/// legally differ between ranks (in place or not, the peers of a send/receive) is not in it.
+/// legally differ between ranks (in place or not, the peers of a send/receive, each rank's own lengths) is not in it; where
+/// lengths differ by rank but all ranks know them, the count is their sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Signature(pub u128);
 
 impl Signature {
-    pub(crate) fn new(call: &Collective, plan: u32) -> Self {
+    pub(crate) fn new(call: &Collective<'_>, plan: u32) -> Self {
         let root = call.root().map_or(0, |root| u128::from(root) + 1);
         let op = call.op().map_or(0, |op| u128::from(op.code()) + 1);
         Signature(
             u128::from(plan)
-                | u128::from(call.count()) << 32
+                | u128::from(call.common_count()) << 32
                 | root << 80
                 | u128::from(call.kind().code()) << 100
                 | u128::from(call.dtype().code()) << 108
@@ -68,6 +70,7 @@ mod tests {
     fn a_signature_tells_the_whole_call() {
         let calls = [
             Collective::all_reduce(Collective::MAX_COUNT, DataType::BF16, ReduceOp::Max),
+            Collective::all_reduce(1, DataType::U16, ReduceOp::Xor),
             Collective::all_gather(0, DataType::U8),
             Collective::broadcast(17, DataType::I32, 767),
             Collective::barrier(),

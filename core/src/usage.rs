@@ -56,6 +56,8 @@ impl Sum for Counters {
 pub enum Over<'a> {
     /// To and from this peer.
     Peer(Rank),
+    /// To and from ranks of this process.
+    Process,
     /// Between ranks that share this level of a topology and no smaller one.
     Level(&'a str),
 }

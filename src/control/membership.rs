@@ -118,8 +118,15 @@ impl Membership {
     /// A process of these ranks has died.
     pub(super) fn died(&self, ranks: &[u32]) {
         self.look();
-        let Some(&rank) = ranks.iter().find(|&&rank| self.board().left(rank).is_none()) else { return };
-        self.report(self.cause(ErrorKind::Remote, rank, "its process died"));
+        let mut lost = ranks.iter().copied().filter(|&rank| self.board().left(rank).is_none());
+        let Some(rank) = lost.next() else { return };
+        let others: Vec<String> = lost.map(|rank| rank.to_string()).collect();
+        let message = match others.len() {
+            0 => "its process died".to_owned(),
+            1 => format!("its process died, and with it rank {}", others[0]),
+            _ => format!("its process died, and with it ranks {}", others.join(", ")),
+        };
+        self.report(self.cause(ErrorKind::Remote, rank, message));
     }
 
     /// A cause about `rank`, with what the rank is doing or did last.

@@ -23,7 +23,7 @@ pub(crate) fn step(call: Call, dtype: DataType, count: usize) -> Step {
 pub(crate) const BARRIER: Step = Step { call: Call::Barrier, dtype: DataType::U8, count: 0, in_place: false };
 
 impl Step {
-    pub(crate) fn collective(&self, ranks: u32, rank: u32) -> Collective {
+    pub(crate) fn collective(&self, ranks: u32, rank: u32) -> Collective<'static> {
         collective(self.call, self.dtype, self.count, ranks, rank)
     }
 
@@ -32,10 +32,11 @@ impl Step {
         self.collective(ranks, rank).signature(0).describe()
     }
 
-    /// What a rank brings: it depends on the rank only, so that ranks that call differently bring parts of the same.
+    /// What a rank brings: it depends on the rank (and on whether it multiplies), so that ranks that call differently
+    /// bring parts of the same.
     fn input(&self, ranks: u32, rank: u32) -> Vec<u8> {
         let elements = sizes(self.call, ranks as usize, rank as usize, self.count).0;
-        exact_data(self.dtype, elements, &mut Random(u64::from(rank) + 1))
+        exact_data(self.call, self.dtype, elements, &mut Random(u64::from(rank) + 1))
     }
 
     /// What the call must give if everybody had called the same.

@@ -25,7 +25,11 @@ fn calls(ranks: u32, random: &mut Random) -> Call {
 }
 
 /// Repeats a call until it fails: the number of the call that failed, and why.
-fn until_an_error(world: &mut World, calls: &dyn Fn(u32) -> Collective, in_place: bool) -> (u64, Cause) {
+fn until_an_error(
+    world: &mut World,
+    calls: &dyn Fn(u32) -> Collective<'static>,
+    in_place: bool,
+) -> (u64, Cause) {
     for number in 1..LONGEST_ROUNDS {
         match world.run(calls, in_place) {
             Ok(outcome) => assert_eq!(outcome.wrong, 0, "call {number} was done and is right"),

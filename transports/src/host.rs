@@ -4,6 +4,20 @@
 use ubccl_core::endpoint::{Memory, RegionId, Span};
 use ubccl_core::{DataType, Error, ReduceOp, Result, kernels};
 
+/// Addresses for one kernel call; empty between calls.
+#[derive(Debug)]
+pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
+
+impl Pointers {
+    /// A list with room for so many.
+    pub(crate) fn new(most: usize) -> Self {
+        Pointers(Vec::with_capacity(most))
+    }
+}
+
+// SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
+unsafe impl Send for Pointers {}
+
 /// The regions of one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct HostMemory {

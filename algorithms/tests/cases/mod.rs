@@ -18,7 +18,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    pub(crate) fn call(&self, rank: Rank) -> Collective {
+    pub(crate) fn call(&self, rank: Rank) -> Collective<'static> {
         let Case { count, dtype, ranks, .. } = *self;
         let op = if self.variant.is_multiple_of(2) { ReduceOp::Sum } else { ReduceOp::Max };
         match self.kind {

@@ -1,16 +1,17 @@
-//! A plan with a count: positions, turns and resolved steps, without allocation once warm.
+//! A plan with a call: positions, turns and resolved steps, without allocation once warm.
 
-use super::{Action, After, At, Lengths, Place, Plan, Slice};
+use super::{Action, After, At, Place, Plan, Sizes, Slice};
+use crate::collective::Collective;
 use crate::plan::MAX_LANES;
 
 /// The number of a step instance in its lane, counted from 0 in posting order.
 pub type Position = u64;
 
-/// The layout of a plan for one count. Kept and bound again: binding allocates only when a plan is larger than any
+/// The layout of a plan for one call. Kept and bound again: binding allocates only when a plan is larger than any
 /// bound before.
 #[derive(Clone, Debug, Default)]
 pub struct Binding {
-    lengths: Lengths,
+    sizes: Sizes,
     loops: Vec<BoundLoop>,
     first_loop: [usize; MAX_LANES],
     totals: [Position; MAX_LANES],
@@ -64,16 +65,16 @@ pub enum Extent {
 }
 
 impl Binding {
-    /// Lays out `plan` for `count`.
-    pub fn bind(&mut self, plan: &Plan, count: u64) {
-        self.lengths = Lengths::new(plan.spec(), count);
+    /// Lays out `plan` for `call`, which is one of its spec.
+    pub fn bind(&mut self, plan: &Plan, call: &Collective<'_>) {
+        self.sizes.set(call, plan.spec().ranks, plan.spec().rank);
         self.loops.clear();
-        self.scratch_slot = plan.scratch().map_or(0, |scratch| scratch.shape.longest(&self.lengths));
+        self.scratch_slot = plan.scratch().map_or(0, |scratch| scratch.shape.longest(&self.sizes));
         for (index, lane) in plan.lanes().iter().enumerate() {
             self.first_loop[index] = self.loops.len();
             let mut first = 0;
             for turn in &lane.loops {
-                let (outer, inner) = (turn.outer.count(&self.lengths), turn.inner.count(&self.lengths));
+                let (outer, inner) = (turn.outer.count(&self.sizes), turn.inner.count(&self.sizes));
                 let body = turn.steps.len() as u64;
                 let bound = BoundLoop { first, outer, inner, body };
                 self.loops.push(bound);
@@ -89,9 +90,16 @@ impl Binding {
         self.totals[lane]
     }
 
-    /// The caller's buffer lengths.
-    pub fn lengths(&self) -> &Lengths {
-        &self.lengths
+    /// The sizes of the call.
+    #[inline]
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    /// Scratch that the plan needs for the call, in bytes.
+    pub fn scratch_bytes(&self, plan: &Plan) -> u64 {
+        let slots = plan.scratch().map_or(0, |scratch| u64::from(scratch.slots));
+        slots * self.scratch_slot * plan.spec().dtype.size() as u64
     }
 
     /// A cursor at the beginning of a lane.
@@ -170,21 +178,21 @@ impl Binding {
         match slice {
             Slice::Empty => Extent::Output(0, 0),
             Slice::Of(shape) => {
-                let (start, len) = shape.range(&self.lengths, at);
+                let (start, len) = shape.range(&self.sizes, at);
                 match shape.buffer {
                     super::Buffer::Input => Extent::Input(start, len),
                     super::Buffer::Output => Extent::Output(start, len),
                 }
             }
             Slice::Scratch { slot, shape, part } => {
-                let (_, held) = shape.range(&self.lengths, at);
+                let (_, held) = shape.range(&self.sizes, at);
                 debug_assert!(
                     held <= self.scratch_slot,
                     "{held} elements in a slot of {}",
                     self.scratch_slot
                 );
                 let (start, len) =
-                    part.iter().fold((0, held), |(start, len), cut| cut.refine(start, len, at));
+                    part.iter().fold((0, held), |range, cut| cut.refine(&self.sizes, range, at));
                 Extent::Scratch(slot.at(at) as u64 * self.scratch_slot + start, len)
             }
         }
@@ -228,7 +236,7 @@ mod tests {
     fn the_cursor_and_the_position_name_the_same_steps() {
         let plan = plan();
         let mut binding = Binding::default();
-        binding.bind(&plan, 6);
+        binding.bind(&plan, &plan.spec().collective(6));
         assert_eq!(binding.total(0), 13);
         let mut cursor = binding.start(&plan, 0);
         for position in 0..13 {
@@ -255,7 +263,7 @@ mod tests {
         plan.copy(input.clone().chunk(1, Index::INNER), Shape::whole(Buffer::Output).chunk(1, Index::INNER));
         let plan = plan.finish();
         let mut binding = Binding::default();
-        binding.bind(&plan, count);
+        binding.bind(&plan, &call);
         assert_eq!(binding.total(0), count);
         let last = binding.instance(&plan, 0, count - 1).unwrap();
         assert_eq!(last.at, At { outer: 0, inner: count - 1 });
@@ -267,7 +275,7 @@ mod tests {
     fn an_edge_to_a_turn_that_does_not_exist_asks_for_nothing() {
         let plan = plan();
         let mut binding = Binding::default();
-        binding.bind(&plan, 6);
+        binding.bind(&plan, &plan.spec().collective(6));
         let edge = |outer, inner| After {
             step: crate::plan::StepId(1),
             outer: Index::fixed(outer),

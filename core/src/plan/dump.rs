@@ -72,12 +72,16 @@ impl fmt::Display for Cut {
         match self {
             Cut::Even { parts, index } => write!(f, ".block({index} of {parts})"),
             Cut::Chunk { elements, index } => write!(f, ".chunk({index} x {elements})"),
+            Cut::Block { side, index } => write!(f, ".{}({index})", side.name()),
         }
     }
 }
 
 impl fmt::Display for Index {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(side) = self.table {
+            return write!(f, "peer of {}({})", side.name(), Index { table: None, ..*self });
+        }
         if self.per_outer == 0 && self.per_inner == 0 {
             return self.at(At::default()).fmt(f);
         }
@@ -111,6 +115,7 @@ impl fmt::Display for Trips {
         match self {
             Trips::Fixed(trips) => trips.fmt(f),
             Trips::Chunks { shape, elements } => write!(f, "chunks({shape} by {elements})"),
+            Trips::Entries(side) => write!(f, "entries({})", side.name()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Expressions of a plan: of the loop indices (peers, blocks, edges) and over the count (sizes).
 
-use super::{Lengths, MAX_LISTED_PEERS};
+use super::{MAX_LISTED_PEERS, Side, Sizes};
 use crate::collective::Rank;
 
 /// The loop indices of one turn.
@@ -13,7 +13,8 @@ pub struct At {
 }
 
 /// An integer that depends on the loop indices:
-/// `(offset + (base + per_outer·outer + per_inner·inner) mod modulo) mod wrap`, with no `mod` where the modulo is 0.
+/// `(offset + (base + per_outer·outer + per_inner·inner) mod modulo) mod wrap`, with no `mod` where the modulo is 0. As a
+/// peer it may name an entry of a table, whose peer it then is ([`Index::peer_of`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Index {
     /// Added after the modulo.
@@ -28,22 +29,24 @@ pub struct Index {
     pub modulo: u32,
     /// The outer circle's size, or 0: ranks counted from a root run on one.
     pub wrap: u32,
+    /// The table of which this is the number of an entry, where a peer is asked for.
+    pub table: Option<Side>,
 }
 
 impl Index {
     /// The outer loop's index.
-    pub const OUTER: Index = Index { offset: 0, base: 0, per_outer: 1, per_inner: 0, modulo: 0, wrap: 0 };
+    pub const OUTER: Index = Index { per_outer: 1, ..Index::fixed(0) };
     /// The inner loop's index.
-    pub const INNER: Index = Index { offset: 0, base: 0, per_outer: 0, per_inner: 1, modulo: 0, wrap: 0 };
+    pub const INNER: Index = Index { per_inner: 1, ..Index::fixed(0) };
 
     /// Always `value`.
     pub const fn fixed(value: i32) -> Self {
-        Index { offset: 0, base: value, per_outer: 0, per_inner: 0, modulo: 0, wrap: 0 }
+        Index { offset: 0, base: value, per_outer: 0, per_inner: 0, modulo: 0, wrap: 0, table: None }
     }
 
     /// `base` on a circle of `modulo`.
     pub const fn on_circle(base: i32, modulo: u32) -> Self {
-        Index { offset: 0, base, per_outer: 0, per_inner: 0, modulo, wrap: 0 }
+        Index { modulo, ..Index::fixed(base) }
     }
 
     /// The same plus `step` per turn of the outer loop.
@@ -64,6 +67,24 @@ impl Index {
     /// The same on its circle, moved by `offset` on an outer circle of `wrap`.
     pub const fn from(self, offset: i32, wrap: u32) -> Self {
         Index { offset, wrap, ..self }
+    }
+
+    /// The peer of the entry of that table whose number this is.
+    pub const fn peer_of(self, side: Side) -> Self {
+        Index { table: Some(side), ..self }
+    }
+
+    /// The rank that this names at one turn; `Rank::MAX` if that is none.
+    #[inline]
+    pub fn rank(&self, sizes: &Sizes, at: At) -> Rank {
+        let value = self.at(at);
+        match self.table {
+            None => Rank::try_from(value).unwrap_or(Rank::MAX),
+            Some(side) => {
+                let entry = usize::try_from(value).ok().and_then(|entry| sizes.table(side).get(entry));
+                entry.map_or(Rank::MAX, |entry| entry.peer)
+            }
+        }
     }
 
     /// The value at one turn.
@@ -110,11 +131,18 @@ pub enum Cut {
         /// Which.
         index: Index,
     },
+    /// The block of a table's entry `index`. It comes first among cuts: tables count from a buffer's beginning.
+    Block {
+        /// Which table.
+        side: Side,
+        /// Which entry.
+        index: Index,
+    },
 }
 
 impl Cut {
     #[inline]
-    pub(super) fn refine(&self, start: u64, len: u64, at: At) -> (u64, u64) {
+    pub(super) fn refine(&self, sizes: &Sizes, (start, len): (u64, u64), at: At) -> (u64, u64) {
         match *self {
             Cut::Even { parts, index } => {
                 let (block, parts) = (index.at(at) as u64, u64::from(parts));
@@ -126,15 +154,20 @@ impl Cut {
                 let skip = (index.at(at) as u64).saturating_mul(elements).min(len);
                 (start + skip, elements.min(len - skip))
             }
+            Cut::Block { side, index } => {
+                let entry = &sizes.table(side)[index.at(at) as usize];
+                (start + entry.start, entry.len)
+            }
         }
     }
 
     /// Whether the index names a block or chunk that exists: for checkers, which meet plans that are wrong.
     #[inline]
-    pub(crate) fn exists(&self, at: At) -> bool {
+    pub(crate) fn exists(&self, sizes: &Sizes, at: At) -> bool {
         match *self {
             Cut::Even { parts, index } => (0..i64::from(parts)).contains(&index.at(at)),
             Cut::Chunk { index, .. } => index.at(at) >= 0,
+            Cut::Block { side, index } => (0..sizes.table(side).len() as i64).contains(&index.at(at)),
         }
     }
 
@@ -143,11 +176,13 @@ impl Cut {
         match *self {
             Cut::Even { parts, .. } => parts == 0,
             Cut::Chunk { elements, .. } => elements == 0,
+            Cut::Block { .. } => false,
         }
     }
 
-    fn longest(&self, len: u64) -> u64 {
+    fn longest(&self, sizes: &Sizes, len: u64) -> u64 {
         match *self {
+            Cut::Block { side, .. } => sizes.longest(side),
             Cut::Even { parts, .. } => len.div_ceil(u64::from(parts)),
             Cut::Chunk { elements, .. } => len.min(elements),
         }
@@ -181,15 +216,21 @@ impl Shape {
         self
     }
 
+    /// One block of a table.
+    pub fn block(mut self, side: Side, index: Index) -> Self {
+        self.cuts.push(Cut::Block { side, index });
+        self
+    }
+
     /// First element and length at one turn.
     #[inline]
-    pub fn range(&self, lengths: &Lengths, at: At) -> (u64, u64) {
-        self.cuts.iter().fold((0, lengths.of(self.buffer)), |(start, len), cut| cut.refine(start, len, at))
+    pub fn range(&self, sizes: &Sizes, at: At) -> (u64, u64) {
+        self.cuts.iter().fold((0, sizes.of(self.buffer)), |range, cut| cut.refine(sizes, range, at))
     }
 
     /// The longest length over all indices.
-    pub fn longest(&self, lengths: &Lengths) -> u64 {
-        self.cuts.iter().fold(lengths.of(self.buffer), |len, cut| cut.longest(len))
+    pub fn longest(&self, sizes: &Sizes) -> u64 {
+        self.cuts.iter().fold(sizes.of(self.buffer), |len, cut| cut.longest(sizes, len))
     }
 }
 
@@ -230,6 +271,8 @@ pub enum Trips {
         /// Elements in a chunk.
         elements: u64,
     },
+    /// Once for every entry of a table.
+    Entries(Side),
 }
 
 impl Trips {
@@ -237,10 +280,11 @@ impl Trips {
     pub const ONCE: Trips = Trips::Fixed(1);
 
     /// Turns for these lengths.
-    pub fn count(&self, lengths: &Lengths) -> u64 {
+    pub fn count(&self, sizes: &Sizes) -> u64 {
         match self {
             Trips::Fixed(trips) => u64::from(*trips),
-            Trips::Chunks { shape, elements } => shape.longest(lengths).div_ceil(*elements).max(1),
+            Trips::Chunks { shape, elements } => shape.longest(sizes).div_ceil(*elements).max(1),
+            Trips::Entries(side) => sizes.table(*side).len() as u64,
         }
     }
 }
@@ -267,9 +311,17 @@ impl Peers {
         Peers::List(vec![index])
     }
 
+    /// How many.
+    pub fn count(&self) -> usize {
+        match self {
+            Peers::Run { count, .. } => *count as usize,
+            Peers::List(list) => list.len(),
+        }
+    }
+
     /// The ranks at one turn. Copies a few words, allocates nothing.
     #[inline]
-    pub fn at(&self, at: At) -> PeerRun {
+    pub fn at(&self, sizes: &Sizes, at: At) -> PeerRun {
         match self {
             Peers::Run { first, stride, count } => {
                 PeerRun(Run::Circle { first: *first, at, stride: *stride, count: *count })
@@ -277,7 +329,7 @@ impl Peers {
             Peers::List(list) => {
                 let mut ranks = [0; MAX_LISTED_PEERS];
                 for (rank, index) in ranks.iter_mut().zip(list) {
-                    *rank = index.at(at) as Rank;
+                    *rank = index.rank(sizes, at);
                 }
                 PeerRun(Run::Listed { ranks, count: list.len() as u8 })
             }
@@ -343,12 +395,16 @@ impl PeerRun {
 mod tests {
     use super::*;
 
-    const LENGTHS: Lengths = Lengths { input: 10, output: 4 };
+    fn sizes(input: u64) -> Sizes {
+        let mut sizes = Sizes::default();
+        sizes.input = input;
+        sizes
+    }
 
     #[test]
     fn even_blocks_cover_the_range_in_order() {
         for (len, parts) in [(10, 3), (0, 4), (3, 7), (21, 7)] {
-            let lengths = Lengths { input: len, output: 0 };
+            let lengths = sizes(len);
             let shape = Shape::whole(Buffer::Input).even(parts, Index::INNER);
             let mut next = 0;
             for inner in 0..u64::from(parts) {
@@ -364,16 +420,16 @@ mod tests {
     #[test]
     fn chunks_end_with_the_range() {
         let shape = Shape::whole(Buffer::Input).chunk(4, Index::OUTER);
-        let ranges: Vec<_> = (0..4).map(|outer| shape.range(&LENGTHS, At { outer, inner: 0 })).collect();
+        let ranges: Vec<_> = (0..4).map(|outer| shape.range(&sizes(10), At { outer, inner: 0 })).collect();
         assert_eq!(ranges, [(0, 4), (4, 4), (8, 2), (10, 0)]);
         let trips = Trips::Chunks { shape: Shape::whole(Buffer::Input), elements: 4 };
-        assert_eq!(trips.count(&LENGTHS), 3);
+        assert_eq!(trips.count(&sizes(10)), 3);
     }
 
     #[test]
     fn peers_run_round_the_circle() {
         let peers = Peers::Run { first: Index::on_circle(3, 4).per_inner(1), stride: 1, count: 3 };
-        let run = peers.at(At { outer: 0, inner: 1 });
+        let run = peers.at(&sizes(0), At { outer: 0, inner: 1 });
         assert_eq!(run.iter().collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(PeerRun::circle(2, 3, 4).iter().collect::<Vec<_>>(), [2, 3, 0]);
         assert_eq!(PeerRun::one(9).iter().collect::<Vec<_>>(), [9]);

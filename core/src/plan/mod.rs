@@ -22,10 +22,12 @@ mod bind;
 mod builder;
 mod dump;
 mod expression;
+mod sizes;
 
 pub use bind::{Binding, Cursor, Extent, Instance, Position};
 pub use builder::PlanBuilder;
 pub use expression::{At, Buffer, Cut, Index, PeerRun, Peers, Shape, Slice, Trips};
+pub use sizes::{Side, Sizes, TableEntry};
 
 use crate::algorithm::Spec;
 
@@ -217,45 +219,5 @@ impl Plan {
         let bytes = self.algorithm.bytes().chain(fields.into_iter().flat_map(u32::to_le_bytes));
         // FNV-1a: short, stable everywhere, and nobody gains by a collision.
         bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-    }
-
-    /// Scratch in bytes for this count.
-    pub fn scratch_bytes(&self, count: u64) -> u64 {
-        self.scratch.as_ref().map_or(0, |scratch| {
-            let elements = self.longest(&scratch.shape, count) * u64::from(scratch.slots);
-            elements * self.spec.dtype.size() as u64
-        })
-    }
-
-    fn longest(&self, shape: &Shape, count: u64) -> u64 {
-        shape.longest(&Lengths::new(&self.spec, count))
-    }
-}
-
-/// Lengths of the caller's buffers in elements: what sizes in a plan are expressions over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Lengths {
-    /// Of the input.
-    pub input: u64,
-    /// Of the output.
-    pub output: u64,
-}
-
-impl Lengths {
-    /// Those of this rank for this count.
-    pub fn new(spec: &Spec, count: u64) -> Self {
-        let call = spec.collective(count);
-        Lengths {
-            input: call.input_elements(spec.ranks, spec.rank),
-            output: call.output_elements(spec.ranks, spec.rank),
-        }
-    }
-
-    /// Of one buffer; scratch has none of its own.
-    pub fn of(&self, buffer: Buffer) -> u64 {
-        match buffer {
-            Buffer::Input => self.input,
-            Buffer::Output => self.output,
-        }
     }
 }

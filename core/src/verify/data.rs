@@ -64,11 +64,9 @@ impl Data {
         }
     }
 
-    /// What a rank's memory holds in `range`.
-    pub(super) fn read(&mut self, rank: Rank, range: std::ops::Range<u64>) -> &[Piece] {
-        self.result.clear();
-        self.memories[rank as usize].read(range.start, range.end - range.start, &mut self.result);
-        &self.result
+    /// Appends what a rank's memory holds in `range` to `pieces`.
+    pub(super) fn read(&mut self, rank: Rank, range: std::ops::Range<u64>, pieces: &mut Vec<Piece>) {
+        self.memories[rank as usize].read(range.start, range.end - range.start, pieces);
     }
 }
 

@@ -7,8 +7,8 @@ use super::form::{check_agreement, check_plan, malformed};
 use super::resolve::Resolver;
 use super::violation::{Place, StepAt, Violation};
 use crate::algorithm::Spec;
-use crate::collective::Rank;
-use crate::plan::{Association, Binding, Edge, Lengths, MAX_LANES, MAX_WINDOW_PER_PEER, Plan, StepId};
+use crate::collective::{Collective, Rank};
+use crate::plan::{Association, Binding, Edge, MAX_LANES, MAX_WINDOW_PER_PEER, Plan, Sizes, StepId};
 use std::ops::Range;
 
 /// No range at all.
@@ -80,7 +80,8 @@ pub(super) struct Layout {
 /// Everything flat. Steps, lanes, entries and edges are numbered over all ranks, rank by rank, lane by lane.
 pub(super) struct Flat<'a> {
     pub(super) ranks: u32,
-    count: u64,
+    /// What each rank called.
+    pub(super) calls: Vec<Collective<'a>>,
     plans: &'a dyn Fn(Rank) -> Plan,
     pub(super) association: Association,
     /// Per rank.
@@ -95,13 +96,17 @@ pub(super) struct Flat<'a> {
 }
 
 impl<'a> Flat<'a> {
-    pub(super) fn new(plans: &'a dyn Fn(Rank) -> Plan, ranks: u32, count: u64) -> Result<Self, Violation> {
+    pub(super) fn new(
+        plans: &'a dyn Fn(Rank) -> Plan,
+        calls: &dyn Fn(Rank) -> Collective<'a>,
+        ranks: u32,
+    ) -> Result<Self, Violation> {
         let first = plans(0);
         let mut flat = Flat {
             ranks,
             association: first.association,
             specs: Vec::new(),
-            count,
+            calls: (0..ranks).map(calls).collect(),
             plans,
             steps: Vec::new(),
             entries: Vec::new(),
@@ -114,7 +119,7 @@ impl<'a> Flat<'a> {
         for rank in 0..ranks {
             let plan = plans(rank);
             check_agreement(&first, &plan, rank)?;
-            check_plan(&plan, ranks, count)?;
+            check_plan(&plan, ranks, &flat.calls[rank as usize])?;
             flat.add(&plan, &mut binding)?;
         }
         flat.close();
@@ -190,7 +195,7 @@ impl<'a> Flat<'a> {
         let (rank, lane) = self.owner(step);
         let lane_of_rank = lane - self.first_lane[rank as usize] as usize;
         let position = u64::from(step - self.lanes[lane].steps.start);
-        describe(&(self.plans)(rank), self.count, lane_of_rank, position)
+        describe(&(self.plans)(rank), &self.calls[rank as usize], lane_of_rank, position)
     }
 
     /// A range of a rank's memory for a message.
@@ -207,9 +212,10 @@ impl<'a> Flat<'a> {
     }
 
     fn add(&mut self, plan: &Plan, binding: &mut Binding) -> Result<(), Violation> {
-        binding.bind(plan, self.count);
+        let call = self.calls[plan.spec.rank as usize];
+        binding.bind(plan, &call);
         let firsts = self.add_lanes(plan, binding)?;
-        let layout = Layout::new(plan, binding.lengths(), self.count);
+        let layout = Layout::new(plan, binding.sizes(), &call);
         let resolver = Resolver { plan, layout: &layout, binding };
         for lane in 0..plan.lanes.len() {
             let mut cursor = binding.start(plan, lane);
@@ -222,7 +228,7 @@ impl<'a> Flat<'a> {
                 }
                 let step = resolver.step(instance.action, instance.at, &mut self.entries);
                 let (read, write, len, sends) = step.map_err(|what| {
-                    let step = describe(plan, self.count, lane, cursor.position);
+                    let step = describe(plan, &call, lane, cursor.position);
                     Violation::Malformed { rank: plan.spec.rank, step: Some(Box::new(step)), what }
                 })?;
                 self.steps.push(Step { read, write, len, entries, edges, sends });
@@ -260,22 +266,21 @@ impl<'a> Flat<'a> {
 }
 
 impl Layout {
-    fn new(plan: &Plan, lengths: &Lengths, count: u64) -> Self {
+    fn new(plan: &Plan, sizes: &Sizes, call: &Collective<'_>) -> Self {
         let spec = &plan.spec;
         let (slots, slot) = plan
             .scratch
             .as_ref()
-            .map_or((0, 0), |scratch| (u64::from(scratch.slots), scratch.shape.longest(lengths)));
+            .map_or((0, 0), |scratch| (u64::from(scratch.slots), scratch.shape.longest(sizes)));
         let (input, output, end) = if spec.in_place {
-            let call = spec.collective(count);
             let (input, output) = call.in_place_offsets(spec.rank);
             (input, output, call.in_place_elements(spec.ranks, spec.rank))
         } else {
-            (0, lengths.input, lengths.input + lengths.output)
+            (0, sizes.input, sizes.input + sizes.output)
         };
         Layout {
-            input: input..input + lengths.input,
-            output: output..output + lengths.output,
+            input: input..input + sizes.input,
+            output: output..output + sizes.output,
             scratch: end..end + slots * slot,
             slot,
             in_place: spec.in_place,
@@ -299,9 +304,9 @@ impl Layout {
 }
 
 /// What a step of a plan is, told for a message.
-pub(super) fn describe(plan: &Plan, count: u64, lane: usize, position: u64) -> StepAt {
+pub(super) fn describe(plan: &Plan, call: &Collective<'_>, lane: usize, position: u64) -> StepAt {
     let mut binding = Binding::default();
-    binding.bind(plan, count);
+    binding.bind(plan, call);
     let mut cursor = binding.start(plan, lane);
     while cursor.position < position {
         binding.advance(plan, lane, &mut cursor);

@@ -1,7 +1,8 @@
 //! The form of plans: what can be checked without turning a loop.
 
 use super::violation::Violation;
-use crate::collective::Rank;
+use crate::algorithm::Spec;
+use crate::collective::{Collective, Rank};
 use crate::plan::{
     Action, Lane, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW, MAX_WINDOW_PER_PEER, Peers, Plan, Trips,
 };
@@ -32,19 +33,20 @@ pub(super) fn check_agreement(first: &Plan, plan: &Plan, rank: Rank) -> Result<(
 }
 
 /// Checks what can be checked of a plan without turning its loops.
-pub(super) fn check_plan(plan: &Plan, ranks: u32, count: u64) -> Result<(), Violation> {
+pub(super) fn check_plan(plan: &Plan, ranks: u32, call: &Collective<'_>) -> Result<(), Violation> {
     let steps = || plan.lanes.iter().flat_map(|lane| &lane.loops).flat_map(|turn| &turn.steps);
     let trips = || plan.lanes.iter().flat_map(|lane| &lane.loops).flat_map(|turn| [&turn.outer, &turn.inner]);
     let faults = [
         ("made for another number of ranks", plan.spec.ranks != ranks),
-        ("count or root is out of range", plan.spec.collective(count).check(ranks).is_err()),
+        ("is of another call", !is_of(&plan.spec, call)),
+        ("count, root or table is out of range", call.check(ranks, plan.spec.rank).is_err()),
         ("has more lanes than there may be", plan.lanes.len() > MAX_LANES),
         (
             "has a lane whose window is not 1 to 4096",
             plan.lanes.iter().any(|lane| !(1..=MAX_WINDOW).contains(&lane.window)),
         ),
         (
-            "has a lane with a window above 64 whose turns depend on the count",
+            "has a lane with a window above 64 whose turns depend on the call",
             plan.lanes.iter().any(|lane| lane.window > MAX_WINDOW_PER_PEER && turns_with_count(lane)),
         ),
         (
@@ -70,4 +72,9 @@ pub(super) fn check_plan(plan: &Plan, ranks: u32, count: u64) -> Result<(), Viol
 fn turns_with_count(lane: &Lane) -> bool {
     let mut trips = lane.loops.iter().flat_map(|turn| [&turn.outer, &turn.inner]);
     trips.any(|trips| !matches!(trips, Trips::Fixed(_)))
+}
+
+fn is_of(spec: &Spec, call: &Collective<'_>) -> bool {
+    let same = (spec.kind, spec.dtype, spec.op) == (call.kind(), call.dtype(), call.op());
+    same && (spec.root, spec.to, spec.from) == (call.root(), call.to(), call.from())
 }

@@ -1,12 +1,17 @@
-//! Which send meets which receive: the k-th from a to b on a lane meets the k-th there, whatever the timing.
+//! Which send meets which receive: the k-th from a to b on a lane meets the k-th there, whatever the timing. Messages of
+//! a group share one lane of the endpoint, whatever lane of the plan they are on.
 
 use super::flat::{Flat, OWN};
 use super::violation::Violation;
+use crate::kind::Kind;
 
 /// Names each message's partner in both steps' entries, and the receiving step of the channel's next message; answers
 /// how many messages there are and how many elements they move.
 pub(super) fn match_messages(flat: &mut Flat) -> Result<(u64, u64), Violation> {
-    let lanes = (0..flat.ranks).map(|rank| flat.lanes_of(rank).len()).max().unwrap_or(0);
+    let lanes = match flat.specs[0].kind == Kind::Group {
+        true => 1,
+        false => (0..flat.ranks).map(|rank| flat.lanes_of(rank).len()).max().unwrap_or(0),
+    };
     let mut totals = (0, 0);
     let mut channels = Channels::new(flat.ranks);
     for lane in 0..lanes {
@@ -133,5 +138,9 @@ impl Channels {
 }
 
 fn lane_steps(flat: &Flat, rank: u32, lane: usize) -> Option<std::ops::Range<u32>> {
+    if flat.specs[0].kind == Kind::Group {
+        let steps = flat.steps_of(rank);
+        return Some(steps.start as u32..steps.end as u32);
+    }
     flat.lanes[flat.lanes_of(rank)].get(lane).map(|lane| lane.steps.clone())
 }

@@ -175,7 +175,7 @@ fn change_slice(plan: &mut Plan, random: &mut Random) -> Option<()> {
             *index = shifted(*index, 1 + random.below(*parts as usize - 1) as i32, *parts);
         }
         Cut::Even { .. } => return None,
-        Cut::Chunk { index, .. } => index.base += 1,
+        Cut::Chunk { index, .. } | Cut::Block { index, .. } => index.base += 1,
     }
     *slices(&mut step_mut(plan, one).action)[k] = slice;
     Some(())
@@ -219,7 +219,8 @@ fn double_source(plan: &mut Plan, random: &mut Random) -> Option<()> {
 }
 
 fn reorder_sources(plan: &mut Plan, random: &mut Random) -> Option<()> {
-    let reduces = |step: &Step| matches!(&step.action, Action::ReceiveReduce { sources, .. } if sources.at(Default::default()).len() > 1);
+    let reduces =
+        |step: &Step| matches!(&step.action, Action::ReceiveReduce { sources, .. } if sources.count() > 1);
     let id = *random.pick(&find(plan, reduces))?;
     let ranks = plan.spec.ranks;
     let Action::ReceiveReduce { sources, .. } = &mut step_mut(plan, id).action else { return None };

@@ -2,23 +2,23 @@
 
 use super::flat::Flat;
 use super::violation::{Violation, Wrong};
-use crate::collective::{Content, Kind, Rank};
+use crate::collective::{Collective, Content, Rank};
 use crate::plan::Association;
 use crate::symbolic::{Piece, Value};
+use std::ops::Range;
 
 /// What every output must be.
 pub(super) struct Expected {
     ranks: u32,
-    count: u64,
     /// The reduction of each block of the reduced vector; one block if the order is the same for all.
     blocks: Vec<Value>,
-    /// Elements of the reduced vector.
-    reduced: u64,
+    /// Where each block begins in the reduced vector, and at last its end.
+    starts: Vec<u64>,
 }
 
 impl Expected {
-    pub(super) fn new(flat: &Flat, association: Association, count: u64) -> Result<Self, Violation> {
-        let (ranks, kind) = (flat.ranks, flat.specs[0].kind);
+    pub(super) fn new(flat: &Flat, association: Association) -> Result<Self, Violation> {
+        let (ranks, kind, call) = (flat.ranks, flat.specs[0].kind, flat.calls[0]);
         let leaf = |rank: u32| Value::contribution(rank % ranks, ranks, 0);
         let blocks = match association {
             _ if !kind.row().reduces => Vec::new(),
@@ -34,17 +34,34 @@ impl Expected {
                 })
                 .collect(),
         };
-        let reduced = match kind {
-            Kind::ReduceScatter => count * u64::from(ranks),
-            _ => count,
+        let starts = match (blocks.len() as u64, call.send().blocks()) {
+            (0 | 1, _) => vec![0, u64::MAX],
+            (_, Some(table)) => table.iter().map(|block| block.0).chain([table.extent()]).collect(),
+            (parts, None) => {
+                let reduced = call.input_elements(ranks, 0);
+                (0..=parts).map(|block| block * (reduced / parts) + block.min(reduced % parts)).collect()
+            }
         };
-        Ok(Expected { ranks, count, blocks, reduced })
+        Ok(Expected { ranks, blocks, starts })
     }
 
-    /// Compares `found`, all of a rank's output in order.
-    pub(super) fn check(&self, flat: &Flat, rank: Rank, found: &[Piece]) -> Result<(), Violation> {
-        let mut output = Output { rank, ranks: self.ranks, found, into: 0, element: 0 };
-        for holding in flat.specs[rank as usize].collective(self.count).holdings(self.ranks, rank) {
+    /// Compares all of a rank's output with what `found` says is in a range of the rank's memory.
+    pub(super) fn check(
+        &self,
+        flat: &Flat,
+        rank: Rank,
+        found: &mut dyn FnMut(Range<u64>, &mut Vec<Piece>),
+    ) -> Result<(), Violation> {
+        let output = &flat.layouts[rank as usize].output;
+        let mut pieces = Vec::new();
+        let mut read = |start: u64, len: u64| {
+            pieces.clear();
+            found(output.start + start..output.start + start + len, &mut pieces);
+            Output { rank, ranks: self.ranks, found: pieces.clone(), next: 0, into: 0, element: start }
+        };
+        let mut holdings = Collective::holdings(&|r| flat.calls[r as usize], self.ranks, rank);
+        for holding in &holdings {
+            let mut output = read(holding.start, holding.len);
             match holding.content {
                 Content::Of { rank, at } => {
                     let value = Value::contribution(rank, self.ranks, at);
@@ -55,48 +72,79 @@ impl Expected {
                 }
             }
         }
+        holdings.sort_unstable_by_key(|holding| holding.start);
+        let mut end = 0;
+        for (start, len) in holdings.iter().map(|h| (h.start, h.len)).chain([(output.end - output.start, 0)])
+        {
+            if start > end {
+                self.check_gap(flat, read(end, start - end))?;
+            }
+            end = end.max(start + len);
+        }
         Ok(())
+    }
+
+    /// What lies between blocks is what it was: the rank's input, in place, or nothing anybody wrote.
+    fn check_gap(&self, flat: &Flat, mut output: Output) -> Result<(), Violation> {
+        let layout = &flat.layouts[output.rank as usize];
+        let (rank, first) = (output.rank, layout.output.start + output.element);
+        let last = first + output.found.iter().map(|piece| piece.len).sum::<u64>();
+        let own = layout.input.start.clamp(first, last)..layout.input.end.clamp(first, last);
+        output.unwritten(own.start - first)?;
+        if !own.is_empty() {
+            let value = Value::contribution(rank, self.ranks, own.start - layout.input.start);
+            output.check(Piece { len: own.end - own.start, value })?;
+        }
+        output.unwritten(last - own.end)
     }
 
     /// Elements `at..at+len` of the reduced vector.
     fn reduction(&self, at: u64, len: u64) -> impl Iterator<Item = Piece> {
-        let parts = self.blocks.len() as u64;
-        let (short, longer) = (self.reduced / parts, self.reduced % parts);
-        let start = move |block: u64| block * short + block.min(longer);
-        // No later than the block that `at` lies in.
-        let first = (at / (short + 1)).min(parts - 1);
-        let blocks = (first..parts).take_while(move |&block| start(block) < at + len);
-        blocks.filter_map(move |block| {
-            let (from, to) = (start(block).max(at), start(block + 1).min(at + len));
-            let value = self.blocks[block as usize].further(from);
-            (from < to).then(|| Piece { len: to - from, value })
-        })
+        let ranges = self.starts.windows(2).map(move |ends| (ends[0].max(at), ends[1].min(at + len)));
+        self.blocks
+            .iter()
+            .zip(ranges)
+            .filter(|(_, (from, to))| from < to)
+            .map(|(value, (from, to))| Piece { len: to - from, value: value.further(from) })
     }
 }
 
-/// One rank's output, compared from the beginning on.
-struct Output<'a> {
+/// A range of one rank's output, compared from the beginning on.
+struct Output {
     rank: Rank,
     ranks: u32,
-    found: &'a [Piece],
-    /// How far into the first of `found`.
+    found: Vec<Piece>,
+    /// Which of `found` is next.
+    next: usize,
+    /// How far into it.
     into: u64,
     element: u64,
 }
 
-impl Output<'_> {
-    fn check(&mut self, mut wanted: Piece) -> Result<(), Violation> {
-        while let ([found, rest @ ..], true) = (self.found, wanted.len > 0) {
-            if let Some(wrong) = Wrong::of(wanted.value, found.value.further(self.into), self.ranks) {
+impl Output {
+    fn check(&mut self, wanted: Piece) -> Result<(), Violation> {
+        let ranks = self.ranks;
+        self.compare(wanted.len, |k, found| Wrong::of(wanted.value.further(k), found, ranks))
+    }
+
+    fn unwritten(&mut self, len: u64) -> Result<(), Violation> {
+        let is_written = |value: Value| value.contributors != 0 || value.expression != 0;
+        self.compare(len, |_, found| is_written(found).then_some(Wrong::Gap))
+    }
+
+    /// Compares the next `len` elements, run by run: `wrong` is given how far into them a run begins.
+    fn compare(&mut self, len: u64, wrong: impl Fn(u64, Value) -> Option<Wrong>) -> Result<(), Violation> {
+        let mut done = 0;
+        while let (Some(found), true) = (self.found.get(self.next), done < len) {
+            if let Some(wrong) = wrong(done, found.value.further(self.into)) {
                 return Err(Violation::Outcome { rank: self.rank, element: self.element, wrong });
             }
-            let len = wanted.len.min(found.len - self.into);
-            self.element += len;
-            wanted = Piece { len: wanted.len - len, value: wanted.value.further(len) };
-            (self.found, self.into) =
-                if self.into + len == found.len { (rest, 0) } else { (self.found, self.into + len) };
+            let run = (len - done).min(found.len - self.into);
+            (self.element, done) = (self.element + run, done + run);
+            let is_over = self.into + run == found.len;
+            (self.next, self.into) = if is_over { (self.next + 1, 0) } else { (self.next, self.into + run) };
         }
-        debug_assert_eq!(wanted.len, 0, "an output is as long as its holdings");
+        debug_assert_eq!(done, len, "an output is as long as its holdings");
         Ok(())
     }
 }

@@ -26,21 +26,21 @@ impl Resolver<'_> {
         match action {
             Action::Send { from, to } => {
                 let (read, len) = self.range(from, at)?;
-                for peer in to.at(at).iter() {
+                for peer in to.at(self.binding.sizes(), at).iter() {
                     entries.push(self.entry(peer)?);
                 }
                 Ok((read, NONE, len, true))
             }
             Action::Receive { into, from } => {
                 let (write, len) = self.range(into, at)?;
-                entries.push(self.entry(Rank::try_from(from.at(at)).unwrap_or(Rank::MAX))?);
+                entries.push(self.entry(from.rank(self.binding.sizes(), at))?);
                 Ok((NONE, write, len, false))
             }
             Action::ReceiveReduce { sources, own, into } => {
                 let (write, len) = self.range(into, at)?;
                 let before = entries.len();
                 let mut own_entries = 0;
-                for peer in sources.at(at).iter() {
+                for peer in sources.at(self.binding.sizes(), at).iter() {
                     let is_own = peer == self.plan.spec.rank;
                     own_entries += u32::from(is_own);
                     entries.push(if is_own { Entry::new(peer) } else { self.entry(peer)? });
@@ -86,12 +86,12 @@ impl Resolver<'_> {
     fn range(&self, slice: &Slice, at: At) -> Resolved<(u64, u64)> {
         match slice {
             Slice::Empty => return Ok((NONE, 0)),
-            Slice::Of(shape) => check_cuts(&shape.cuts, at)?,
+            Slice::Of(shape) => self.check_cuts(&shape.cuts, at)?,
             Slice::Scratch { slot, shape, part } => {
-                check_cuts(&shape.cuts, at)?;
-                check_cuts(part, at)?;
+                self.check_cuts(&shape.cuts, at)?;
+                self.check_cuts(part, at)?;
                 let slots = self.plan.scratch.as_ref().map_or(0, |scratch| i64::from(scratch.slots));
-                let (_, held) = shape.range(self.binding.lengths(), at);
+                let (_, held) = shape.range(self.binding.sizes(), at);
                 if held > self.layout.slot || !(0..slots).contains(&slot.at(at)) {
                     return Err("names scratch that the plan did not ask for");
                 }
@@ -103,11 +103,13 @@ impl Resolver<'_> {
             Extent::Scratch(start, len) => (self.layout.scratch.start + start, len),
         })
     }
-}
 
-fn check_cuts(cuts: &[Cut], at: At) -> Resolved<()> {
-    match cuts.iter().all(|cut| cut.exists(at)) {
-        true => Ok(()),
-        false => Err("names a block or chunk that does not exist"),
+    fn check_cuts(&self, cuts: &[Cut], at: At) -> Resolved<()> {
+        // A table counts from a buffer's beginning.
+        let is_first = cuts.iter().skip(1).all(|cut| !matches!(cut, Cut::Block { .. }));
+        match is_first && cuts.iter().all(|cut| cut.exists(self.binding.sizes(), at)) {
+            true => Ok(()),
+            false => Err("names a block or chunk that does not exist"),
+        }
     }
 }

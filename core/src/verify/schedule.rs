@@ -9,7 +9,8 @@
 
 use super::flat::{Flat, NONE};
 use super::mutate::Random;
-use crate::collective::{Kind, Rank};
+use crate::collective::Rank;
+use crate::kind::Kind;
 use crate::plan::{MAX_LANES, Plan};
 use crate::symbolic::Value;
 
@@ -30,10 +31,12 @@ pub fn equivalent(
 ) -> bool {
     let ranks = original.len() as u32;
     let (plans, mutants) = (|r: Rank| original[r as usize].clone(), |r: Rank| mutant[r as usize].clone());
-    let original = Flat::new(&plans, ranks, count).expect("real plans have form");
+    // The mutant is of the same call.
+    let calls = |r: Rank| original[r as usize].spec.collective(count);
+    let flat = Flat::new(&plans, &calls, ranks).expect("real plans have form");
     // What names no memory or no rank cannot be run at all.
-    let Ok(mutant) = Flat::new(&mutants, ranks, count) else { return false };
-    let wanted = Execution::run(&original, Schedule::new(random.bits())).expect("real plans run");
+    let Ok(mutant) = Flat::new(&mutants, &calls, ranks) else { return false };
+    let wanted = Execution::run(&flat, Schedule::new(random.bits())).expect("real plans run");
     let same = |schedule| Execution::run(&mutant, schedule).as_ref() == Some(&wanted);
     schedules(&mutant, changed, random).into_iter().all(same) && holds_as_barrier(&mutant, random)
 }

@@ -151,6 +151,8 @@ pub enum Violation {
 pub enum Wrong {
     /// Nobody wrote it.
     Unwritten,
+    /// It lies between the blocks that the call names, and was overwritten.
+    Gap,
     /// A contribution is in it twice, or elements of different places were mixed.
     Doubled,
     /// A rank's contribution is missing.
@@ -251,6 +253,7 @@ impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Wrong::Unwritten => f.write_str("was never written"),
+            Wrong::Gap => f.write_str("lies between blocks and was overwritten"),
             Wrong::Doubled => f.write_str("has a contribution twice or mixes different elements"),
             Wrong::Missing(rank) => write!(f, "lacks the contribution of rank {rank}"),
             Wrong::Stranger(rank) => {

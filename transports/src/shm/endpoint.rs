@@ -1,15 +1,16 @@
 //! One rank's side of the channels in shared memory.
 
-use super::bell::{Bell, Bells};
-use super::channel::{ChannelMemory, Label};
-use super::doorbell::WATCHED;
+use super::channel::ChannelMemory;
 use super::geometry::Geometry;
-use super::queue::{Bits, Fifo, Table};
 use super::receives::ReceiveOp;
-use super::ring::{Consumer, Producer};
 use super::segment::Segment;
 use super::sends::SendOp;
-use crate::host::HostMemory;
+use crate::host::{HostMemory, Pointers};
+use crate::local::bell::{Bell, Bells};
+use crate::local::doorbell::{ASLEEP, WATCHED};
+use crate::local::label::Label;
+use crate::local::queue::{Bits, Fifo, Table};
+use crate::local::ring::{Consumer, Producer};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,8 +98,8 @@ pub(crate) struct ShmEndpoint {
     /// The incoming channels of the reduction at hand.
     pub(crate) sources: Vec<usize>,
     pub(crate) pointers: Pointers,
-    pub(crate) bells: Bells,
-    bell: Arc<Bell>,
+    pub(crate) bells: Bells<Segment>,
+    bell: Arc<Bell<Segment>>,
     heard: u32,
     shape: Shape,
 }
@@ -111,20 +112,12 @@ struct Shape {
     usable: u64,
 }
 
-/// Addresses for one kernel call; empty between calls.
-#[derive(Debug)]
-pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
-
-#[expect(unsafe_code, reason = "kernels take lists of addresses; the list is kept to save the allocation")]
-// SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
-unsafe impl Send for Pointers {}
-
 impl ShmEndpoint {
     /// The endpoint of `rank` over the bells (and in them the segments) of all ranks.
-    pub(crate) fn new(rank: u32, geometry: &Geometry, bells: Vec<Arc<Bell>>) -> Self {
+    pub(crate) fn new(rank: u32, geometry: &Geometry, bells: Vec<Arc<Bell<Segment>>>) -> Self {
         let (rank, ranks, channels) = (rank as usize, geometry.ranks(), geometry.channels());
         let place = |index: usize| (index / channels, index % channels);
-        let segment = |of: usize| -> (usize, &Arc<Segment>) { (of, bells[of].segment()) };
+        let segment = |of: usize| -> (usize, &Arc<Segment>) { (of, bells[of].place()) };
         let outgoing = (0..ranks * channels).map(place).map(|(peer, channel)| Outgoing {
             peer,
             memory: ChannelMemory::new(geometry, channel, segment(rank), segment(peer)),
@@ -152,7 +145,7 @@ impl ShmEndpoint {
             receives: (0..channels).map(|_| Table::new()).collect(),
             sending: Bits::new(ranks * channels),
             sources: Vec::with_capacity(ranks),
-            pointers: Pointers(Vec::with_capacity(ranks)),
+            pointers: Pointers::new(ranks),
             bell: bells[rank].clone(),
             bells: Bells::new(bells),
             heard: 0,
@@ -268,7 +261,6 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<()> {
-        use super::doorbell::ASLEEP;
         self.bell.doorbell().raise(ASLEEP);
         let slept = if self.has_news() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
         self.bell.doorbell().lower(ASLEEP);

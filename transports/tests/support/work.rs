@@ -1,7 +1,7 @@
 //! Names for what tests post: calls, keys and posts in few words.
 
 use ubccl_core::endpoint::{Key, POINT_TO_POINT_LANE, Post, Span, Stream};
-use ubccl_core::plan::{At, Index, PeerRun, Peers};
+use ubccl_core::plan::{At, Index, PeerRun, Peers, Sizes};
 use ubccl_core::{Collective, DataType, Rank, ReduceOp, Signature};
 
 /// The call most tests pretend to be in.
@@ -37,5 +37,6 @@ pub fn receive(into: Span, from: Rank) -> Post {
 
 /// An ordered list of peers, as a plan would give it.
 pub fn list(ranks: &[Rank]) -> PeerRun {
-    Peers::List(ranks.iter().map(|&rank| Index::fixed(rank as i32)).collect()).at(At::default())
+    Peers::List(ranks.iter().map(|&rank| Index::fixed(rank as i32)).collect())
+        .at(&Sizes::default(), At::default())
 }

@@ -34,7 +34,7 @@ fn plans_without_form_are_refused() {
     }
     form("window", |plan| plan.lanes[0].window = 0);
     form("window", |plan| plan.lanes[0].window = MAX_WINDOW + 1);
-    form("turns depend on the count", |plan| {
+    form("turns depend on the call", |plan| {
         plan.lanes[0].window = MAX_WINDOW_PER_PEER + 1;
         plan.lanes[0].loops[0].inner = Trips::Chunks { shape: input(), elements: 1 };
     });

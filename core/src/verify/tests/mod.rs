@@ -11,6 +11,7 @@ mod form;
 mod hazards;
 mod outcome;
 mod progress;
+mod tables;
 
 const COUNT: u64 = 8;
 
@@ -35,7 +36,7 @@ fn scratch(slot: i32) -> Slice {
 }
 
 fn check(
-    call: impl Fn(Rank) -> Collective,
+    call: impl Fn(Rank) -> Collective<'static>,
     ranks: u32,
     in_place: bool,
     association: Association,

@@ -71,7 +71,7 @@ fn receives_that_wait_for_each_other_are_a_deadlock_whatever_is_buffered() {
     };
     refused(verify(&plans, 2, COUNT), |v| matches!(v, Violation::Deadlock { .. }), "waits by an edge for");
     // The verifier stops at the rendezvous; buffering does not help either.
-    let mut flat = Flat::new(&plans, 2, COUNT).unwrap();
+    let mut flat = Flat::new(&plans, &|me| plans(me).spec.collective(COUNT), 2).unwrap();
     matching::match_messages(&mut flat).unwrap();
     let result = Run::new(&flat, Mode::Buffered).finish(&mut Track::new(&flat, Depth));
     let deadlock = |v: &Violation| matches!(v, Violation::Deadlock { mode: Mode::Buffered, .. });

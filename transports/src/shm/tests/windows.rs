@@ -40,7 +40,7 @@ struct Runner {
 impl Runner {
     fn new(plan: Plan, block: u64, input: Span, output: Span) -> Self {
         let mut binding = Binding::default();
-        binding.bind(&plan, block);
+        binding.bind(&plan, &plan.spec().collective(block));
         let cursor = binding.start(&plan, 0);
         Runner { plan, binding, cursor, completed: 0, input, output }
     }
@@ -62,8 +62,12 @@ impl Runner {
             Extent::Scratch(..) => unreachable!("these plans need no scratch"),
         };
         let post = match step.action {
-            Action::Send { from, to } => Post::Send { from: span(from), to: to.at(step.at) },
-            Action::ReceiveReduce { sources, own, into } => sum(sources.at(step.at), span(own), span(into)),
+            Action::Send { from, to } => {
+                Post::Send { from: span(from), to: to.at(self.binding.sizes(), step.at) }
+            }
+            Action::ReceiveReduce { sources, own, into } => {
+                sum(sources.at(self.binding.sizes(), step.at), span(own), span(into))
+            }
             other => unreachable!("these plans have no {other}"),
         };
         self.binding.advance(&self.plan, 0, &mut self.cursor);

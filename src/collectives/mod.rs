@@ -1,5 +1,8 @@
 //! The collectives by name, on typed buffers: each states its shapes and runs through [`Communicator::run`].
 
+mod exchanges;
+mod rooted;
+
 use crate::communicator::Communicator;
 use crate::work::Work;
 use ubccl_core::{Collective, Element, Error, Rank, ReduceOp, Result};

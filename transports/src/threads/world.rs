@@ -1,0 +1,174 @@
+//! What the ranks of one communicator share: their channels, their seats, and the rule of reading each other's memory.
+
+use super::channel::Channel;
+use crate::local::bell::{Bell, Words, descriptor};
+use crate::local::doorbell::Doorbell;
+use crate::local::queue::MAX_PENDING;
+use crossbeam_utils::CachePadded;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use ubccl_core::Result;
+
+/// The shared part of all ranks' endpoints.
+#[derive(Debug)]
+pub(crate) struct World {
+    ranks: usize,
+    /// For each ordered pair: the lanes, then the channel of tagged messages.
+    channels: usize,
+    seats: Vec<CachePadded<Seat>>,
+    /// By sender, receiver, channel.
+    rings: Vec<Channel>,
+    /// How many endpoints are gone.
+    departures: CachePadded<AtomicU32>,
+}
+
+impl World {
+    pub(crate) fn new(ranks: usize, channels: usize) -> Result<Self> {
+        let seats = (0..ranks).map(|rank| Seat::new(rank, channels).map(CachePadded::new));
+        Ok(World {
+            ranks,
+            channels,
+            seats: seats.collect::<Result<_>>()?,
+            rings: (0..ranks * ranks * channels).map(|_| Channel::default()).collect(),
+            departures: CachePadded::default(),
+        })
+    }
+
+    pub(crate) fn ranks(&self) -> usize {
+        self.ranks
+    }
+
+    pub(crate) fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// The seat of a rank.
+    #[inline]
+    pub(crate) fn seat(&self, rank: usize) -> &Seat {
+        &self.seats[rank]
+    }
+
+    /// A ring.
+    #[inline]
+    pub(crate) fn ring(&self, from: usize, to: usize, channel: usize) -> &Channel {
+        &self.rings[(from * self.ranks + to) * self.channels + channel]
+    }
+
+    /// Bytes of the rings that `rank` sends through, and of its seat.
+    pub(crate) fn bytes(&self, rank: usize) -> (usize, usize) {
+        let first = rank * self.ranks * self.channels;
+        let rings = &self.rings[first..first + self.ranks * self.channels];
+        let seat = size_of::<CachePadded<Seat>>() + size_of_val(&*self.seat(rank).unread);
+        (rings.iter().map(Channel::bytes).sum(), seat)
+    }
+
+    /// The bells of all ranks.
+    pub(crate) fn bells(&self) -> Vec<Arc<Bell<OwnWords>>> {
+        self.seats.iter().map(|seat| seat.bell.clone()).collect()
+    }
+
+    /// Takes back everything that `rank` announced. When this returns nobody reads its memory, or ever will on the
+    /// strength of what was announced before. Waits for readers in the middle of a bite.
+    pub(crate) fn withdraw(&self, rank: usize) {
+        // Relaxed: the locks order it. A reader's bite is one critical section of its own lock, in which it looks at
+        // the epoch. Of its lock's two sections, that bite and the one below, either the bite was first, and is over; or
+        // the one below was, and the bite sees the new epoch.
+        self.seat(rank).epoch.fetch_add(1, Ordering::Relaxed);
+        self.seats.iter().for_each(|reader| drop(reader.reading.lock()));
+    }
+
+    /// `rank` is gone for good; what it announced has been withdrawn.
+    pub(crate) fn depart(&self, rank: usize) {
+        // Release, both: partners of the acquires in `is_gone` and `departures`; all it ever wrote comes first.
+        self.seat(rank).gone.store(true, Ordering::Release);
+        self.departures.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many are gone.
+    #[inline]
+    pub(crate) fn departures(&self) -> u32 {
+        self.departures.load(Ordering::Acquire)
+    }
+}
+
+/// One rank's place in the world.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    bell: Arc<Bell<OwnWords>>,
+    /// How often this rank has withdrawn what it announced.
+    epoch: AtomicU64,
+    /// Held while this rank reads memory of others.
+    reading: CachePadded<Mutex<()>>,
+    /// For each send of this rank that is under way, by channel and number: how many peers have not read it yet.
+    unread: Box<[AtomicU32]>,
+    gone: AtomicBool,
+}
+
+impl Seat {
+    fn new(rank: usize, channels: usize) -> Result<Self> {
+        let words = Arc::new(OwnWords::default());
+        Ok(Seat {
+            bell: Arc::new(Bell::new(words, descriptor(rank as u32)?)),
+            epoch: AtomicU64::new(0),
+            reading: CachePadded::default(),
+            unread: (0..channels * MAX_PENDING).map(|_| AtomicU32::new(0)).collect(),
+            gone: AtomicBool::new(false),
+        })
+    }
+
+    /// Begins to read others' memory. Only this rank's own thread and, for a moment, ranks that withdraw take the lock.
+    #[inline]
+    pub(crate) fn begin_reading(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock()
+    }
+
+    /// The epoch. Other ranks' may be believed only while reading, see [`World::withdraw`].
+    #[inline]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// How many peers have not read a send.
+    #[inline]
+    pub(crate) fn unread(&self, channel: usize, send: u16) -> u32 {
+        // Acquire: partner of the release in `read`; the readers are through with the memory.
+        self.count(channel, send).load(Ordering::Acquire)
+    }
+
+    /// How many peers are to read a send that begins.
+    #[inline]
+    pub(crate) fn set_unread(&self, channel: usize, send: u16, peers: u32) {
+        // Relaxed: nobody knows the send before the stamp of its first entry is published.
+        self.count(channel, send).store(peers, Ordering::Relaxed);
+    }
+
+    /// One peer more has read a send; `true` if it was the last.
+    #[inline]
+    pub(crate) fn read(&self, channel: usize, send: u16) -> bool {
+        // Release: partner of the acquire in `unread`.
+        self.count(channel, send).fetch_sub(1, Ordering::Release) == 1
+    }
+
+    /// Whether this rank is gone; if so, all that it has ever sent and taken is to be seen.
+    #[inline]
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn count(&self, channel: usize, send: u16) -> &AtomicU32 {
+        &self.unread[channel * MAX_PENDING + usize::from(send)]
+    }
+}
+
+/// The words of a doorbell in this process's memory.
+#[derive(Debug, Default)]
+pub(crate) struct OwnWords(CachePadded<[AtomicU32; 2]>);
+
+impl Words for OwnWords {
+    #[inline]
+    fn doorbell(&self) -> Doorbell<'_, AtomicU32> {
+        Doorbell { rings: &self.0[0], flags: &self.0[1] }
+    }
+}
