@@ -59,7 +59,7 @@ pub(crate) fn collectives(child: &Child) {
             for dtype in [DataType::F32, DataType::U8] {
                 for count in [0, 1, 33, 4000, 70_001] {
                     let input_of =
-                        |of| exact_data(dtype, sizes(call, RANKS as usize, of, count).0, &mut random);
+                        |of| exact_data(call, dtype, sizes(call, RANKS as usize, of, count).0, &mut random);
                     let inputs: Vec<Vec<u8>> = (0..RANKS as usize).map(input_of).collect();
                     let expected = outputs(call, dtype, &inputs, count);
                     let spec = collective(call, dtype, count, RANKS, rank as u32);
