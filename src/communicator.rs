@@ -9,6 +9,7 @@ use crate::control::{
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::logging;
+use crate::usage::{MemoryUse, Traffic};
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::Mutex;
@@ -16,8 +17,9 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{ConnectOptions, Counters, HostPointer, Memory, Wake};
+use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
+use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Result, Signature};
 
 /// A group of ranks that call collectives together.
@@ -112,7 +114,12 @@ impl Communicator {
         logging::tell_start(&config, spin);
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
-        Ok(Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) })
+        let communicator =
+            Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) };
+        if tracing::enabled!(target: "ubccl::memory", tracing::Level::INFO) {
+            tracing::info!(target: "ubccl::memory", rank, "{}", communicator.memory());
+        }
+        Ok(communicator)
     }
 
     /// This rank.
@@ -220,9 +227,19 @@ impl Communicator {
         self.shared.lock().breakdown.take()
     }
 
-    /// Messages and bytes moved by this rank so far.
-    pub fn counters(&self) -> Counters {
-        self.shared.lock().counters()
+    /// Messages and bytes that this rank has sent and received so far: in total, and for each class of peers (same
+    /// process, same host, network).
+    pub fn counters(&self) -> Traffic {
+        let class_of = |peer| self.shared.control.link_class(peer);
+        Traffic::of(self.shared.lock().links(), class_of, self.ranks(), self.rank())
+    }
+
+    /// Bytes of memory that this communicator takes on this rank, by kind.
+    pub fn memory(&self) -> MemoryUse {
+        let mut memory = self.shared.lock().memory();
+        let kind = if self.rank() == 0 { MemoryKind::Shared } else { MemoryKind::Mapped };
+        memory.add(kind, self.shared.control.board().bytes());
+        memory
     }
 
     /// Sets how long an operation issued or waited for from now on may take. Default 30 minutes.

@@ -4,16 +4,16 @@
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, Execution, execution_of};
+use crate::usage::{MemoryUse, plan_bytes};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use ubccl_core::collective::CallStore;
-use ubccl_core::endpoint::{
-    CLOSING, Counters, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token,
-};
+use ubccl_core::endpoint::{CLOSING, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token};
 use ubccl_core::plan::{MAX_WINDOW_PER_PEER, Plan};
+use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Choice, Collective, Error, Rank, Result, Signature, Spec};
 
 /// The memory of a call.
@@ -438,9 +438,21 @@ impl Engine {
         &mut *self.endpoint
     }
 
-    /// What has been moved.
-    pub(crate) fn counters(&self) -> Counters {
-        self.endpoint.counters()
+    /// The endpoint, for those who only look.
+    pub(crate) fn links(&self) -> &dyn Endpoint {
+        &*self.endpoint
+    }
+
+    /// What it keeps in memory, the endpoint included.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        let mut memory = MemoryUse::default();
+        self.endpoint.count_memory(&mut |kind, bytes| memory.add(kind, bytes));
+        let plans: usize = self.plans.values().map(|plan| plan_bytes(plan)).sum();
+        memory.add(MemoryKind::Plans, plans as u64);
+        let scratch: usize = self.slots.iter().map(|slot| slot.scratch.capacity() * size_of::<u64>()).sum();
+        memory.add(MemoryKind::Scratch, scratch as u64);
+        memory.add(MemoryKind::Queues, (self.slots.capacity() * size_of::<Slot>()) as u64);
+        memory
     }
 
     /// Says whether the scratch of the operations issued from now on is phantom, as their buffers are.

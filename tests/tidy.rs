@@ -75,6 +75,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/raw.rs", "passes pointers of other languages on"),
     ("src/sim.rs", "passes simulated buffers on"),
     ("tests/no_allocation.rs", "a counting allocator"),
+    ("tests/usage.rs", "a counting allocator"),
     ("tests/no_system_call.rs", "installs a seccomp filter"),
     ("ffi/src/lib.rs", "exported functions"),
     ("ffi/src/handles.rs", "opaque pointers of C"),

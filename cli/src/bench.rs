@@ -146,6 +146,8 @@ fn crew_remarks(pids: impl Iterator<Item = u32>, cpus: &[Option<usize>], transpo
     if more > 0 {
         remarks.push(format!(" and {more} ranks more"));
     }
+    let memory_bytes = crew.memory_bytes.iter().copied().max().unwrap_or(0);
+    remarks.push(format!("Communicator memory per rank: {} at most", show_bytes(memory_bytes)));
     remarks
 }
 

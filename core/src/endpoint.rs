@@ -8,9 +8,12 @@ use crate::op::ReduceOp;
 use crate::plan::PeerRun;
 use crate::signature::Signature;
 use crate::symbolic::Piece;
+use crate::usage::{MemoryKind, Over};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use crate::usage::Counters;
 
 /// Names a piece of memory that was given to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -185,19 +188,6 @@ impl Header {
     }
 }
 
-/// Bytes and messages that an endpoint has moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Messages sent, once for each peer.
-    pub messages_sent: u64,
-    /// Payload bytes sent, once for each peer.
-    pub bytes_sent: u64,
-    /// Messages received.
-    pub messages_received: u64,
-    /// Payload bytes received.
-    pub bytes_received: u64,
-}
-
 /// One rank's side of the links of one transport, together with the memory domain that moves and combines its bytes.
 ///
 /// Contract:
@@ -257,6 +247,13 @@ pub trait Endpoint: Send {
 
     /// What it has moved.
     fn counters(&self) -> Counters;
+
+    /// The same in parts, by peer or by level: `each` is called any number of times for one, and the parts sum up to
+    /// [`Endpoint::counters`]. One that tells nothing is counted in total only.
+    fn count_links(&self, _each: &mut dyn FnMut(Over<'_>, Counters)) {}
+
+    /// What it keeps in memory, in bytes: `each` is called any number of times for a kind.
+    fn count_memory(&self, _each: &mut dyn FnMut(MemoryKind, u64)) {}
 
     /// What a phantom region holds now.
     fn phantom(&self, _region: RegionId) -> Option<Vec<Piece>> {

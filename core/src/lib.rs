@@ -18,6 +18,7 @@ pub mod plan;
 pub mod signature;
 pub mod symbolic;
 pub mod topology;
+pub mod usage;
 pub mod user_op;
 pub mod verify;
 

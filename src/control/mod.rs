@@ -46,6 +46,8 @@ use std::time::{Duration, Instant};
 use rustix::net::SocketType;
 use ubccl_core::{Cause, Culprit, Error, ErrorKind, Exchange, Result};
 
+use crate::usage::LinkClass;
+
 pub(crate) use board::Board;
 pub(crate) use identity::Identity;
 pub(crate) use membership::LEFT_TOO_EARLY;
@@ -116,6 +118,17 @@ impl Control {
     /// All ranks: rank, host, pid.
     pub(crate) fn members(&self) -> &[Culprit] {
         self.membership.members()
+    }
+
+    /// How far away a rank is.
+    pub(crate) fn link_class(&self, rank: u32) -> LinkClass {
+        let is_elsewhere = self.membership.lives().iter().any(|(_, ranks)| ranks.contains(&rank));
+        let host = |rank: u32| self.members().get(rank as usize).map(|member| &member.host);
+        match is_elsewhere {
+            false => LinkClass::SameProcess,
+            true if host(rank) == host(self.membership.rank()) => LinkClass::SameHost,
+            true => LinkClass::Network,
+        }
     }
 
     /// Where this rank says what it is doing.

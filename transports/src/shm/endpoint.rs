@@ -18,6 +18,7 @@ use ubccl_core::endpoint::{
     Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
     Token, Wake,
 };
+use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
 
 /// How far an attempt to move a post got.
@@ -41,6 +42,8 @@ pub(crate) struct Outgoing {
     pub(crate) queue: Fifo,
     /// Bytes of the first one that are in slots already.
     pub(crate) sent: u64,
+    /// What was sent.
+    pub(crate) counters: Counters,
 }
 
 /// The receiving end of a channel.
@@ -53,6 +56,8 @@ pub(crate) struct Incoming {
     pub(crate) queue: Fifo,
     /// The last entry that ended a sleep merely by being there.
     noticed: u64,
+    /// What was received.
+    pub(crate) counters: Counters,
 }
 
 impl Incoming {
@@ -94,9 +99,17 @@ pub(crate) struct ShmEndpoint {
     pub(crate) sources: Vec<usize>,
     pub(crate) pointers: Pointers,
     pub(crate) bells: Bells<Segment>,
-    pub(crate) counters: Counters,
     bell: Arc<Bell<Segment>>,
     heard: u32,
+    shape: Shape,
+}
+
+/// Bytes of shared memory, for those who ask.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    segment: u64,
+    /// Of this rank's segment, what can ever be touched.
+    usable: u64,
 }
 
 impl ShmEndpoint {
@@ -111,6 +124,7 @@ impl ShmEndpoint {
             producer: Producer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
             sent: 0,
+            counters: Counters::default(),
         });
         let incoming = (0..ranks * channels).map(place).map(|(peer, channel)| Incoming {
             peer,
@@ -118,6 +132,7 @@ impl ShmEndpoint {
             consumer: Consumer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
             noticed: 0,
+            counters: Counters::default(),
         });
         ShmEndpoint {
             rank,
@@ -131,10 +146,13 @@ impl ShmEndpoint {
             sending: Bits::new(ranks * channels),
             sources: Vec::with_capacity(ranks),
             pointers: Pointers::new(ranks),
-            counters: Counters::default(),
             bell: bells[rank].clone(),
             bells: Bells::new(bells),
             heard: 0,
+            shape: Shape {
+                segment: geometry.segment_bytes() as u64,
+                usable: geometry.usable_bytes() as u64,
+            },
         }
     }
 
@@ -274,6 +292,21 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn counters(&self) -> Counters {
-        self.counters
+        let sent = self.outgoing.iter().map(|outgoing| outgoing.counters);
+        sent.chain(self.incoming.iter().map(|incoming| incoming.counters)).sum()
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        self.outgoing.iter().for_each(|outgoing| each(Over::Peer(outgoing.peer as Rank), outgoing.counters));
+        self.incoming.iter().for_each(|incoming| each(Over::Peer(incoming.peer as Rank), incoming.counters));
+    }
+
+    fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
+        let channels = size_of_val(&*self.outgoing) + size_of_val(&*self.incoming);
+        let sends: usize = self.sends.iter().map(Table::bytes).sum();
+        let receives: usize = self.receives.iter().map(Table::bytes).sum();
+        each(MemoryKind::Queues, (channels + sends + receives) as u64);
+        each(MemoryKind::Shared, self.shape.usable);
+        each(MemoryKind::Mapped, (self.ranks as u64 - 1) * self.shape.segment);
     }
 }

@@ -97,6 +97,11 @@ impl Geometry {
         PAGE_BYTES + self.ranks * self.pair_bytes
     }
 
+    /// Bytes of a segment that are ever touched: not the block for the owner itself.
+    pub(crate) fn usable_bytes(&self) -> usize {
+        self.segment_bytes() - self.pair_bytes
+    }
+
     /// Where channel `channel` to `peer` is in the sender's segment.
     pub(crate) fn channel(&self, peer: usize, channel: usize) -> ChannelPlace {
         debug_assert!(channel < self.channels() && peer < self.ranks);

@@ -16,6 +16,7 @@ use ubccl_core::endpoint::{
     Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
     Token, Wake,
 };
+use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
 
 /// The receiving end of a channel.
@@ -221,6 +222,22 @@ impl Endpoint for ThreadsEndpoint {
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        if self.world.ranks() > 1 {
+            each(Over::Process, self.counters);
+        }
+    }
+
+    /// Of the world, this rank's seat and what it sends through.
+    fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
+        let (rings, seat) = self.world.bytes(self.rank);
+        let channels = size_of_val(&*self.outgoing) + size_of_val(&*self.incoming);
+        let sends: usize = self.sends.iter().map(Table::bytes).sum();
+        let receives: usize = self.receives.iter().map(Table::bytes).sum();
+        each(MemoryKind::Buffers, rings as u64);
+        each(MemoryKind::Queues, (seat + channels + sends + receives) as u64);
     }
 }
 

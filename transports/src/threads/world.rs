@@ -56,6 +56,14 @@ impl World {
         &self.rings[(from * self.ranks + to) * self.channels + channel]
     }
 
+    /// Bytes of the rings that `rank` sends through, and of its seat.
+    pub(crate) fn bytes(&self, rank: usize) -> (usize, usize) {
+        let first = rank * self.ranks * self.channels;
+        let rings = &self.rings[first..first + self.ranks * self.channels];
+        let seat = size_of::<CachePadded<Seat>>() + size_of_val(&*self.seat(rank).unread);
+        (rings.iter().map(Channel::bytes).sum(), seat)
+    }
+
     /// The bells of all ranks.
     pub(crate) fn bells(&self) -> Vec<Arc<Bell<OwnWords>>> {
         self.seats.iter().map(|seat| seat.bell.clone()).collect()
