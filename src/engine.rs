@@ -183,7 +183,7 @@ impl Engine {
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
         let is_loose = call.kind().is_point_to_point();
         let stream = if is_loose {
-            Stream::Tagged(0)
+            Stream::Direct
         } else {
             self.sequence += 1;
             Stream::Collective(self.sequence)

@@ -3,7 +3,7 @@
 use super::bell::{Bell, Bells};
 use super::channel::{ChannelMemory, Label};
 use super::doorbell::WATCHED;
-use super::geometry::Geometry;
+use super::geometry::{Geometry, POINT_TO_POINT_CHANNELS};
 use super::queue::{Bits, Fifo, Table};
 use super::receives::ReceiveOp;
 use super::ring::{Consumer, Producer};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
     Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
-    Token, Wake,
+    TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::{Error, Rank, Result, Signature};
 
@@ -76,7 +76,7 @@ impl Incoming {
 pub(crate) struct ShmEndpoint {
     pub(crate) rank: usize,
     pub(crate) ranks: usize,
-    /// Per pair: the lanes, then the channel of tagged messages.
+    /// Per pair: the lanes, then the channel of direct messages and that of tagged ones.
     pub(crate) channels: usize,
     pub(crate) memory: HostMemory,
     /// By peer, then channel.
@@ -148,12 +148,17 @@ impl ShmEndpoint {
     /// The number of a lane's channel.
     #[inline]
     fn lane(&self, key: &Key) -> Result<usize> {
-        let last = self.channels - 1;
-        match usize::from(key.lane) {
-            lane if lane < last => Ok(lane),
-            _ if key.lane == POINT_TO_POINT_LANE => Ok(last),
-            lane => Err(Error::internal(format!("lane {lane} of {last} that shm was connected with"))),
+        let lanes = self.channels - POINT_TO_POINT_CHANNELS;
+        match key.lane {
+            lane if usize::from(lane) < lanes => Ok(usize::from(lane)),
+            POINT_TO_POINT_LANE => Ok(lanes),
+            TAGGED_LANE => Ok(self.tagged_channel()),
+            lane => Err(Error::internal(format!("lane {lane} of {lanes} that shm was connected with"))),
         }
+    }
+
+    fn tagged_channel(&self) -> usize {
+        self.channels - 1
     }
 
     /// The index of a channel.
@@ -238,6 +243,17 @@ impl Endpoint for ShmEndpoint {
             Some(fault) => Err(fault),
             None => Ok(()),
         }
+    }
+
+    /// Behind a receive that waits for more of its message, the next one cannot be seen.
+    #[inline]
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        let at = peer as usize * self.channels + self.tagged_channel();
+        let Some(incoming) = self.incoming.get(at).filter(|_| peer as usize != self.rank) else {
+            return Ok(None);
+        };
+        let is_next = incoming.queue.is_empty() && incoming.has_entry();
+        Ok(is_next.then(|| incoming.label().header()))
     }
 
     fn cancel(&mut self) {
