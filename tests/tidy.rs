@@ -61,7 +61,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/tests/support/double/endpoint.rs", "implements `register`"),
     ("src/control/board.rs", "atomics in memory that processes share"),
     ("src/control/tests/processes.rs", "calls prctl"),
-    ("src/engine.rs", "registers the caller's buffers"),
+    ("src/engine/mod.rs", "registers the caller's buffers"),
     ("src/communicator.rs", "passes the caller's buffers on"),
     ("src/sim.rs", "passes simulated buffers on"),
     ("tests/no_allocation.rs", "a counting allocator"),
