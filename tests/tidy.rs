@@ -70,7 +70,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/tests/support/double/endpoint.rs", "implements `register`"),
     ("src/control/board.rs", "atomics in memory that processes share"),
     ("src/control/tests/processes.rs", "calls prctl"),
-    ("src/engine.rs", "registers the caller's buffers"),
+    ("src/engine/mod.rs", "registers the caller's buffers"),
     ("src/communicator.rs", "passes the caller's buffers on"),
     ("src/raw.rs", "passes pointers of other languages on"),
     ("src/sim.rs", "passes simulated buffers on"),

@@ -5,7 +5,9 @@ use super::network::Network;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use ubccl_core::endpoint::{Counters, Endpoint, Fault, Key, Memory, Post, Posted, RegionId, Token, Wake};
+use ubccl_core::endpoint::{
+    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Token, Wake,
+};
 use ubccl_core::symbolic::Piece;
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -44,6 +46,10 @@ impl Endpoint for OpticalEndpoint {
 
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {
         self.network.lock().inspect(self.rank, sequence, signature)
+    }
+
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        Ok(self.network.lock().probe(self.rank, peer))
     }
 
     fn cancel(&mut self) {

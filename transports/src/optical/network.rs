@@ -10,7 +10,9 @@ use super::posting::Receive;
 use super::slab::Slab;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
-use ubccl_core::endpoint::{Counters, Fault, Header, Memory, RegionId, Stream, Token, WorldStats};
+use ubccl_core::endpoint::{
+    Counters, Fault, Header, Memory, RegionId, Stream, TAGGED_LANE, Token, WorldStats,
+};
 use ubccl_core::symbolic::Piece;
 use ubccl_core::topology::{Link, time_at_rate_ps};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -219,8 +221,11 @@ impl Network {
         }
         self.stats.messages += 1;
         self.stats.bytes += bytes;
-        if let Some((receive, source)) = self.matching.arrive(message.line, id) {
-            self.accept_later(receive, source, id);
+        match self.matching.arrive(message.line, id) {
+            Some((receive, source)) => self.accept_later(receive, source, id),
+            // Its receiver may wait for it without a post.
+            None if self.matching.is_tagged(message.line) => self.wake(message.to),
+            None => {}
         }
     }
 
@@ -353,6 +358,12 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// See `Endpoint::probe`.
+    pub(super) fn probe(&self, rank: Rank, peer: Rank) -> Option<Header> {
+        let message = self.matching.next_message(peer, rank, TAGGED_LANE)?;
+        Some(self.sends[self.messages[message].send].header)
     }
 
     /// Refuses a peer that is not in this world.

@@ -6,6 +6,7 @@ use super::receives::ReceiveOp;
 use super::segment::Segment;
 use super::sends::SendOp;
 use crate::host::{HostMemory, Pointers};
+use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::bell::{Bell, Bells};
 use crate::local::doorbell::{ASLEEP, WATCHED};
 use crate::local::label::Label;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
     Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
-    Token, Wake,
+    TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -82,7 +83,7 @@ impl Incoming {
 pub(crate) struct ShmEndpoint {
     pub(crate) rank: usize,
     pub(crate) ranks: usize,
-    /// Per pair: the lanes, then the channel of tagged messages.
+    /// Per pair: the lanes, then the channel of direct messages and that of tagged ones.
     pub(crate) channels: usize,
     pub(crate) memory: HostMemory,
     /// By peer, then channel.
@@ -159,12 +160,17 @@ impl ShmEndpoint {
     /// The number of a lane's channel.
     #[inline]
     fn lane(&self, key: &Key) -> Result<usize> {
-        let last = self.channels - 1;
-        match usize::from(key.lane) {
-            lane if lane < last => Ok(lane),
-            _ if key.lane == POINT_TO_POINT_LANE => Ok(last),
-            lane => Err(Error::internal(format!("lane {lane} of {last} that shm was connected with"))),
+        let lanes = self.channels - POINT_TO_POINT_CHANNELS;
+        match key.lane {
+            lane if usize::from(lane) < lanes => Ok(usize::from(lane)),
+            POINT_TO_POINT_LANE => Ok(lanes),
+            TAGGED_LANE => Ok(self.tagged_channel()),
+            lane => Err(Error::internal(format!("lane {lane} of {lanes} that shm was connected with"))),
         }
+    }
+
+    fn tagged_channel(&self) -> usize {
+        self.channels - 1
     }
 
     /// The index of a channel.
@@ -249,6 +255,17 @@ impl Endpoint for ShmEndpoint {
             Some(fault) => Err(fault),
             None => Ok(()),
         }
+    }
+
+    /// Behind a receive that waits for more of its message, the next one cannot be seen.
+    #[inline]
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        let at = peer as usize * self.channels + self.tagged_channel();
+        let Some(incoming) = self.incoming.get(at).filter(|_| peer as usize != self.rank) else {
+            return Ok(None);
+        };
+        let is_next = incoming.queue.is_empty() && incoming.has_entry();
+        Ok(is_next.then(|| incoming.label().header()))
     }
 
     fn cancel(&mut self) {

@@ -4,7 +4,7 @@ use super::inbound::{Inbound, Outcome, Refusal, Target};
 use super::outbound::{Outbound, Outgoing, Sent};
 use super::parser::{Parser, Token};
 use super::raw::{Gather, MAX_PIECES, Place, Scatter};
-use super::wire::{FRAGMENT_BYTES, Frame, HEADER_BYTES, LANES};
+use super::wire::{FRAGMENT_BYTES, Frame, HEADER_BYTES, LANES, ring_of_lane};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -69,13 +69,14 @@ pub(super) struct Written {
 }
 
 impl Connection {
-    /// Takes over an authenticated socket. This side grants `ring_bytes` at first, the peer `limit`.
+    /// Takes over an authenticated socket. At first, this side grants each lane its part of `ring_bytes`, the peer of
+    /// `limit` ([`ring_of_lane`]).
     pub(super) fn new(socket: OwnedFd, ring_bytes: u64, limit: u64) -> Self {
         Connection {
             socket,
             parser: Parser::new(),
-            inbound: (0..LANES).map(|_| Inbound::new(ring_bytes)).collect(),
-            outbound: (0..LANES).map(|_| Outbound::new(limit)).collect(),
+            inbound: (0..LANES).map(|lane| Inbound::new(ring_of_lane(ring_bytes, lane))).collect(),
+            outbound: (0..LANES).map(|lane| Outbound::new(ring_of_lane(limit, lane))).collect(),
             staged: VecDeque::with_capacity(MAX_STAGED),
             staged_bytes: 0,
             grants: [None; LANES],

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::collective::Rank;
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Stream, Token, Wake,
+    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
+    Wake,
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::signature::Signature;
@@ -330,6 +331,12 @@ impl Endpoint for TcpEndpoint {
             }
         }
         Ok(())
+    }
+
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        self.check()?;
+        let connection = self.links.connection(peer).ok();
+        Ok(connection.and_then(|connection| connection.inbound(usize::from(TAGGED_LANE)).next_unclaimed()))
     }
 
     fn cancel(&mut self) {

@@ -266,6 +266,11 @@ impl Inbound {
         self.entries.iter().skip((self.posted - self.first) as usize).filter_map(|entry| entry.theirs)
     }
 
+    /// The header of the first message that no post has met.
+    pub(super) fn next_unclaimed(&self) -> Option<Header> {
+        self.entries.get((self.posted - self.first) as usize).and_then(|entry| entry.theirs)
+    }
+
     /// Whether a post waits for bytes.
     pub(super) fn is_waiting(&self) -> bool {
         self.posted > self.arriving

@@ -4,6 +4,7 @@ use super::receives::ReceiveOp;
 use super::sends::SendOp;
 use super::world::{OwnWords, World};
 use crate::host::{HostMemory, Pointers};
+use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::bell::{Bell, Bells};
 use crate::local::doorbell::{ASLEEP, WATCHED};
 use crate::local::label::Label;
@@ -13,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
+    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream, TAGGED_LANE,
     Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
@@ -79,11 +80,12 @@ impl ThreadsEndpoint {
     /// The number of a lane's channel.
     #[inline]
     fn lane(&self, key: &Key) -> Result<usize> {
-        let last = self.world.channels() - 1;
-        match usize::from(key.lane) {
-            lane if lane < last => Ok(lane),
-            _ if key.lane == POINT_TO_POINT_LANE => Ok(last),
-            lane => Err(Error::internal(format!("lane {lane} of {last} that threads was connected with"))),
+        let lanes = self.world.channels() - POINT_TO_POINT_CHANNELS;
+        match key.lane {
+            lane if usize::from(lane) < lanes => Ok(usize::from(lane)),
+            POINT_TO_POINT_LANE => Ok(lanes),
+            TAGGED_LANE => Ok(lanes + 1),
+            lane => Err(Error::internal(format!("lane {lane} of {lanes} that threads was connected with"))),
         }
     }
 
@@ -172,6 +174,15 @@ impl Endpoint for ThreadsEndpoint {
         let moved = self.move_all(done);
         self.bells.ring();
         moved
+    }
+
+    /// Behind a receive that waits for more of its message, the next one cannot be seen.
+    #[inline]
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        let channels = self.world.channels();
+        let at = peer as usize * channels + channels - 1;
+        let is_next = peer as usize != self.rank && self.incoming.get(at).is_some_and(|i| i.queue.is_empty());
+        Ok(if is_next { self.arrived(at).map(|label| label.header()) } else { None })
     }
 
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {

@@ -15,7 +15,7 @@ use ubccl_core::Result;
 #[derive(Debug)]
 pub(crate) struct World {
     ranks: usize,
-    /// For each ordered pair: the lanes, then the channel of tagged messages.
+    /// For each ordered pair: the lanes, then the channels of direct and of tagged messages.
     channels: usize,
     seats: Vec<CachePadded<Seat>>,
     /// By sender, receiver, channel.

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Stream, Token, Wake,
+    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span,
+    Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::symbolic::{Piece, SymbolicMemory, reduce_pieces};
 use ubccl_core::usage::Over;
@@ -338,6 +339,20 @@ impl Endpoint for DoubleEndpoint {
             }
         }
         Ok(())
+    }
+
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        let lane = if self.net.has(Defect::ProbesADirectLane) { POINT_TO_POINT_LANE } else { TAGGED_LANE };
+        let is_taken = self.incoming.get(&(peer, lane)).is_some_and(|queue| !queue.is_empty());
+        if is_taken || self.net.has(Defect::ProbesNothing) {
+            return Ok(None);
+        }
+        let route = (peer, self.me, lane);
+        let found = self.net.peek(route);
+        if found.is_some() && self.net.has(Defect::TakesWhatItProbes) {
+            self.net.pop(route);
+        }
+        Ok(found)
     }
 
     fn cancel(&mut self) {
