@@ -10,14 +10,17 @@ use crate::control::{
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::waiting::Limits;
 use crate::work::Work;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{ConnectOptions, Counters, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
-use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Result, Signature};
+use ubccl_core::{
+    Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Exchange, Kind, Rank, Result,
+    Signature,
+};
 
 /// A group of ranks that call collectives together.
 ///
@@ -34,7 +37,7 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 ///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
 ///   the call that is missing, so it is no mismatch.
 pub struct Communicator {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
 }
 
@@ -48,9 +51,20 @@ pub(crate) struct Shared {
     pub(crate) waker: Arc<dyn Wake>,
     pub(crate) control: Control,
     pub(crate) limits: Limits,
+    /// What a communicator split from this one is made with.
+    pub(crate) settings: Settings,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
     is_measuring: AtomicBool,
+}
+
+/// What a communicator hands on to those split from it, beside its [`Limits`].
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) transport: String,
+    pub(crate) algorithm: Option<String>,
+    pub(crate) choice: Choice,
+    pub(crate) start_timeout: Duration,
 }
 
 impl Communicator {
@@ -59,15 +73,24 @@ impl Communicator {
     /// Order:  every rank calls it once, with its own rank and the same rendezvous, size, transport and algorithm.
     /// Errors: InvalidArgument; Start, naming the ranks that are missing or disagree; System, saying what was refused.
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
-    pub fn init(mut config: Config) -> Result<Self> {
+    pub fn init(config: Config) -> Result<Self> {
+        let deadline = Deadline::at(Instant::now() + config.start_timeout);
+        Self::start(config, deadline)
+    }
+
+    /// The same until a deadline that may have reasons to be over early.
+    pub(crate) fn start(mut config: Config, deadline: Deadline) -> Result<Self> {
         config.check()?;
         let chooser = Chooser::new(config.algorithm.as_deref())?;
         let transport = ubccl_transports::find(&config.transport)?;
-        let mut control = join(&mut config)?;
+        let mut control = join(&mut config, deadline)?;
         let alike = format!("{} {:?} {:?}", config.transport, config.choice, chooser);
         check_alike(&mut control, "transport, lanes, chunk and algorithm", &alike)?;
         let options = ConnectOptions { lanes: config.choice.lanes, ..ConnectOptions::default() };
-        let endpoint = transport.connect(&mut control, &options)?;
+        // Who waits for a peer in vain knows less than the board, if that has a cause.
+        let endpoint = transport
+            .connect(&mut control, &options)
+            .map_err(|error| control.poison().check().err().unwrap_or(error))?;
         let spin = match config.spin {
             Some(spin) => spin,
             None => default_spin(&mut control)?,
@@ -87,6 +110,12 @@ impl Communicator {
                 operation_timeout: config.operation_timeout.into(),
                 warn_after: config.warn_after,
                 spin,
+            },
+            settings: Settings {
+                transport: config.transport,
+                algorithm: config.algorithm,
+                choice: config.choice,
+                start_timeout: config.start_timeout,
             },
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
@@ -357,9 +386,31 @@ impl Shared {
     unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
-        // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
+        // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves `finish_blocking` early.
         let op = unsafe { engine.issue(call, buffers, None) }?;
         self.tell(&mut engine, call);
+        self.finish_blocking(engine, op)
+    }
+
+    /// All-gathers bytes for the library itself, whatever algorithm is forced for the user's calls. Blocks.
+    pub(crate) fn gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
+        let call = Collective::all_gather(own.len() as u64, DataType::U8);
+        debug_assert_eq!(all.len(), own.len() * self.ranks as usize);
+        self.check_call(&call)?;
+        let buffers = Buffers::Apart { input: host(own.as_ptr(), own.len()), output: host_mut(all) };
+        let mut engine = self.lock();
+        self.check_present(&mut engine, &call)?;
+        let forced = engine.replace_chooser(Chooser::default());
+        // SAFETY: both slices are borrowed until this returns, by which time nothing is under way.
+        let issued = unsafe { engine.issue(&call, buffers, None) };
+        engine.replace_chooser(forced);
+        let op = issued?;
+        self.tell(&mut engine, &call);
+        self.finish_blocking(engine, op)
+    }
+
+    /// Waits for an operation that was just issued, and sees to it that nothing of it is under way afterwards.
+    fn finish_blocking(&self, engine: MutexGuard<'_, Engine>, op: OpId) -> Result<()> {
         drop(engine);
         let unwind = Unwind(self);
         let result = self.wait(op, None);
@@ -454,7 +505,7 @@ impl Drop for Unwind<'_> {
     }
 }
 
-fn join(config: &mut Config) -> Result<Control> {
+fn join(config: &mut Config, deadline: Deadline) -> Result<Control> {
     let rendezvous = match config.rendezvous.take() {
         Some(rendezvous) => rendezvous,
         None if config.ranks == 1 => Rendezvous::create()?,
@@ -468,7 +519,7 @@ fn join(config: &mut Config) -> Result<Control> {
     let join = Join {
         rank: config.rank,
         size: config.ranks,
-        deadline: Instant::now() + config.start_timeout,
+        deadline,
         identity: Identity::of_this_process()?,
         describe: |signature| Signature(signature).describe(),
         grace: DEFAULT_GRACE,

@@ -16,6 +16,7 @@ mod engine;
 mod executor;
 mod faults;
 pub mod sim;
+mod split;
 mod waiting;
 mod work;
 

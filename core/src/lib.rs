@@ -24,7 +24,7 @@ pub use blocks::Blocks;
 pub use collective::{Collective, Rank};
 pub use dtype::{DataType, Element};
 pub use error::{Cause, Culprit, Error, ErrorKind, Result};
-pub use exchange::Exchange;
+pub use exchange::{Deadline, Exchange};
 pub use kind::Kind;
 pub use op::ReduceOp;
 pub use signature::Signature;

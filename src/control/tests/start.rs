@@ -20,7 +20,7 @@ fn start_errors(joins: Vec<Join>) -> Vec<Error> {
 }
 
 fn soon(join: Join) -> Join {
-    Join { deadline: Instant::now() + Duration::from_secs(1), ..join }
+    Join { deadline: (Instant::now() + Duration::from_secs(1)).into(), ..join }
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn raw_hello(hello: Hello) -> (Vec<Error>, String) {
 
 /// Whether rank 2 is in when the conflict shows is a matter of timing; if not, nobody is there when it comes.
 fn soon_after(join: Join) -> Join {
-    Join { deadline: Instant::now() + Duration::from_secs(3), ..join }
+    Join { deadline: (Instant::now() + Duration::from_secs(3)).into(), ..join }
 }
 
 fn hello(version: u32, rank: u32) -> Hello {
@@ -235,7 +235,7 @@ fn a_rank_that_is_late_for_a_round_is_named() {
     let errors = ranks(3, |rank, mut control| {
         let mut error = None;
         if rank != 1 {
-            control.set_deadline(Instant::now() + Duration::from_millis(300));
+            control.set_deadline((Instant::now() + Duration::from_millis(300)).into());
             error = Some(control.all_gather(b"").unwrap_err());
         }
         barrier.wait();
