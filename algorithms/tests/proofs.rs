@@ -5,7 +5,7 @@
 
 mod cases;
 
-use cases::{Case, variants};
+use cases::{Case, OPS, variants};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,13 +64,19 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
             Chunk::Elements(elements) => elements,
         };
         for in_place in [false, true] {
+            // Operations take turns: each is proved of many plans, none of all.
+            let variant = if takes_ops_in_turn(kind) { cases.len() as u32 % OPS } else { variant };
             let dtype = dtypes[cases.len() % dtypes.len()];
             let choice = Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32 };
             cases.push(Case { algorithm, kind, ranks, variant, count, in_place, dtype, choice });
         }
     };
     let counts = if kind == Kind::Barrier { vec![0] } else { vec![0, n - 1, 4 * n + 3] };
-    for variant in variants(kind, ranks) {
+    let mut variants_of_call = variants(kind, ranks);
+    if takes_ops_in_turn(kind) {
+        variants_of_call.truncate(1);
+    }
+    for variant in variants_of_call {
         for &count in &counts {
             choices(ranks).iter().for_each(|&choice| add(variant, count, choice));
         }
@@ -87,6 +93,10 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
         // More lanes at size; the other large counts keep to one.
         add(variants(kind, ranks)[0], 4 * n + 3, (2, Chunk::Half));
     }
+}
+
+fn takes_ops_in_turn(kind: Kind) -> bool {
+    matches!(kind, Kind::AllReduce | Kind::ReduceScatter)
 }
 
 /// Roughly how long a case takes, for the order of work.

@@ -1,7 +1,18 @@
 //! Calls to make plans for.
 
 use ubccl_core::plan::Plan;
-use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Rank, ReduceOp, Spec};
+use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Rank, ReduceOp, Spec, UserOp};
+
+fn first(_: usize, _: &mut [u8], _: &[u8], _: DataType) {}
+
+/// An operation that does not commute.
+pub(crate) static FIRST: UserOp = UserOp::new("first", false, first, 0);
+
+/// How many operations are tried: variants of what reduces.
+pub(crate) const OPS: u32 = 3;
+
+/// One that nests and commutes, and one each that doesn't.
+const OPERATIONS: [ReduceOp; OPS as usize] = [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::User(&FIRST)];
 
 /// One call of one algorithm.
 #[derive(Clone, Copy)]
@@ -9,7 +20,7 @@ pub(crate) struct Case {
     pub(crate) algorithm: &'static dyn Algorithm,
     pub(crate) kind: Kind,
     pub(crate) ranks: u32,
-    /// The root; for send/receive who talks to whom.
+    /// The root; for send/receive who talks to whom; for what reduces the operation.
     pub(crate) variant: u32,
     pub(crate) count: u64,
     pub(crate) in_place: bool,
@@ -20,7 +31,8 @@ pub(crate) struct Case {
 impl Case {
     pub(crate) fn call(&self, rank: Rank) -> Collective<'static> {
         let Case { count, dtype, ranks, .. } = *self;
-        let op = if self.variant.is_multiple_of(2) { ReduceOp::Sum } else { ReduceOp::Max };
+        let ops = OPERATIONS.iter().copied().filter(|&op| self.algorithm.supports_op(op).is_ok());
+        let op = ops.cycle().nth(self.variant as usize).expect("everything that reduces does sums");
         match self.kind {
             Kind::AllReduce => Collective::all_reduce(count, dtype, op),
             Kind::AllGather => Collective::all_gather(count, dtype),
@@ -67,6 +79,7 @@ pub(crate) fn variants(kind: Kind, ranks: u32) -> Vec<u32> {
     let mut variants = match kind {
         Kind::Broadcast => vec![0, 1 % ranks, ranks / 2, ranks - 1],
         Kind::SendReceive => vec![0, 1, 2, 3],
+        Kind::AllReduce | Kind::ReduceScatter => (0..OPS).collect(),
         _ => vec![0],
     };
     variants.sort_unstable();
