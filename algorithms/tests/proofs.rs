@@ -5,7 +5,7 @@
 
 mod cases;
 
-use cases::{Case, Lengths, Pattern, Placement, variants};
+use cases::{Case, Lengths, OPS, Pattern, Placement, variants};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -71,10 +71,23 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
             Chunk::Elements(elements) => elements,
         };
         for in_place in [false, true] {
+            // Operations take turns: each is proved of many plans, none of all.
+            let operation = cases.len() as u32 / 2 % OPS;
             let dtype = dtypes[cases.len() % dtypes.len()];
             let choice = Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32 };
             let lengths = NO_TABLES;
-            cases.push(Case { algorithm, kind, ranks, variant, count, lengths, in_place, dtype, choice });
+            cases.push(Case {
+                algorithm,
+                kind,
+                ranks,
+                variant,
+                operation,
+                count,
+                lengths,
+                in_place,
+                dtype,
+                choice,
+            });
         }
     };
     let counts = if kind == Kind::Barrier { vec![0] } else { vec![0, n - 1, 4 * n + 3] };
@@ -114,7 +127,19 @@ fn add_tabled_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, ki
             let dtype = if kind == Kind::Group { DataType::U8 } else { dtype };
             let choice = Choice { lanes, chunk_bytes: elements * dtype.size() as u32 };
             let lengths = Lengths { pattern, placement, scale, seed: cases.len() as u64 };
-            cases.push(Case { algorithm, kind, ranks, variant, count: 0, lengths, in_place, dtype, choice });
+            let operation = cases.len() as u32 / 2 % OPS;
+            cases.push(Case {
+                algorithm,
+                kind,
+                ranks,
+                variant,
+                operation,
+                count: 0,
+                lengths,
+                in_place,
+                dtype,
+                choice,
+            });
         }
     };
     let patterns = match ranks {
@@ -205,6 +230,7 @@ fn depth_and_messages_are_the_textbooks() {
             kind,
             ranks,
             variant: 0,
+            operation: 0,
             count: u64::from(ranks),
             lengths: NO_TABLES,
             in_place: false,
