@@ -2,17 +2,27 @@
 
 mod support;
 
-use support::oracle::{Call, exact_data, has, outputs, rough_data, sizes};
+use support::oracle::{Call, exact_data, has, outputs_over, rough_data, sizes};
 use support::ranks::{Case, Setup, on_threads, run};
 use support::{Random, seed};
 use ubccl::{Choice, DataType, ErrorKind, F8E4M3, ReduceOp};
 
-fn calls(ranks: usize) -> Vec<Call> {
-    let mut calls = vec![Call::AllGather, Call::Barrier];
+fn calls(ranks: usize, random: &mut Random) -> Vec<Call> {
+    let mut calls = vec![Call::AllGather, Call::Barrier, Call::AllToAll];
     for &(op, _) in ReduceOp::TABLE {
+        let (root, seed) = (random.below(ranks as u64) as usize, random.next());
         calls.extend([Call::AllReduce(op), Call::ReduceScatter(op)]);
+        calls.extend([Call::Reduce { op, root }, Call::ReduceScatterV { op, seed }]);
     }
-    calls.extend((0..ranks).map(|root| Call::Broadcast { root }));
+    for root in 0..ranks {
+        let seed = random.next();
+        calls.extend([Call::Broadcast { root }, Call::Gather { root }, Call::Scatter { root }]);
+        calls.extend([Call::GatherV { root, seed }, Call::ScatterV { root, seed }]);
+    }
+    for parity in 0..2 {
+        let seed = random.next() & !1 | parity;
+        calls.extend([Call::AllGatherV { seed }, Call::AllToAllV { seed }]);
+    }
     calls.extend([Call::Shift(0), Call::Shift(1), Call::Shift(ranks / 2)]);
     calls
 }
@@ -35,17 +45,16 @@ fn algorithms() -> Vec<Option<&'static str>> {
     std::iter::once(None).chain(ubccl::algorithms().map(|algorithm| Some(algorithm.name))).collect()
 }
 
-fn does(algorithm: Option<&'static str>, call: Call) -> bool {
-    let needs_one_shot = matches!(call, Call::Shift(_));
+fn does(algorithm: Option<&'static str>, call: Call, ranks: usize) -> bool {
     let Some(name) = algorithm else { return true };
-    let call = support::ranks::collective(call, DataType::U8, 0, 1, 0);
-    match ubccl::algorithm(name).expect("a name of the index").supports_call(&call, 2) {
+    let call = support::ranks::collective(call, DataType::U8, 0, ranks as u32, 0);
+    match ubccl::algorithm(name).expect("a name of the index").supports_call(&call, ranks as u32) {
         Ok(()) => {
             assert!(name != "ring" || call.op() != Some(ReduceOp::Avg), "an average is no chain of averages");
             true
         }
         Err(error) => {
-            assert!(!error.message().is_empty() && (needs_one_shot || name != "mesh-one-shot"));
+            assert!(!error.message().is_empty());
             false
         }
     }
@@ -53,19 +62,11 @@ fn does(algorithm: Option<&'static str>, call: Call) -> bool {
 
 /// A number for each type with each operation.
 fn pair(call: Call, dtype: DataType) -> usize {
-    let op = match call {
-        Call::AllReduce(op) => usize::from(op.code()),
-        Call::ReduceScatter(op) => usize::from(op.code()) + 1,
-        _ => 0,
-    };
-    op + usize::from(dtype.code())
+    call.op().map_or(0, |op| usize::from(op.code())) + usize::from(dtype.code())
 }
 
 fn has_type(call: Call, dtype: DataType) -> bool {
-    match call {
-        Call::AllReduce(op) | Call::ReduceScatter(op) => has(op, dtype),
-        _ => true,
-    }
+    call.op().is_none_or(|op| has(op, dtype))
 }
 
 /// Counts around nothing, one, odd ones, the fragments of the transports and the chooser's switch.
@@ -74,7 +75,7 @@ const COUNTS: &[usize] = &[0, 1, 2, 3, 7, 16, 1023, 5000, 40_961];
 fn check(setup: &Setup, cases: &[Case]) {
     let results = run(setup, cases);
     for (index, case) in cases.iter().enumerate() {
-        let expected = outputs(case.call, case.dtype, &case.inputs, case.count);
+        let expected = outputs_over(case.call, case.dtype, &case.inputs, case.count, case.in_place);
         for (rank, outputs) in results.iter().enumerate() {
             assert!(
                 outputs[index] == expected[rank],
@@ -94,12 +95,13 @@ fn every_call(transport: &'static str) {
     let setups = ranks.flat_map(|ranks| algorithms().into_iter().enumerate().map(move |a| (ranks, a)));
     for ((turn, ranks), (number, algorithm)) in setups {
         let mut cases = Vec::new();
-        for call in calls(ranks).into_iter().filter(|&call| does(algorithm, call)) {
+        let calls = calls(ranks, &mut random).into_iter();
+        for call in calls.filter(|&call| does(algorithm, call, ranks)) {
             let types = DataType::TABLE.iter().filter(|row| has_type(call, row.dtype));
             // A third of the pairs at a time: over five rank counts every algorithm meets every pair.
             for row in types.filter(|row| (pair(call, row.dtype) + number + turn).is_multiple_of(3)) {
                 let count = COUNTS[random.below(COUNTS.len() as u64) as usize];
-                let in_place = random.below(2) == 0;
+                let in_place = random.below(2) == 0 && call.may_be_in_place();
                 cases.push(case(call, row.dtype, count, ranks, in_place, &mut random));
             }
         }
@@ -124,7 +126,7 @@ fn random_floats_give_the_same_bits_on_every_transport_and_rank() {
         for ranks in [2_usize, 3, 5, 8] {
             let mut cases = Vec::new();
             let sums = [ReduceOp::Sum, ReduceOp::Avg].map(Call::AllReduce);
-            let calls: Vec<Call> = sums.into_iter().filter(|&call| does(algorithm, call)).collect();
+            let calls: Vec<Call> = sums.into_iter().filter(|&call| does(algorithm, call, ranks)).collect();
             for row in DataType::TABLE.iter().filter(|row| row.is_float) {
                 let dtype = row.dtype;
                 for (count, &call) in

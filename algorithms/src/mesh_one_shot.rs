@@ -63,7 +63,7 @@ impl Algorithm for MeshOneShot {
         }
     }
 
-    /// Any: an element is combined once, from all ranks.
+    /// Any: an element is combined once, from all ranks in their order.
     fn supports_op(&self, _op: ReduceOp) -> Result<()> {
         Ok(())
     }

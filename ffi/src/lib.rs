@@ -232,6 +232,10 @@ pub unsafe extern "C" fn ubccl_comm_init(
         // Before `out` is looked at: whatever fails, the listener is used up.
         // SAFETY: the caller vouches for `config`, its texts and its listener.
         let config = unsafe { read_config(config) };
+        if let Ok(config) = &config {
+            // A C program has no subscriber of its own; another Rust library in it might.
+            ubccl_rs::logging::install(config)?;
+        }
         // SAFETY: the caller vouches for `out`.
         unsafe { handles::put(out, || Ok(ubccl_comm(Communicator::init(config?)?))) }
     })
@@ -353,6 +357,8 @@ fn read_dtype(code: i32) -> Result<DataType, Error> {
 
 fn read_op(code: i32) -> Result<ReduceOp, Error> {
     let op = u8::try_from(code).ok().and_then(ReduceOp::from_code);
+    // Without its scalar it would be a sum under another name.
+    let op = op.filter(|&op| op != ReduceOp::PreMulSum);
     op.ok_or_else(|| Error::invalid(format!("{code} is no reduction operation")))
 }
 
@@ -391,7 +397,8 @@ const _: () = {
         (ReduceOp::Or, UBCCL_OR),
         (ReduceOp::Xor, UBCCL_XOR),
     ];
-    assert!(DataType::TABLE.len() == dtypes.len() && ReduceOp::TABLE.len() == ops.len());
+    // A pre-multiplied sum is no plain number: it comes with its scalar.
+    assert!(DataType::TABLE.len() == dtypes.len() && ReduceOp::TABLE.len() == ops.len() + 1);
     let mut at = 0;
     while at < dtypes.len() {
         assert!(dtypes[at].0 as i32 == dtypes[at].1);
@@ -399,7 +406,7 @@ const _: () = {
     }
     let mut at = 0;
     while at < ops.len() {
-        assert!(ops[at].0 as i32 == ops[at].1);
+        assert!(ops[at].0.code() as i32 == ops[at].1);
         at += 1;
     }
 };

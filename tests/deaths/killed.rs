@@ -74,17 +74,26 @@ impl Trial {
     }
 
     fn settings(&self) -> Value {
-        let (name, parameter) = match self.call {
-            Call::AllReduce(_) => ("all_reduce", 0),
-            Call::AllGather => ("all_gather", 0),
-            Call::ReduceScatter(_) => ("reduce_scatter", 0),
-            Call::Broadcast { root } => ("broadcast", root),
-            Call::Barrier => ("barrier", 0),
-            Call::Shift(shift) => ("shift", shift),
+        let (name, parameter, seed) = match self.call {
+            Call::AllReduce(_) => ("all_reduce", 0, 0),
+            Call::AllGather => ("all_gather", 0, 0),
+            Call::ReduceScatter(_) => ("reduce_scatter", 0, 0),
+            Call::Broadcast { root } => ("broadcast", root, 0),
+            Call::Barrier => ("barrier", 0, 0),
+            Call::Shift(shift) => ("shift", shift, 0),
+            Call::Reduce { root, .. } => ("reduce", root, 0),
+            Call::Gather { root } => ("gather", root, 0),
+            Call::Scatter { root } => ("scatter", root, 0),
+            Call::AllToAll => ("all_to_all", 0, 0),
+            Call::GatherV { root, seed } => ("gather_v", root, seed),
+            Call::ScatterV { root, seed } => ("scatter_v", root, seed),
+            Call::AllGatherV { seed } => ("all_gather_v", 0, seed),
+            Call::ReduceScatterV { seed, .. } => ("reduce_scatter_v", 0, seed),
+            Call::AllToAllV { seed } => ("all_to_all_v", 0, seed),
         };
         json!({
-            "transport": self.transport, "call": name, "parameter": parameter, "count": self.count,
-            "in_place": self.in_place,
+            "transport": self.transport, "call": name, "parameter": parameter, "seed": seed,
+            "count": self.count, "in_place": self.in_place,
         })
     }
 
@@ -113,7 +122,17 @@ impl Trial {
 /// The call that a rank was told to repeat.
 fn call_of(child: &Child) -> Call {
     let parameter = child.number("parameter") as usize;
+    let seed = child.number("seed");
     match child.text("call") {
+        "reduce" => Call::Reduce { op: ReduceOp::Sum, root: parameter },
+        "gather" => Call::Gather { root: parameter },
+        "scatter" => Call::Scatter { root: parameter },
+        "all_to_all" => Call::AllToAll,
+        "gather_v" => Call::GatherV { root: parameter, seed },
+        "scatter_v" => Call::ScatterV { root: parameter, seed },
+        "all_gather_v" => Call::AllGatherV { seed },
+        "reduce_scatter_v" => Call::ReduceScatterV { op: ReduceOp::Max, seed },
+        "all_to_all_v" => Call::AllToAllV { seed },
         "all_reduce" => Call::AllReduce(ReduceOp::Sum),
         "all_gather" => Call::AllGather,
         "reduce_scatter" => Call::ReduceScatter(ReduceOp::Max),

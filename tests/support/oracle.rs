@@ -1,11 +1,12 @@
 //! What each collective must give, by plain loops in f64 and i128: shares no code with kernels, plans or Collective.
 
+use super::tables::{Tables, tables};
 use ubccl::{DataType, ReduceOp};
 
 #[path = "../../core/src/kernels/tests/layout.rs"]
 mod layout;
 
-/// A call as the oracle understands it.
+/// A call as the oracle understands it. Those with a seed take [`tables`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Call {
     AllReduce(ReduceOp),
@@ -17,21 +18,111 @@ pub enum Call {
     Barrier,
     /// Every rank sends to `rank + shift` and receives from `rank - shift`.
     Shift(usize),
+    Reduce {
+        op: ReduceOp,
+        root: usize,
+    },
+    Gather {
+        root: usize,
+    },
+    Scatter {
+        root: usize,
+    },
+    AllToAll,
+    /// As much from each rank as it sends to the root.
+    GatherV {
+        root: usize,
+        seed: u64,
+    },
+    ScatterV {
+        root: usize,
+        seed: u64,
+    },
+    /// As much from each rank as it sends to rank 0.
+    AllGatherV {
+        seed: u64,
+    },
+    /// As much to each rank as it sends to rank 0.
+    ReduceScatterV {
+        op: ReduceOp,
+        seed: u64,
+    },
+    AllToAllV {
+        seed: u64,
+    },
+}
+
+impl Call {
+    /// The operation, if it has one.
+    pub fn op(self) -> Option<ReduceOp> {
+        match self {
+            Call::AllReduce(op) | Call::ReduceScatter(op) => Some(op),
+            Call::Reduce { op, .. } | Call::ReduceScatterV { op, .. } => Some(op),
+            _ => None,
+        }
+    }
+
+    /// Whether it may be done in place: an all-to-all only if as much comes as goes.
+    pub fn may_be_in_place(self) -> bool {
+        !matches!(self, Call::AllToAllV { seed } if !seed.is_multiple_of(2))
+    }
 }
 
 /// Elements that one rank brings and gets.
 pub fn sizes(call: Call, ranks: usize, rank: usize, count: usize) -> (usize, usize) {
+    let of_root = |root: usize, elements: usize| if rank == root { elements } else { 0 };
+    let sent = |t: &Tables, s: usize| Tables::extent(&t.counts[s], &t.send_starts[s]);
+    let received = |t: &Tables, r: usize| Tables::extent(&t.columns[r], &t.receive_starts[r]);
     match call {
         Call::AllReduce(_) | Call::Shift(_) => (count, count),
         Call::AllGather => (count, count * ranks),
         Call::ReduceScatter(_) => (count * ranks, count),
-        Call::Broadcast { root } => (if rank == root { count } else { 0 }, count),
+        Call::Broadcast { root } => (of_root(root, count), count),
         Call::Barrier => (0, 0),
+        Call::Reduce { root, .. } => (count, of_root(root, count)),
+        Call::Gather { root } => (count, of_root(root, count * ranks)),
+        Call::Scatter { root } => (of_root(root, count * ranks), count),
+        Call::AllToAll => (count * ranks, count * ranks),
+        Call::GatherV { root, seed } => {
+            let t = tables(seed, ranks, count);
+            (t.counts[rank][root] as usize, of_root(root, received(t, root)))
+        }
+        Call::ScatterV { root, seed } => {
+            let t = tables(seed, ranks, count);
+            (of_root(root, sent(t, root)), t.counts[root][rank] as usize)
+        }
+        Call::AllGatherV { seed } => {
+            let t = tables(seed, ranks, count);
+            let placed = Tables::extent(&t.columns[0], &t.receive_starts[0]);
+            (t.columns[0][rank] as usize, placed)
+        }
+        Call::ReduceScatterV { seed, .. } => {
+            let counts = &tables(seed, ranks, count).columns[0];
+            (counts.iter().sum::<u64>() as usize, counts[rank] as usize)
+        }
+        Call::AllToAllV { seed } => {
+            let t = tables(seed, ranks, count);
+            (sent(t, rank), received(t, rank))
+        }
     }
 }
 
-/// Everybody's output for everybody's input.
+/// What stands in an output before the call.
+pub const RUBBISH: u8 = 0xee;
+
+/// Everybody's output for everybody's input; out of place, an output is rubbish before.
 pub fn outputs(call: Call, dtype: DataType, inputs: &[Vec<u8>], count: usize) -> Vec<Vec<u8>> {
+    outputs_over(call, dtype, inputs, count, false)
+}
+
+/// The same; in place, what a table does not name is what it was.
+pub fn outputs_over(
+    call: Call,
+    dtype: DataType,
+    inputs: &[Vec<u8>],
+    count: usize,
+    in_place: bool,
+) -> Vec<Vec<u8>> {
     let n = inputs.len();
     let size = element_size(dtype);
     let reduced = |op: ReduceOp, elements: usize| -> Vec<u8> {
@@ -39,16 +130,67 @@ pub fn outputs(call: Call, dtype: DataType, inputs: &[Vec<u8>], count: usize) ->
             .flat_map(|i| combine(op, dtype, inputs.iter().map(|x| &x[i * size..][..size])))
             .collect()
     };
+    let only = |root: usize, output: Vec<u8>| {
+        (0..n).map(|rank| if rank == root { output.clone() } else { Vec::new() }).collect()
+    };
+    let part =
+        |bytes: &[u8], start: u64, len: u64| bytes[start as usize * size..][..len as usize * size].to_vec();
+    // Block q of an output at its place, the rest as it was.
+    let placed = |rank: usize, blocks: &mut dyn Iterator<Item = (u64, Vec<u8>)>| {
+        let elements = sizes(call, n, rank, count).1;
+        let mut output = match in_place && matches!(call, Call::AllToAllV { .. }) {
+            true => inputs[rank].clone(),
+            false => vec![RUBBISH; elements * size],
+        };
+        for (start, block) in blocks {
+            output[start as usize * size..][..block.len()].copy_from_slice(&block);
+        }
+        output
+    };
     match call {
         Call::AllReduce(op) => vec![reduced(op, count); n],
+        Call::Reduce { op, root } => only(root, reduced(op, count)),
         Call::ReduceScatter(op) => {
             let all = reduced(op, count * n);
-            (0..n).map(|rank| all[rank * count * size..][..count * size].to_vec()).collect()
+            (0..n).map(|rank| part(&all, (rank * count) as u64, count as u64)).collect()
+        }
+        Call::ReduceScatterV { op, seed } => {
+            let counts = &tables(seed, n, count).columns[0];
+            let all = reduced(op, counts.iter().sum::<u64>() as usize);
+            (0..n).map(|rank| part(&all, counts[..rank].iter().sum(), counts[rank])).collect()
         }
         Call::AllGather => vec![inputs.concat(); n],
+        Call::Gather { root } => only(root, inputs.concat()),
         Call::Broadcast { root } => vec![inputs[root].clone(); n],
+        Call::Scatter { root } => {
+            (0..n).map(|rank| part(&inputs[root], (rank * count) as u64, count as u64)).collect()
+        }
         Call::Barrier => vec![Vec::new(); n],
         Call::Shift(shift) => (0..n).map(|rank| inputs[(rank + n - shift % n) % n].clone()).collect(),
+        Call::AllToAll => {
+            let block = |from: usize, to: usize| part(&inputs[from], (to * count) as u64, count as u64);
+            (0..n).map(|rank| (0..n).flat_map(|from| block(from, rank)).collect()).collect()
+        }
+        Call::GatherV { root, seed } => {
+            let starts = &tables(seed, n, count).receive_starts[root];
+            only(root, placed(root, &mut (0..n).map(|r| (starts[r], inputs[r].clone()))))
+        }
+        Call::ScatterV { root, seed } => {
+            let t = tables(seed, n, count);
+            let block = |rank| part(&inputs[root], t.send_starts[root][rank], t.counts[root][rank]);
+            (0..n).map(block).collect()
+        }
+        Call::AllGatherV { seed } => {
+            let starts = &tables(seed, n, count).receive_starts[0];
+            let blocks = || (0..n).map(|r| (starts[r], inputs[r].clone()));
+            (0..n).map(|rank| placed(rank, &mut blocks())).collect()
+        }
+        Call::AllToAllV { seed } => {
+            let t = tables(seed, n, count);
+            let block = |s: usize, r: usize| part(&inputs[s], t.send_starts[s][r], t.counts[s][r]);
+            let blocks = |r: usize| (0..n).map(move |s| (t.receive_starts[r][s], block(s, r)));
+            (0..n).map(|rank| placed(rank, &mut blocks(rank))).collect()
+        }
     }
 }
 
@@ -109,7 +251,7 @@ fn fold_float(op: ReduceOp, values: impl Iterator<Item = f64>) -> (f64, usize) {
     let values: Vec<f64> = values.collect();
     let each = values.iter().copied();
     let fold = match op {
-        ReduceOp::Sum | ReduceOp::Avg => each.sum(),
+        ReduceOp::Sum | ReduceOp::PreMulSum | ReduceOp::Avg => each.sum(),
         ReduceOp::Prod => each.product(),
         ReduceOp::Max => each.fold(f64::NEG_INFINITY, f64::max),
         ReduceOp::Min => each.fold(f64::INFINITY, f64::min),
@@ -122,7 +264,7 @@ fn fold_int(op: ReduceOp, values: impl Iterator<Item = i128>) -> i128 {
     let values: Vec<i128> = values.collect();
     let each = values.iter().copied();
     match op {
-        ReduceOp::Sum => each.sum(),
+        ReduceOp::Sum | ReduceOp::PreMulSum => each.sum(),
         ReduceOp::Prod => each.fold(1, i128::wrapping_mul),
         ReduceOp::Max => each.max().unwrap(),
         ReduceOp::Min => each.min().unwrap(),
@@ -138,7 +280,7 @@ fn fold_int(op: ReduceOp, values: impl Iterator<Item = i128>) -> i128 {
 /// of both signs, so small that no partial sum needs more bits than the type has; for products powers of two that
 /// neither over- nor underflow. Integers, which wrap, get any bits.
 pub fn exact_data(call: Call, dtype: DataType, elements: usize, random: &mut super::Random) -> Vec<u8> {
-    let is_product = matches!(call, Call::AllReduce(ReduceOp::Prod) | Call::ReduceScatter(ReduceOp::Prod));
+    let is_product = call.op() == Some(ReduceOp::Prod);
     let Some(layout) = layout::of(dtype.name()) else {
         let bytes = elements * element_size(dtype);
         return (0..bytes).map(|_| random.next() as u8).collect();
