@@ -63,11 +63,11 @@ fn all_cases() -> Vec<Case> {
 fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kind, ranks: u32) {
     let n = u64::from(ranks);
     let dtypes = [DataType::F32, DataType::BF16, DataType::I32, DataType::U8];
-    let looped = |count: u64| if kind == Kind::AllReduce { count / n } else { count };
-    let mut add = |variant, count, (lanes, chunk): (u8, Chunk)| {
+    let per_turn = if kind == Kind::AllReduce && algorithm.descriptor().name == "ring" { n } else { 1 };
+    let mut add = |variant, count: u64, (lanes, chunk): (u8, Chunk)| {
         let elements = match chunk {
             Chunk::Whole => 1 << 20,
-            Chunk::Half => (looped(count) / 2 / u64::from(lanes)).max(1),
+            Chunk::Half => (count / per_turn / 2 / u64::from(lanes)).max(1),
             Chunk::Elements(elements) => elements,
         };
         for in_place in [false, true] {
@@ -98,7 +98,6 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
     }
     if ranks <= 9 {
         // Chunk loops of exactly the window's width, and one turn more, in every lane.
-        let per_turn = if kind == Kind::AllReduce { n } else { 1 };
         for (turns, lanes) in [(WINDOW, 1), (WINDOW + 1, 1), (WINDOW, 2), (WINDOW + 1, 2)] {
             let root = variants(kind, ranks).pop().expect("there is one");
             add(root, turns * per_turn * u64::from(lanes), (lanes, Chunk::Elements(1)));
