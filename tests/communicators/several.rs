@@ -99,6 +99,7 @@ fn one_that_is_aborted_leaves_the_others_alone() {
                     let comm = comm.expect("all ranks come");
                     let copy = comm.duplicate().expect("a duplicate");
                     let (bad, good) = if aborts_the_parent { (comm, copy) } else { (copy, comm) };
+                    good.barrier().expect("all ranks have both"); // an end while ranks still start ends the start
                     if rank == 1 {
                         bad.abort("a test").expect("it is told");
                     }
