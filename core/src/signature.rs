@@ -56,6 +56,11 @@ impl Signature {
         text
     }
 
+    /// The kind of call in it, if it is of this version.
+    pub fn kind(self) -> Option<Kind> {
+        Kind::from_code((self.0 >> 100 & 0xff) as u8)
+    }
+
     /// The number of the plan in it.
     pub fn plan(self) -> u32 {
         self.0 as u32
