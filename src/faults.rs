@@ -59,7 +59,8 @@ fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
     let said = |header: &Header| match header.stream {
         Stream::Collective(CLOSING) => "close".to_owned(),
         Stream::Collective(sequence) => format!("{} as its operation {sequence}", header.signature),
-        Stream::Tagged(_) => header.signature.to_string(),
+        Stream::Direct => header.signature.to_string(),
+        Stream::Tagged(tag) => format!("{} with tag {tag}", header.signature),
     };
     let advice = if theirs.stream != ours.stream {
         "every rank must make the same calls in the same order"
@@ -105,7 +106,7 @@ fn own_failure(me: &Culprit, error: &Error) -> Cause {
 fn sequence_of(stream: Stream) -> u64 {
     match stream {
         Stream::Collective(sequence) => sequence,
-        Stream::Tagged(_) => 0,
+        Stream::Direct | Stream::Tagged(_) => 0,
     }
 }
 

@@ -101,6 +101,8 @@ pub(crate) struct Processes {
     signals: Signals,
     /// The processors they are bound to.
     pub(crate) cpus: Vec<Option<usize>>,
+    /// Bytes that the communicator takes on each when it has started.
+    pub(crate) memory_bytes: Vec<u64>,
 }
 
 impl Processes {
@@ -111,7 +113,7 @@ impl Processes {
     pub(crate) fn start(launch: &Launch) -> Outcome<Self> {
         let caught = Signals::catch();
         let signals = caught.map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
-        let mut crew = Processes { members: Vec::new(), signals, cpus: Vec::new() };
+        let mut crew = Processes { members: Vec::new(), signals, cpus: Vec::new(), memory_bytes: Vec::new() };
         crew.add(launch, 0, None)?;
         let mut first = crew.gather()?;
         let Some(Word::Rendezvous(rendezvous)) = first.pop() else {
@@ -121,10 +123,11 @@ impl Processes {
             crew.add(launch, rank, Some(&rendezvous))?;
         }
         for word in crew.gather()? {
-            let Word::Ready { cpu } = word else {
+            let Word::Ready { cpu, memory_bytes } = word else {
                 return Err(Failure::new("a rank did not start as agreed"));
             };
             crew.cpus.push(cpu);
+            crew.memory_bytes.push(memory_bytes);
         }
         Ok(crew)
     }
@@ -257,14 +260,16 @@ impl Crew for Processes {
 
 /// What the ranks said and how they ended.
 #[derive(Debug, Default)]
-struct Causes {
-    deaths: Vec<(usize, String)>,
-    errors: Vec<(usize, String)>,
+pub(crate) struct Causes {
+    /// Ranks whose process ended.
+    pub(crate) deaths: Vec<(usize, String)>,
+    /// Ranks that failed, and why.
+    pub(crate) errors: Vec<(usize, String)>,
 }
 
 impl Causes {
     /// Deaths first, then every different error once, with the ranks that report it.
-    fn tell(self) -> String {
+    pub(crate) fn tell(self) -> String {
         let mut lines: Vec<String> =
             self.deaths.iter().map(|(rank, text)| format!("rank {rank}: {text}")).collect();
         let mut grouped: Vec<(String, Vec<String>)> = Vec::new();

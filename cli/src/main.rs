@@ -27,6 +27,7 @@ mod stats;
 mod sweep;
 mod table;
 mod target;
+mod threads;
 mod together;
 mod units;
 mod wire;

@@ -5,10 +5,11 @@ pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceO
 use crate::call::Call;
 use crate::measure::Simulated;
 use std::time::Duration;
+pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
 use ubccl::settings::{self, SETTINGS};
 use ubccl::sim::{RankMemory, World, WorldConfig};
-use ubccl::{Clock, Collective, Communicator, Config, Rendezvous, Result, Setting};
+use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting};
 
 /// One rank's communicator, as the measuring needs it.
 pub(crate) trait Target {
@@ -97,6 +98,11 @@ impl Member {
             call: Collective::barrier(),
             selected: Ok(()),
         })
+    }
+
+    /// Bytes of memory that its communicator takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.communicator.memory().total()
     }
 
     /// Leaves in good order.
@@ -278,6 +284,11 @@ pub(crate) fn find_transport(name: &str) -> std::result::Result<(&'static str, b
     let known = ubccl::transports().find(|transport| transport.name == name || transport.alias == Some(name));
     let found = known.map(|transport| (transport.name, transport.clock == Clock::Virtual));
     found.ok_or_else(|| format!("unknown transport '{name}'; there are: {}", list(&transports())))
+}
+
+/// Whether all ranks of this transport must be in one process.
+pub(crate) fn is_within_a_process(name: &str) -> bool {
+    ubccl::transports().any(|transport| transport.name == name && transport.reach == Reach::Process)
 }
 
 /// Finds an algorithm; `-` and `_` are the same.

@@ -52,7 +52,8 @@ impl HostMemory {
         let inside =
             |&(_, len): &(usize, u64)| span.offset.checked_add(span.len).is_some_and(|end| end <= len);
         match self.regions.get(span.region.0 as usize).filter(|region| inside(region)) {
-            Some(&(address, _)) => Ok((address as *mut u8).wrapping_add(span.offset as usize)),
+            // On numbers: a region may hold several allocations, and the pointer has to be of the span's own.
+            Some(&(address, _)) => Ok(std::ptr::with_exposed_provenance_mut(address + span.offset as usize)),
             None => Err(Error::internal(format!("{span:?} is outside every region"))),
         }
     }

@@ -20,7 +20,7 @@ fn start_errors(joins: Vec<Join>) -> Vec<Error> {
 }
 
 fn soon(join: Join) -> Join {
-    Join { deadline: Instant::now() + Duration::from_secs(1), ..join }
+    Join { deadline: (Instant::now() + Duration::from_secs(1)).into(), ..join }
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn raw_hello(hello: Hello) -> (Vec<Error>, String) {
 
 /// Time enough to join, and little to wait for who is missing then.
 fn soon_after(join: Join) -> Join {
-    Join { deadline: Instant::now() + Duration::from_secs(3), ..join }
+    Join { deadline: (Instant::now() + Duration::from_secs(3)).into(), ..join }
 }
 
 fn hello(version: u32, rank: u32) -> Hello {

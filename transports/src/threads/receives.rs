@@ -254,7 +254,7 @@ impl<'w> Sources<'w, '_> {
                 }
                 Content::Announced(announcement) => {
                     reading.get_or_insert_with(|| self.world.seat(self.rank).begin_reading());
-                    if self.world.seat(peer).epoch() != announcement.epoch {
+                    if !self.world.seat(peer).may_be_read(announcement.epoch) {
                         return Err(withdrawn(peer, op.label.len()));
                     }
                     let message: *const u8 = std::ptr::with_exposed_provenance(announcement.address.0);

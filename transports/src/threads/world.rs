@@ -1,6 +1,7 @@
 //! What the ranks of one communicator share: their channels, their seats, and the rule of reading each other's memory.
 
 use super::channel::Channel;
+use crate::local::atomics::Word;
 use crate::local::bell::{Bell, Words, descriptor};
 use crate::local::doorbell::Doorbell;
 use crate::local::queue::MAX_PENDING;
@@ -14,7 +15,7 @@ use ubccl_core::Result;
 #[derive(Debug)]
 pub(crate) struct World {
     ranks: usize,
-    /// For each ordered pair: the lanes, then the channel of tagged messages.
+    /// For each ordered pair: the lanes, then the channels of direct and of tagged messages.
     channels: usize,
     seats: Vec<CachePadded<Seat>>,
     /// By sender, receiver, channel.
@@ -55,6 +56,14 @@ impl World {
         &self.rings[(from * self.ranks + to) * self.channels + channel]
     }
 
+    /// Bytes of the rings that `rank` sends through, and of its seat.
+    pub(crate) fn bytes(&self, rank: usize) -> (usize, usize) {
+        let first = rank * self.ranks * self.channels;
+        let rings = &self.rings[first..first + self.ranks * self.channels];
+        let seat = size_of::<CachePadded<Seat>>() + size_of_val(&*self.seat(rank).unread);
+        (rings.iter().map(Channel::bytes).sum(), seat)
+    }
+
     /// The bells of all ranks.
     pub(crate) fn bells(&self) -> Vec<Arc<Bell<OwnWords>>> {
         self.seats.iter().map(|seat| seat.bell.clone()).collect()
@@ -63,11 +72,7 @@ impl World {
     /// Takes back everything that `rank` announced. When this returns nobody reads its memory, or ever will on the
     /// strength of what was announced before. Waits for readers in the middle of a bite.
     pub(crate) fn withdraw(&self, rank: usize) {
-        // Relaxed: the locks order it. A reader's bite is one critical section of its own lock, in which it looks at
-        // the epoch. Of its lock's two sections, that bite and the one below, either the bite was first, and is over; or
-        // the one below was, and the bite sees the new epoch.
-        self.seat(rank).epoch.fetch_add(1, Ordering::Relaxed);
-        self.seats.iter().for_each(|reader| drop(reader.reading.lock()));
+        end_epoch(&self.seat(rank).epoch, || self.seats.iter().for_each(|reader| drop(reader.reading.lock())));
     }
 
     /// `rank` is gone for good; what it announced has been withdrawn.
@@ -82,6 +87,23 @@ impl World {
     pub(crate) fn departures(&self) -> u32 {
         self.departures.load(Ordering::Acquire)
     }
+}
+
+/// Ends an epoch. `pass_every_reader` enters and leaves the lock of every rank that may read this one's memory.
+#[inline]
+fn end_epoch(epoch: &impl Word<u64>, pass_every_reader: impl FnOnce()) {
+    // Relaxed: the locks order it. A reader's bite is one critical section of its own lock, in which it looks at the
+    // epoch. Of the two sections of that lock, the bite and the one that is passed through here, either the bite was
+    // first, and is over; or the other was, and the bite sees the new epoch.
+    epoch.fetch_add(1, Ordering::Relaxed);
+    pass_every_reader();
+}
+
+/// Whether memory that was announced in epoch `then` may be read now, by a rank that holds its own lock.
+#[inline]
+fn may_read(epoch: &impl Word<u64>, then: u64) -> bool {
+    // Relaxed: as in `end_epoch`.
+    epoch.load(Ordering::Relaxed) == then
 }
 
 /// One rank's place in the world.
@@ -115,10 +137,16 @@ impl Seat {
         self.reading.lock()
     }
 
-    /// The epoch. Other ranks' may be believed only while reading, see [`World::withdraw`].
+    /// The epoch, as this rank itself sees it.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Whether another rank, which is reading, may read what this one announced in epoch `then`.
+    #[inline]
+    pub(crate) fn may_be_read(&self, then: u64) -> bool {
+        may_read(&self.epoch, then)
     }
 
     /// How many peers have not read a send.
@@ -162,5 +190,55 @@ impl Words for OwnWords {
     #[inline]
     fn doorbell(&self) -> Doorbell<'_, AtomicU32> {
         Doorbell { rings: &self.0[0], flags: &self.0[1] }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use loom::cell::UnsafeCell;
+    use loom::sync::atomic::AtomicU64;
+    use loom::sync::{Arc, Mutex};
+    use loom::thread;
+
+    struct Shared {
+        epoch: AtomicU64,
+        readers: [Mutex<()>; 2],
+        memory: UnsafeCell<u64>,
+    }
+
+    /// Ranks read announced memory, bite by bite, while its owner withdraws it and at once writes there. Loom itself
+    /// finds a read that is not over by then or begins later.
+    #[test]
+    fn loom_nobody_reads_what_was_withdrawn() {
+        loom::model(|| {
+            let shared = Arc::new(Shared {
+                epoch: AtomicU64::new(0),
+                readers: [Mutex::new(()), Mutex::new(())],
+                memory: UnsafeCell::new(1),
+            });
+            let readers: Vec<_> = (0..2)
+                .map(|reader| {
+                    let shared = shared.clone();
+                    thread::spawn(move || {
+                        for _bite in 0..2 {
+                            let _reading = shared.readers[reader].lock().expect("no poison");
+                            if may_read(&shared.epoch, 0) {
+                                #[expect(unsafe_code, reason = "loom's cells hand out pointers")]
+                                // SAFETY: loom checks that nobody writes the cell now.
+                                shared.memory.with(|memory| assert_eq!(unsafe { *memory }, 1));
+                            }
+                        }
+                    })
+                })
+                .collect();
+            end_epoch(&shared.epoch, || {
+                shared.readers.iter().for_each(|reader| drop(reader.lock().expect("no poison")));
+            });
+            #[expect(unsafe_code, reason = "loom's cells hand out pointers")]
+            // SAFETY: loom checks that nobody else has the cell now.
+            shared.memory.with_mut(|memory| unsafe { *memory = 2 });
+            readers.into_iter().for_each(|reader| reader.join().expect("a reader ends"));
+        });
     }
 }

@@ -8,9 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Stream, Token, Wake,
+    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span,
+    Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::symbolic::{Piece, SymbolicMemory, reduce_pieces};
+use ubccl_core::usage::Over;
 use ubccl_core::{DataType, Error, Rank, ReduceOp, Result, Signature, kernels};
 
 enum Region {
@@ -339,6 +341,20 @@ impl Endpoint for DoubleEndpoint {
         Ok(())
     }
 
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        let lane = if self.net.has(Defect::ProbesADirectLane) { POINT_TO_POINT_LANE } else { TAGGED_LANE };
+        let is_taken = self.incoming.get(&(peer, lane)).is_some_and(|queue| !queue.is_empty());
+        if is_taken || self.net.has(Defect::ProbesNothing) {
+            return Ok(None);
+        }
+        let route = (peer, self.me, lane);
+        let found = self.net.peek(route);
+        if found.is_some() && self.net.has(Defect::TakesWhatItProbes) {
+            self.net.pop(route);
+        }
+        Ok(found)
+    }
+
     fn cancel(&mut self) {
         if self.net.has(Defect::KeepsPostsAfterCancel) {
             return;
@@ -375,6 +391,10 @@ impl Endpoint for DoubleEndpoint {
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        each(Over::Level("the only one"), self.counters);
     }
 
     fn phantom(&self, region: RegionId) -> Option<Vec<Piece>> {
