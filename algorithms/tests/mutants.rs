@@ -4,7 +4,7 @@
 
 mod cases;
 
-use cases::{Case, FIRST, Lengths, Pattern, Placement, op_in_turn, variants};
+use cases::{Case, FIRST, Lengths, OPS, Pattern, Placement, variants};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use ubccl_core::plan::Plan;
@@ -43,9 +43,9 @@ fn random_case(algorithm: &'static dyn Algorithm, kind: Kind, random: &mut Rando
     Case {
         algorithm,
         kind,
-        op: op_in_turn(algorithm, random.below(6)),
         ranks,
         variant: *random.pick(&variants(kind, ranks)).expect("every kind has one"),
+        operation: random.below(OPS as usize) as u32,
         // Nothing to move rarely shows a fault.
         count: if kind == Kind::Barrier || random.below(16) == 0 { 0 } else { 1 + random.below(most) as u64 },
         lengths: Lengths {

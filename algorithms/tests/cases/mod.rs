@@ -12,23 +12,22 @@ fn first(_: usize, _: &mut [u8], _: &[u8], _: DataType) {}
 /// An operation that does not commute.
 pub(crate) static FIRST: UserOp = UserOp::new("first", false, first, 0);
 
-/// One that nests and commutes, and one each that doesn't; of these, what the algorithm does takes turns.
-pub(crate) fn op_in_turn(algorithm: &dyn Algorithm, turn: usize) -> ReduceOp {
-    let all = [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::User(&FIRST)];
-    let known: Vec<ReduceOp> = all.into_iter().filter(|&op| algorithm.supports_op(op).is_ok()).collect();
-    known[turn % known.len()]
-}
+/// How many operations are tried.
+pub(crate) const OPS: u32 = 3;
+
+/// One that nests and commutes, and one each that doesn't.
+const OPERATIONS: [ReduceOp; OPS as usize] = [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::User(&FIRST)];
 
 /// One call of one algorithm.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
     pub(crate) algorithm: &'static dyn Algorithm,
     pub(crate) kind: Kind,
-    /// For what reduces.
-    pub(crate) op: ReduceOp,
     pub(crate) ranks: u32,
     /// The root; for send/receive who talks to whom.
     pub(crate) variant: u32,
+    /// Which operation, if it reduces.
+    pub(crate) operation: u32,
     pub(crate) count: u64,
     /// What tables are made by, for kinds that have them.
     pub(crate) lengths: Lengths,
@@ -45,7 +44,9 @@ impl Case {
 
     /// A rank's call; with empty tables, if it has any.
     fn call(&self, rank: Rank) -> Collective<'static> {
-        let Case { count, dtype, ranks, variant: root, op, .. } = *self;
+        let Case { count, dtype, ranks, variant: root, .. } = *self;
+        let ops = OPERATIONS.iter().copied().filter(|&op| self.algorithm.supports_op(op).is_ok());
+        let op = ops.cycle().nth(self.operation as usize).expect("everything that reduces does sums");
         let none = Blocks::packed(&[]);
         match self.kind {
             Kind::AllReduce => Collective::all_reduce(count, dtype, op),

@@ -178,7 +178,11 @@ fn change_slice(plan: &mut Plan, random: &mut Random) -> Option<()> {
         Cut::Even { parts, index } if *parts > 1 => {
             *index = shifted(*index, 1 + random.below(*parts as usize - 1) as i32, *parts);
         }
-        Cut::Even { .. } => return None,
+        Cut::Span { parts, first, blocks } if *parts > *blocks => {
+            let by = 1 + random.below((*parts - *blocks) as usize) as i32;
+            *first = shifted(*first, by, *parts - *blocks + 1);
+        }
+        Cut::Even { .. } | Cut::Span { .. } | Cut::Times(_) => return None,
         Cut::Chunk { index, .. } | Cut::Block { index, .. } => index.base += 1,
     }
     *slices(&mut step_mut(plan, one).action)[k] = slice;
