@@ -12,7 +12,10 @@ mod executor;
 mod faults;
 pub mod logging;
 mod raw;
+mod reduction;
 pub mod sim;
+mod split;
+mod usage;
 mod waiting;
 mod work;
 
@@ -20,12 +23,15 @@ pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
+pub use reduction::Reduction;
 pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
+pub use ubccl_core::usage::MemoryKind;
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,
-    ErrorKind, F8E4M3, F8E5M2, Kind, Rank, ReduceOp, Result,
+    ErrorKind, F8E4M3, F8E5M2, Kind, Rank, ReduceOp, Result, UserFunction, UserOp,
 };
 pub use ubccl_core::{plan, verify};
+pub use usage::{LinkClass, MemoryUse, Traffic};
 pub use work::Work;
 
 /// The algorithms there are.

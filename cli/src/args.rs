@@ -214,7 +214,16 @@ fn parse_kind(text: &str) -> Result<Kind, String> {
 }
 
 fn one_op(text: &str) -> Result<ReduceOp, String> {
-    ReduceOp::parse(text).map_err(|error| error.message().to_owned())
+    let op = ReduceOp::parse(text).map_err(|error| error.message().to_owned())?;
+    if ops().any(|known| known == op) {
+        return Ok(op);
+    }
+    Err(format!("{text} multiplies before it sums, which is no part of the collective: measure sum"))
+}
+
+/// The operations that can be measured.
+fn ops() -> impl Iterator<Item = ReduceOp> {
+    ReduceOp::TABLE.iter().map(|row| row.0).filter(|&op| op != ReduceOp::PreMulSum)
 }
 
 fn one_dtype(text: &str) -> Result<DataType, String> {
@@ -247,7 +256,7 @@ impl SweepArgs {
     pub(crate) fn ops(&self) -> Vec<ReduceOp> {
         match self.op {
             Choice::One(op) => vec![op],
-            Choice::All => ReduceOp::TABLE.iter().map(|row| row.0).collect(),
+            Choice::All => ops().collect(),
         }
     }
 
@@ -329,7 +338,7 @@ fn command() -> clap::Command {
     let algorithms = section("Algorithms", &target::algorithms());
     let collectives = section("Collectives", &kinds);
     let types: Vec<Named> = DataType::TABLE.iter().map(|row| (row.name, row.nccl_name)).collect();
-    let ops: Vec<Named> = ReduceOp::TABLE.iter().map(|row| (row.1, "")).collect();
+    let ops: Vec<Named> = ops().map(|op| (op.name(), "")).collect();
     let words = [collectives, section("Types", &types), section("Operations", &ops), algorithms].join("\n\n");
     let transports = section("Transports", &target::transports());
     let environment = section("Environment", &target::environment());
@@ -419,17 +428,18 @@ mod tests {
     #[test]
     fn all_stands_for_everything_there_is() {
         let all = bench("broadcast -o all -d all -r all --ranks 3");
-        assert_eq!(all.sweep.ops().len(), ReduceOp::TABLE.len());
+        assert_eq!(all.sweep.ops().len(), ReduceOp::TABLE.len() - 1, "all but mulsum");
         assert_eq!(all.sweep.dtypes().len(), DataType::TABLE.len());
         assert_eq!(all.sweep.roots(3), Ok(vec![0, 1, 2]));
     }
 
     #[test]
     fn unknown_words_list_what_exists() {
-        let cases: [(&str, &[&str]); 9] = [
+        let cases: [(&str, &[&str]); 10] = [
             ("bench all_recude", &["all_recude", "all_reduce", "sendrecv"]),
             ("bench all_reduce -d f33", &["f33", "bf16 (bfloat16)", "or all"]),
             ("bench all_reduce -o summ", &["summ", "sum, prod", "or all"]),
+            ("bench all_reduce -o mulsum", &["mulsum", "measure sum"]),
             ("bench all_reduce --algo tree-of-life", &["tree-of-life", "ring"]),
             ("bench all_reduce --transport rdma-of-dreams", &["rdma-of-dreams", "there are:"]),
             ("bench all_reduce --bogus", &["--bogus", "-b --minbytes", "--timeout", "--transport"]),

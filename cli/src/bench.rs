@@ -94,7 +94,8 @@ fn run_threads(args: &BenchArgs, transport: &str, overrides: Overrides, out: &mu
     let mut agenda = agenda(&args.sweep, ranks, transport)?;
     let json = json(&args.sweep)?;
     let crew = Threads::start(&Muster { ranks, pin: is_pinned(args), overrides })?;
-    agenda.remarks = crew_remarks(std::iter::repeat(std::process::id()), &crew.cpus, transport);
+    agenda.remarks =
+        crew_remarks(std::iter::repeat(std::process::id()), &crew.cpus, &crew.memory_bytes, transport);
     let mut stopwatch = Stopwatch { crew, effort: agenda.effort };
     let mut report = Report { out, json, mark: "", progress: can_show_progress() };
     let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
@@ -124,7 +125,7 @@ fn run_processes(
         arguments.extend(["--timeout-ms".into(), timeout.as_millis().max(1).to_string().into()]);
     }
     let crew = Processes::start(&Launch { ranks, transport: transport.to_owned(), arguments })?;
-    agenda.remarks = crew_remarks(crew.pids(), &crew.cpus, transport);
+    agenda.remarks = crew_remarks(crew.pids(), &crew.cpus, &crew.memory_bytes, transport);
     let mut stopwatch = Stopwatch { crew, effort: agenda.effort };
     let mut report = Report { out, json, mark: "", progress: can_show_progress() };
     let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
@@ -133,7 +134,12 @@ fn run_processes(
 }
 
 /// nccl-tests' list of devices.
-fn crew_remarks(pids: impl Iterator<Item = u32>, cpus: &[Option<usize>], transport: &str) -> Vec<String> {
+fn crew_remarks(
+    pids: impl Iterator<Item = u32>,
+    cpus: &[Option<usize>],
+    memory_bytes: &[u64],
+    transport: &str,
+) -> Vec<String> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut remarks = vec!["Using devices".to_owned()];
     for (rank, (pid, cpu)) in pids.zip(cpus).take(MOST_LISTED).enumerate() {
@@ -146,6 +152,8 @@ fn crew_remarks(pids: impl Iterator<Item = u32>, cpus: &[Option<usize>], transpo
     if more > 0 {
         remarks.push(format!(" and {more} ranks more"));
     }
+    let memory_bytes = memory_bytes.iter().copied().max().unwrap_or(0);
+    remarks.push(format!("Communicator memory per rank: {} at most", show_bytes(memory_bytes)));
     remarks
 }
 

@@ -101,6 +101,8 @@ pub(crate) struct Processes {
     signals: Signals,
     /// The processors they are bound to.
     pub(crate) cpus: Vec<Option<usize>>,
+    /// Bytes that the communicator takes on each when it has started.
+    pub(crate) memory_bytes: Vec<u64>,
 }
 
 impl Processes {
@@ -111,7 +113,7 @@ impl Processes {
     pub(crate) fn start(launch: &Launch) -> Outcome<Self> {
         let caught = Signals::catch();
         let signals = caught.map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
-        let mut crew = Processes { members: Vec::new(), signals, cpus: Vec::new() };
+        let mut crew = Processes { members: Vec::new(), signals, cpus: Vec::new(), memory_bytes: Vec::new() };
         crew.add(launch, 0, None)?;
         let mut first = crew.gather()?;
         let Some(Word::Rendezvous(rendezvous)) = first.pop() else {
@@ -121,10 +123,11 @@ impl Processes {
             crew.add(launch, rank, Some(&rendezvous))?;
         }
         for word in crew.gather()? {
-            let Word::Ready { cpu } = word else {
+            let Word::Ready { cpu, memory_bytes } = word else {
                 return Err(Failure::new("a rank did not start as agreed"));
             };
             crew.cpus.push(cpu);
+            crew.memory_bytes.push(memory_bytes);
         }
         Ok(crew)
     }

@@ -100,6 +100,11 @@ impl Member {
         })
     }
 
+    /// Bytes of memory that its communicator takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.communicator.memory().total()
+    }
+
     /// Leaves in good order.
     pub(crate) fn close(self) -> Result<()> {
         self.communicator.close()

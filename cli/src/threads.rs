@@ -36,6 +36,8 @@ pub(crate) struct Threads {
     said: Receiver<(usize, Said)>,
     /// The processors they are bound to.
     pub(crate) cpus: Vec<Option<usize>>,
+    /// Of each rank: the memory of its communicator.
+    pub(crate) memory_bytes: Vec<u64>,
 }
 
 /// What comes from a rank.
@@ -71,7 +73,7 @@ impl Threads {
         let text = rendezvous.text();
         let mut first = Some(rendezvous);
         let (say, said) = channel();
-        let mut crew = Threads { orders: Vec::new(), said, cpus: Vec::new() };
+        let mut crew = Threads { orders: Vec::new(), said, cpus: Vec::new(), memory_bytes: Vec::new() };
         for rank in 0..muster.ranks {
             let mut config = target::configuration(&muster.overrides)?;
             let rendezvous = first.take().map_or_else(|| text.parse(), Ok)?;
@@ -94,10 +96,11 @@ impl Threads {
             crew.orders.push(order);
         }
         for word in crew.gather()? {
-            let Word::Ready { cpu } = word else {
+            let Word::Ready { cpu, memory_bytes } = word else {
                 return Err(Failure::new("a rank did not start as agreed"));
             };
             crew.cpus.push(cpu);
+            crew.memory_bytes.push(memory_bytes);
         }
         Ok(crew)
     }

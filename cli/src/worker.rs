@@ -87,7 +87,8 @@ pub(crate) fn serve(
 ) -> Result<(), Error> {
     let cpu = if is_pinned { pin(config.rank)? } else { None };
     let mut rank = Rank::new(Member::join(config)?)?.counting_by(cpu_clock);
-    parent.say(Word::Ready { cpu })?;
+    let memory_bytes = rank.target.memory_bytes();
+    parent.say(Word::Ready { cpu, memory_bytes })?;
     while let Some(order) = parent.next()? {
         let answer = rank.obey(&order)?;
         parent.say(Word::Answer(answer))?;

@@ -52,7 +52,8 @@ impl HostMemory {
         let inside =
             |&(_, len): &(usize, u64)| span.offset.checked_add(span.len).is_some_and(|end| end <= len);
         match self.regions.get(span.region.0 as usize).filter(|region| inside(region)) {
-            Some(&(address, _)) => Ok((address as *mut u8).wrapping_add(span.offset as usize)),
+            // On numbers: a region may hold several allocations, and the pointer has to be of the span's own.
+            Some(&(address, _)) => Ok(std::ptr::with_exposed_provenance_mut(address + span.offset as usize)),
             None => Err(Error::internal(format!("{span:?} is outside every region"))),
         }
     }
@@ -69,6 +70,8 @@ impl HostMemory {
     /// Folds `sources` in order into `into`. Sources are addresses of `into.len` readable bytes each: spans of this
     /// memory or an endpoint's own slots and buffers.
     ///
+    /// Errors: a span outside every region; a user's operation that panicked.
+    ///
     /// # Safety
     /// Every source is valid for `into.len` bytes, and is `into` itself or apart from it.
     pub(crate) unsafe fn reduce(
@@ -79,7 +82,6 @@ impl HostMemory {
     ) -> Result<()> {
         let destination = self.address(into)?;
         // SAFETY: the caller vouches for the sources, `address` checked the destination.
-        unsafe { kernels::reduce(dtype, op, sources, destination, into.len as usize / dtype.size()) };
-        Ok(())
+        unsafe { kernels::reduce(dtype, op, sources, destination, into.len as usize / dtype.size()) }
     }
 }

@@ -13,6 +13,9 @@ pub(crate) mod ring;
 
 use ubccl_core::{Error, ErrorKind, Exchange, Result};
 
+/// Channels of a pair beside the lanes: that of direct messages, then that of tagged ones.
+pub(crate) const POINT_TO_POINT_CHANNELS: usize = 2;
+
 /// Tells the others how it went, so that the rank that knows why is the one that all of them name.
 pub(crate) fn agree<T>(exchange: &mut dyn Exchange, endpoint: Result<T>) -> Result<T> {
     let failure = endpoint.as_ref().err().map_or_else(String::new, |error| error.to_string());

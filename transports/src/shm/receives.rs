@@ -133,8 +133,7 @@ impl ShmEndpoint {
             }
             if is_finished {
                 incoming.queue.pop();
-                self.counters.messages_received += 1;
-                self.counters.bytes_received += len;
+                incoming.counters.received(len);
             }
         }
         Ok(if is_finished { Step::Finished } else { Step::Moved })

@@ -14,7 +14,7 @@ use ubccl_core::{Error, ErrorKind, Result};
 /// "ubcclshm" and the version of the layout and the protocols in a segment.
 const MAGIC: u64 = u64::from_le_bytes(*b"ubcclshm");
 /// The version; a change of anything that two processes must agree on changes it.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Nobody can cut the memory away under a reader, and nobody can take the seals off.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);

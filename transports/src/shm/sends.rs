@@ -119,8 +119,7 @@ impl ShmEndpoint {
             return Ok(Step::Moved);
         }
         out.sent = 0;
-        self.counters.messages_sent += 1;
-        self.counters.bytes_sent += label.len();
+        out.counters.sent(label.len());
         Ok(Step::Finished)
     }
 

@@ -35,6 +35,11 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
+    /// Bytes of memory that it has taken.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.entries.get().map_or(0, |entries| size_of_val(&**entries))
+    }
+
     /// Entry `number`, if this channel was ever used.
     #[inline]
     pub(crate) fn entry(&self, number: u64) -> Option<&Entry> {

@@ -4,6 +4,7 @@ use super::receives::ReceiveOp;
 use super::sends::SendOp;
 use super::world::{OwnWords, World};
 use crate::host::{HostMemory, Pointers};
+use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::bell::{Bell, Bells};
 use crate::local::doorbell::{ASLEEP, WATCHED};
 use crate::local::label::Label;
@@ -13,9 +14,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
+    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream, TAGGED_LANE,
     Token, Wake,
 };
+use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
 
 /// The receiving end of a channel.
@@ -78,11 +80,12 @@ impl ThreadsEndpoint {
     /// The number of a lane's channel.
     #[inline]
     fn lane(&self, key: &Key) -> Result<usize> {
-        let last = self.world.channels() - 1;
-        match usize::from(key.lane) {
-            lane if lane < last => Ok(lane),
-            _ if key.lane == POINT_TO_POINT_LANE => Ok(last),
-            lane => Err(Error::internal(format!("lane {lane} of {last} that threads was connected with"))),
+        let lanes = self.world.channels() - POINT_TO_POINT_CHANNELS;
+        match key.lane {
+            lane if usize::from(lane) < lanes => Ok(usize::from(lane)),
+            POINT_TO_POINT_LANE => Ok(lanes),
+            TAGGED_LANE => Ok(lanes + 1),
+            lane => Err(Error::internal(format!("lane {lane} of {lanes} that threads was connected with"))),
         }
     }
 
@@ -173,6 +176,15 @@ impl Endpoint for ThreadsEndpoint {
         moved
     }
 
+    /// Behind a receive that waits for more of its message, the next one cannot be seen.
+    #[inline]
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        let channels = self.world.channels();
+        let at = peer as usize * channels + channels - 1;
+        let is_next = peer as usize != self.rank && self.incoming.get(at).is_some_and(|i| i.queue.is_empty());
+        Ok(if is_next { self.arrived(at).map(|label| label.header()) } else { None })
+    }
+
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {
         match (0..self.incoming.len()).find_map(|index| self.misfit(index, (sequence, signature))) {
             Some(fault) => Err(fault),
@@ -221,6 +233,22 @@ impl Endpoint for ThreadsEndpoint {
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        if self.world.ranks() > 1 {
+            each(Over::Process, self.counters);
+        }
+    }
+
+    /// Of the world, this rank's seat and what it sends through.
+    fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
+        let (rings, seat) = self.world.bytes(self.rank);
+        let channels = size_of_val(&*self.outgoing) + size_of_val(&*self.incoming);
+        let sends: usize = self.sends.iter().map(Table::bytes).sum();
+        let receives: usize = self.receives.iter().map(Table::bytes).sum();
+        each(MemoryKind::Buffers, rings as u64);
+        each(MemoryKind::Queues, (seat + channels + sends + receives) as u64);
     }
 }
 

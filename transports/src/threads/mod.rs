@@ -27,7 +27,7 @@ mod sends;
 mod tests;
 mod world;
 
-use crate::local::agree;
+use crate::local::{POINT_TO_POINT_CHANNELS, agree};
 use card::Card;
 use endpoint::ThreadsEndpoint;
 use registry::Offer;
@@ -89,7 +89,7 @@ fn prepare(rank: usize, ranks: usize, options: &ConnectOptions) -> Result<(Card,
     if lanes > MAX_LANES {
         return Err(Error::invalid(format!("rank {rank}: {lanes} lanes; there are 1 to {MAX_LANES}")));
     }
-    let offer = (rank == 0).then(|| Offer::new(World::new(ranks, lanes + 1)?)).transpose()?;
+    let offer = (rank == 0).then(|| Offer::new(World::new(ranks, lanes + POINT_TO_POINT_CHANNELS)?)).transpose()?;
     let token = offer.as_ref().map_or_else(Default::default, |offer| offer.token);
     Ok((Card::new(token, options)?, offer))
 }

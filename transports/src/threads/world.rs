@@ -15,7 +15,7 @@ use ubccl_core::Result;
 #[derive(Debug)]
 pub(crate) struct World {
     ranks: usize,
-    /// For each ordered pair: the lanes, then the channel of tagged messages.
+    /// For each ordered pair: the lanes, then the channels of direct and of tagged messages.
     channels: usize,
     seats: Vec<CachePadded<Seat>>,
     /// By sender, receiver, channel.
@@ -54,6 +54,14 @@ impl World {
     #[inline]
     pub(crate) fn ring(&self, from: usize, to: usize, channel: usize) -> &Channel {
         &self.rings[(from * self.ranks + to) * self.channels + channel]
+    }
+
+    /// Bytes of the rings that `rank` sends through, and of its seat.
+    pub(crate) fn bytes(&self, rank: usize) -> (usize, usize) {
+        let first = rank * self.ranks * self.channels;
+        let rings = &self.rings[first..first + self.ranks * self.channels];
+        let seat = size_of::<CachePadded<Seat>>() + size_of_val(&*self.seat(rank).unread);
+        (rings.iter().map(Channel::bytes).sum(), seat)
     }
 
     /// The bells of all ranks.

@@ -4,12 +4,13 @@ use super::memory::pattern;
 use super::work::{key, receive, send};
 use super::{Node, PATIENCE, finish};
 use crate::exchange::LocalExchange;
+use crate::tcp::wire::VERSION;
 use crate::tcp::{connect, mesh};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::ConnectOptions;
-use ubccl_core::{ErrorKind, Exchange, Result};
+use ubccl_core::{Deadline, ErrorKind, Exchange, Result};
 
 /// An exchange that lets a test see the cards before the rank does.
 struct Watched<F> {
@@ -32,7 +33,7 @@ impl<F: FnMut(&mut Vec<Vec<u8>>)> Exchange for Watched<F> {
         Ok(cards)
     }
 
-    fn deadline(&self) -> Instant {
+    fn deadline(&self) -> Deadline {
         self.inner.deadline()
     }
 }
@@ -113,7 +114,8 @@ fn a_rank_that_does_not_connect_is_named() {
         let threads: Vec<_> = exchanges.into_iter().map(connect).collect();
         // It takes part in the exchange, and no more. Nobody listens on its port, but that is for higher ranks.
         let mut card = vec![0; 30];
-        card[..6].copy_from_slice(&[1, 0, 0, 0, 1, 0]);
+        card[..4].copy_from_slice(&VERSION.to_le_bytes());
+        card[4] = 1;
         card[6..14].copy_from_slice(&(1u64 << 16).to_le_bytes());
         absent.all_gather(&card).unwrap();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -134,7 +136,7 @@ fn a_rank_that_ended_is_named_at_once() {
         let port =
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let mut card = vec![0; 30];
-        card[0] = 1;
+        card[..4].copy_from_slice(&VERSION.to_le_bytes());
         card[4..6].copy_from_slice(&port.to_le_bytes());
         card[6..14].copy_from_slice(&(1u64 << 16).to_le_bytes());
         first.all_gather(&card).unwrap();
