@@ -10,6 +10,7 @@ pub mod dtype;
 pub mod endpoint;
 pub mod error;
 pub mod exchange;
+pub mod group;
 pub mod kernels;
 pub mod kind;
 pub mod op;
