@@ -36,6 +36,9 @@ impl Chooser {
 }
 
 fn by_rule(call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> {
+    if call.kind() == Kind::Group {
+        return Ok(&crate::joint::JOINT);
+    }
     let elements = call.input_elements(ranks, call.root().unwrap_or(0));
     let bytes = elements.max(call.output_elements(ranks, 0)) * call.dtype().size() as u64;
     let small = bytes <= ONE_SHOT_BYTES_PER_RANK * u64::from(ranks);
@@ -51,7 +54,7 @@ fn by_rule(call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> 
 
 /// Kinds that there is one good way for.
 fn has_no_choice(kind: Kind) -> bool {
-    matches!(kind, Kind::Barrier | Kind::SendReceive)
+    matches!(kind, Kind::Barrier | Kind::SendReceive | Kind::Group)
 }
 
 impl std::fmt::Debug for Chooser {

@@ -8,9 +8,10 @@ use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::group::Entries;
 use crate::waiting::Limits;
 use crate::work::Work;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -34,7 +35,7 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 ///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
 ///   the call that is missing, so it is no mismatch.
 pub struct Communicator {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
 }
 
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) waker: Arc<dyn Wake>,
     pub(crate) control: Control,
     pub(crate) limits: Limits,
+    /// Memory of groups that are over.
+    pub(crate) spare_groups: Mutex<Vec<Entries>>,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
     is_measuring: AtomicBool,
@@ -88,6 +91,7 @@ impl Communicator {
                 warn_after: config.warn_after,
                 spin,
             },
+            spare_groups: Mutex::default(),
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
@@ -179,34 +183,7 @@ impl Communicator {
     /// both are left alone until it returns. They overlap only if in place.
     pub unsafe fn run_raw(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<()> {
         self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
-        let size = call.dtype().size() as u64;
-        let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
-        for (what, is_null, elements) in
-            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
-        {
-            if is_null && elements > 0 {
-                return Err(Error::invalid(format!("{call}: the {what} is null")));
-            }
-        }
-        let (ahead, behind) = call.in_place_offsets(rank);
-        let is_same = input.addr()
-            == output
-                .addr()
-                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
-                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
-        let memory = |address: usize, elements: u64| Memory::Host {
-            address: HostPointer(address),
-            len: elements * size,
-        };
-        let buffers = if is_same && needs > 0 && gives > 0 {
-            let first = input.expose_provenance() - (ahead * size) as usize;
-            output.expose_provenance();
-            Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank)))
-        } else {
-            let (input, output) = (input.expose_provenance(), output.expose_provenance());
-            Buffers::Apart { input: memory(input, needs), output: memory(output, gives) }
-        };
+        let buffers = self.shared.raw_buffers(call, input, output)?;
         // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, buffers) }
     }
@@ -315,7 +292,45 @@ impl Shared {
         }
     }
 
-    fn check_call(&self, call: &Collective<'_>) -> Result<()> {
+    /// The buffers at two addresses; in place if they stand to each other as the kind says.
+    ///
+    /// Errors: InvalidArgument, if one that is needed is null.
+    pub(crate) fn raw_buffers(
+        &self,
+        call: &Collective<'_>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<Buffers> {
+        let (ranks, rank) = (self.ranks, self.rank);
+        let size = call.dtype().size() as u64;
+        let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
+        for (what, is_null, elements) in
+            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
+        {
+            if is_null && elements > 0 {
+                return Err(Error::invalid(format!("{call}: the {what} is null")));
+            }
+        }
+        let (ahead, behind) = call.in_place_offsets(rank);
+        let is_same = input.addr()
+            == output
+                .addr()
+                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
+                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
+        let memory = |address: usize, elements: u64| Memory::Host {
+            address: HostPointer(address),
+            len: elements * size,
+        };
+        if is_same && needs > 0 && gives > 0 {
+            let first = input.expose_provenance() - (ahead * size) as usize;
+            output.expose_provenance();
+            return Ok(Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank))));
+        }
+        let (input, output) = (input.expose_provenance(), output.expose_provenance());
+        Ok(Buffers::Apart { input: memory(input, needs), output: memory(output, gives) })
+    }
+
+    pub(crate) fn check_call(&self, call: &Collective<'_>) -> Result<()> {
         self.control.poison().check()?;
         call.check(self.ranks, self.rank)?;
         let me = Some(self.rank);
@@ -330,10 +345,11 @@ impl Shared {
     }
 
     /// A call that needs a rank that has left is not begun: it might even look complete here.
-    fn check_present(&self, engine: &mut Engine, call: &Collective<'_>) -> Result<()> {
+    pub(crate) fn check_present(&self, engine: &mut Engine, call: &Collective<'_>) -> Result<()> {
         let cause = match call.kind() {
-            Kind::SendReceive => {
-                let gone = call.to().filter(|&to| self.control.left(to).is_some());
+            Kind::SendReceive | Kind::Group => {
+                let listed = call.send().messages().iter().map(|message| message.peer);
+                let gone = call.to().into_iter().chain(listed).find(|&to| self.control.left(to).is_some());
                 gone.map(|to| self.control.cause(ErrorKind::Remote, to, LEFT_TOO_EARLY))
             }
             _ => self.control.check_left(engine.sequence() + 1),
@@ -342,9 +358,9 @@ impl Shared {
     }
 
     /// Puts a call that was just issued on the board.
-    fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
+    pub(crate) fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
         let sequence = engine.sequence();
-        if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
+        if let Some(signature) = engine.called(sequence).filter(|_| !call.kind().is_point_to_point()) {
             self.control.board().called(sequence, signature.0);
         }
         self.show(engine);
@@ -361,17 +377,23 @@ impl Shared {
         let op = unsafe { engine.issue(call, buffers, None) }?;
         self.tell(&mut engine, call);
         drop(engine);
+        self.wait_borrowed(&[op]).map(drop)
+    }
+
+    /// Waits for operations over borrowed buffers: when it returns, nothing of them is under way. Answers whose message
+    /// the last one received, if it did.
+    pub(crate) fn wait_borrowed(&self, ops: &[OpId]) -> Result<Option<Rank>> {
         let unwind = Unwind(self);
-        let result = self.wait(op, None);
+        let result = ops.iter().try_for_each(|&op| self.wait(op, None).map(drop));
         std::mem::forget(unwind);
         let mut engine = self.lock();
-        if engine.status(op) == Status::Pending {
+        if ops.iter().any(|&op| engine.status(op) == Status::Pending) {
             // Waiting itself failed: the buffers go back to the caller, so nothing may be under way.
             engine.cancel();
         }
-        engine.take(op);
+        let source = ops.iter().map(|&op| engine.take(op).source).last();
         self.show(&mut engine);
-        result.map(|_| ())
+        result.map(|()| source.flatten())
     }
 
     /// Issues, and leaves the rest to the works and the service thread.
@@ -389,14 +411,19 @@ impl Shared {
         // SAFETY: the caller vouches.
         let op = unsafe { engine.issue(call, buffers, owned) }?;
         self.tell(&mut engine, call);
-        // A failure now is the work's to tell: the operation was issued.
-        let _told_by_the_work = self.drive(&mut engine);
-        let is_pending = engine.status(op) == Status::Pending;
+        self.carry_on(engine, &[op]);
+        Ok(op)
+    }
+
+    /// Moves on operations that were just issued and that nobody waits for; what is left is the service thread's.
+    pub(crate) fn carry_on(&self, mut engine: MutexGuard<'_, Engine>, ops: &[OpId]) {
+        // A failure now is the works' to tell: the operations were issued.
+        let _told_by_the_works = self.drive(&mut engine);
+        let is_pending = ops.iter().any(|&op| engine.status(op) == Status::Pending);
         drop(engine);
         if is_pending {
             self.control.service().ring();
         }
-        Ok(op)
     }
 }
 
@@ -508,15 +535,15 @@ fn rest(waited: Option<Duration>) -> Duration {
     (waited.unwrap_or_default() / 8).clamp(SHORTEST, LONGEST)
 }
 
-fn host(address: *const u8, len: usize) -> Memory {
+pub(crate) fn host(address: *const u8, len: usize) -> Memory {
     Memory::Host { address: HostPointer(address.expose_provenance()), len: len as u64 }
 }
 
-fn host_mut(slice: &mut [u8]) -> Memory {
+pub(crate) fn host_mut(slice: &mut [u8]) -> Memory {
     host(slice.as_mut_ptr().cast_const(), slice.len())
 }
 
-fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
+pub(crate) fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
     let size = call.dtype().size();
     let needed = elements * size as u64;
     // What lies beyond a table's last block is the caller's own.

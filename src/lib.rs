@@ -15,6 +15,9 @@ mod cores;
 mod engine;
 mod executor;
 mod faults;
+mod group;
+mod joint;
+mod point_to_point;
 pub mod sim;
 mod waiting;
 mod work;
@@ -23,12 +26,14 @@ pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Config, ENVIRONMENT};
 pub use control::Rendezvous;
+pub use group::{Group, GroupBuffers, GroupWork, Held, OwnedGroup};
 pub use ubccl_core::endpoint::{Clock, Counters, TransportDescriptor};
+pub use ubccl_core::group::GroupSide;
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,
     ErrorKind, Kind, Rank, ReduceOp, Result,
 };
-pub use ubccl_core::{plan, verify};
+pub use ubccl_core::{blocks, plan, verify};
 pub use work::Work;
 
 /// The algorithms there are.
