@@ -1,7 +1,7 @@
 //! Calls on raw memory, for interfaces to other languages.
 #![allow(unsafe_code)] // the caller vouches for pointers
 
-use crate::communicator::{Communicator, check_in_place};
+use crate::communicator::{Communicator, Shared, check_in_place};
 use crate::engine::Buffers;
 use crate::work::Work;
 use ubccl_core::endpoint::{HostPointer, Memory};
@@ -15,7 +15,7 @@ impl Communicator {
     /// `input` is readable and `output` writable for what the call needs on this rank (null is fine for nothing), and
     /// both are left alone until it returns. They overlap only if in place.
     pub unsafe fn run_raw(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<()> {
-        let buffers = self.raw_buffers(call, input, output)?;
+        let buffers = self.shared.raw_buffers(call, input, output)?;
         // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, buffers) }
     }
@@ -31,16 +31,25 @@ impl Communicator {
         input: *const u8,
         output: *mut u8,
     ) -> Result<Work<()>> {
-        let buffers = self.raw_buffers(call, input, output)?;
+        let buffers = self.shared.raw_buffers(call, input, output)?;
         // SAFETY: the caller vouches for both until the operation is over.
         let op = unsafe { self.shared.issue(call, buffers, Some(Box::new(()))) }?;
         Ok(Work::new(self.shared.clone(), op))
     }
+}
 
-    /// Checks a call, and sees whether it is in place.
-    fn raw_buffers(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<Buffers> {
-        self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
+impl Shared {
+    /// The buffers at two addresses; in place if they stand to each other as the kind says.
+    ///
+    /// Errors: InvalidArgument, if the call is wrong or a buffer that is needed is null.
+    pub(crate) fn raw_buffers(
+        &self,
+        call: &Collective<'_>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<Buffers> {
+        self.check_call(call)?;
+        let (ranks, rank) = (self.ranks, self.rank);
         let size = call.dtype().size() as u64;
         let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
         for (what, is_null, elements) in

@@ -1,6 +1,10 @@
 //! Simulated worlds: all ranks in one process, in virtual time, running the same plans with the same executor.
 #![allow(unsafe_code)] // hands buffers that the world owns to the engines
 
+mod tagged;
+
+pub use tagged::{TaggedStep, TaggedWay};
+
 use crate::choose::Chooser;
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::faults::{Scene, Verdict, judge};
@@ -234,7 +238,15 @@ impl World {
                 }
             }
         }
-        let rank_ps = self.drive(&ids).inspect_err(|error| self.poisoned = Some(error.clone()))?;
+        let mut rank_ps: Vec<Option<u64>> = vec![None; ids.len()];
+        let ended = |engines: &[Engine], rank: Rank, now_ps| {
+            let index = rank as usize;
+            let has_ended = rank_ps[index].is_none() && engines[index].status(ids[index]) == Status::Done;
+            rank_ps[index] = rank_ps[index].or(has_ended.then_some(now_ps));
+            usize::from(has_ended)
+        };
+        self.drive(ids.len(), ended).inspect_err(|error| self.poisoned = Some(error.clone()))?;
+        let rank_ps: Vec<u64> = rank_ps.into_iter().flatten().collect();
         for (engine, id) in self.engines.iter_mut().zip(&ids) {
             engine.take(*id);
         }
@@ -250,11 +262,9 @@ impl World {
         Ok((ids, Outcome { elapsed_ps, rank_ps, stats, wrong: 0, algorithm }))
     }
 
-    /// When each rank was done.
-    fn drive(&mut self, ids: &[OpId]) -> Result<Vec<u64>> {
-        let mut ends: Vec<Option<u64>> = vec![None; ids.len()];
+    /// Runs the world until so many operations are over; `ended` counts those of a rank that were not before.
+    fn drive(&mut self, mut left: usize, mut ended: impl FnMut(&[Engine], Rank, u64) -> usize) -> Result<()> {
         let mut woken: Vec<Rank> = (0..self.config.ranks).collect();
-        let mut left = ids.len();
         loop {
             if let Some(&dead) = self.world.dead().first() {
                 return Err(self.poison(self.death(dead)));
@@ -264,19 +274,15 @@ impl World {
                 if let Err(fault) = self.engines[index].progress() {
                     return Err(self.fail(rank, fault));
                 }
-                if ends[index].is_none() && self.engines[index].status(ids[index]) == Status::Done {
-                    ends[index] = Some(self.world.now_ps());
-                    left -= 1;
-                }
+                left -= ended(&self.engines, rank, self.world.now_ps());
             }
             if left == 0 {
-                self.inspect(Engine::inspect)?;
-                return Ok(ends.into_iter().flatten().collect());
+                return self.inspect(Engine::inspect);
             }
             woken.clear();
             if !self.world.step(&mut woken)? {
-                let stuck = ends.iter().position(Option::is_none).unwrap_or(0) as Rank;
-                return Err(self.silence(stuck));
+                let stuck = self.engines.iter().position(|engine| !engine.is_idle()).unwrap_or(0);
+                return Err(self.silence(stuck as Rank));
             }
         }
     }

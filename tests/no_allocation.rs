@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use support::oracle::{Call, sizes};
 use support::ranks::{Setup, collective, on_threads};
 use support::{Random, seed};
-use ubccl::{Choice, Clock, Collective, DataType, ReduceOp};
+use ubccl::{Choice, Clock, Collective, Communicator, DataType, ReduceOp};
 
 struct Counting;
 
@@ -69,6 +69,29 @@ fn specs(ranks: usize, random: &mut Random) -> Vec<(Call, DataType, usize)> {
         .collect()
 }
 
+/// Messages round the ring and to oneself, and collectives, in one group.
+fn run_group(comm: &Communicator, own: &mut [i32], around: &mut [i32]) {
+    let (me, ranks) = (comm.rank(), comm.ranks());
+    let (first, second) = own.split_at_mut(2500);
+    let (here, there) = around.split_at_mut(2500);
+    let mut group = comm.group();
+    group.send(first, (me + 1) % ranks).expect("a message");
+    group.send(&first[..7], me).expect("a message");
+    group.receive(here, (me + 2) % ranks).expect("a message");
+    group.receive(&mut there[..7], me).expect("a message");
+    group.all_reduce_in_place(second, ReduceOp::Max).expect("a call");
+    group.run().expect("the group works");
+}
+
+/// Tagged messages round the ring, from a rank by name and from any.
+fn pass_on(comm: &Communicator, own: &[i32], around: &mut [i32]) {
+    let (me, ranks) = (comm.rank(), comm.ranks());
+    for (source, len) in [(Some((me + 2) % ranks), 3), (None, 600)] {
+        comm.send_tagged(&own[..len], (me + 1) % ranks, 1).expect("it is sent");
+        comm.receive_tagged(&mut around[..len], source, 1).expect("it comes");
+    }
+}
+
 #[test]
 fn warm_operations_allocate_nothing() {
     for transport in ubccl::transports().filter(|transport| transport.clock == Clock::Real) {
@@ -89,7 +112,8 @@ fn warm_operations_allocate_nothing() {
 fn count(transport: &'static str) -> Vec<u64> {
     let mut random = Random(seed("no allocation"));
     let specs = specs(RANKS as usize, &mut random);
-    let order: Vec<usize> = (0..ROUNDS).map(|_| random.below(specs.len() as u64) as usize).collect();
+    let (grouped, tagged) = (specs.len(), specs.len() + 1);
+    let order: Vec<usize> = (0..ROUNDS).map(|_| random.below(specs.len() as u64 + 2) as usize).collect();
     let setup = Setup { transport, ranks: RANKS, algorithm: None, choice: Choice::default() };
     let meet = Arc::new(Barrier::new(RANKS as usize));
     on_threads(&setup, move |comm| {
@@ -105,11 +129,18 @@ fn count(transport: &'static str) -> Vec<u64> {
                 (vec![1; input * dtype.size()], vec![0; output * dtype.size()])
             })
             .collect();
+        let (mut own, mut around) = (vec![0_i32; 5000], vec![0_i32; 5000]);
         let mut run = |k: usize| {
+            if k == grouped {
+                return run_group(comm, &mut own, &mut around);
+            }
+            if k == tagged {
+                return pass_on(comm, &own, &mut around);
+            }
             let (input, output) = &mut memory[k];
             comm.run(&calls[k], input, output).expect("the call works");
         };
-        (0..specs.len()).for_each(&mut run);
+        (0..=tagged).for_each(&mut run);
         meet.wait();
         IS_COUNTING.store(true, Ordering::Relaxed);
         meet.wait();

@@ -38,7 +38,7 @@ impl Signature {
             return format!("no call of this version ({:#034x})", self.0);
         };
         let mut text = kind.name().to_owned();
-        if kind != Kind::Barrier {
+        if !matches!(kind, Kind::Barrier | Kind::Group) {
             text += &format!(" count={} {}", field(32, 48), dtype.name());
         }
         match (field(116, 8) as u8).checked_sub(1) {
