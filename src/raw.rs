@@ -66,7 +66,21 @@ impl Communicator {
             output.expose_provenance();
             return Ok(Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank))));
         }
+        check_apart(call, (input.addr(), needs * size), (output.addr(), gives * size))?;
         let (input, output) = (input.expose_provenance(), output.expose_provenance());
         Ok(Buffers::Apart { input: memory(input, needs), output: memory(output, gives) })
     }
+}
+
+/// Buffers that overlap without being in place are a mistake. Those with tables may lie in each other's gaps.
+fn check_apart(call: &Collective<'_>, input: (usize, u64), output: (usize, u64)) -> Result<()> {
+    let end = |(start, len): (usize, u64)| (start as u64).saturating_add(len);
+    let is_apart = end(input) <= output.0 as u64 || end(output) <= input.0 as u64;
+    if is_apart || input.1 == 0 || output.1 == 0 || call.kind().row().tabled {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{call}: input and output overlap without being in place; in place, the smaller one is this rank's block of \
+         the larger one"
+    )))
 }

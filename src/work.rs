@@ -38,7 +38,10 @@ impl<B: Send + 'static> Work<B> {
     ///
     /// Errors: Mismatch, Timeout, Remote, Aborted: the communicator is poisoned and the buffers are dropped.
     pub fn wait(mut self) -> Result<B> {
-        self.shared.wait(self.id(), None)?;
+        if let Err(error) = self.shared.wait(self.id(), None) {
+            self.shared.end_failed(self.id());
+            return Err(error);
+        }
         Ok(self.take())
     }
 
