@@ -40,8 +40,7 @@ impl Chooser {
 }
 
 fn by_rule(call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> {
-    let elements = call.input_elements(ranks, call.root().unwrap_or(0));
-    let bytes = elements.max(call.output_elements(ranks, 0)) * call.dtype().size() as u64;
+    let bytes = common_elements(call, ranks) * call.dtype().size() as u64;
     let small = bytes <= ONE_SHOT_BYTES_PER_RANK * u64::from(ranks);
     let is_one_shot = small || has_no_choice(call.kind());
     let wanted: &'static dyn Algorithm = if is_one_shot { &MESH_ONE_SHOT } else { &RING };
@@ -51,9 +50,21 @@ fn by_rule(call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> 
     others.find(|other| other.supports_call(call, ranks).is_ok()).ok_or(refusal)
 }
 
+/// Elements of the longest buffer of the call: by what every rank knows alike, since all must choose alike.
+fn common_elements(call: &Collective<'_>, ranks: u32) -> u64 {
+    if call.kind().row().tabled {
+        let totals = [call.send(), call.receive()].map(|table| table.blocks().map_or(0, |b| b.total()));
+        // Of other tables, a rank knows its own only: those kinds are done in one way.
+        let is_common = matches!(call.kind(), Kind::AllGatherV | Kind::ReduceScatterV);
+        return if is_common { totals[0].max(totals[1]) } else { 0 };
+    }
+    let root = call.root().unwrap_or(0);
+    call.input_elements(ranks, root).max(call.output_elements(ranks, root))
+}
+
 /// Kinds that there is one good way for.
 fn has_no_choice(kind: Kind) -> bool {
-    matches!(kind, Kind::Barrier | Kind::SendReceive)
+    matches!(kind, Kind::Barrier | Kind::SendReceive | Kind::Group)
 }
 
 impl std::fmt::Debug for Chooser {

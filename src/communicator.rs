@@ -3,11 +3,13 @@
 
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
-use crate::config::Config;
+use crate::config::{Config, check_alike, settings};
 use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::logging;
+use crate::usage::{MemoryUse, Traffic};
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::Mutex;
@@ -15,8 +17,9 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{ConnectOptions, Counters, HostPointer, Memory, Wake};
+use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
+use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Result, Signature};
 
 /// A group of ranks that call collectives together.
@@ -27,12 +30,20 @@ use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Re
 /// **When something goes wrong**, one cause (who, on which host, in which operation) ends the communicator on every
 /// rank: operations under way fail with it, and so does every later call, [`Communicator::close`] included. A call that
 /// has already returned on some rank is right; that rank is told by its next call or by `close`.
-/// - A rank that dies, panics or leaves early: `Remote`, within milliseconds.
+/// - A rank that dies or leaves early: `Remote`, within milliseconds.
 /// - Ranks that call different things: `Mismatch`, naming two ranks and what both called as the same operation. A rank
 ///   that closed before another made one call too many has nothing to be told; the other has.
 /// - A rank that does not call: a warning through `tracing` after `warn_after`, `Timeout` after `operation_timeout`.
 ///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
 ///   the call that is missing, so it is no mismatch.
+///
+/// **What the death of a rank is**, whether it is a process or a thread among others of one:
+/// - Its process ends, however: every rank in it is dead. The cause names one and says which others went with it.
+/// - A panic drops the communicator: it is dead at once, in the middle of an operation or between two.
+/// - The communicator and every [`Work`] of it are dropped with an operation under way: it is dead. A [`Work`] alone
+///   keeps its operation going; dropped between operations, the rank has left, as if by [`Communicator::close`].
+/// - It is leaked, or its thread blocks or ends without dropping it: it is merely slow. What it had issued goes on, what
+///   it does not call ends with the deadline.
 pub struct Communicator {
     pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
@@ -42,11 +53,12 @@ pub struct Communicator {
 pub(crate) struct Shared {
     pub(crate) rank: Rank,
     pub(crate) ranks: u32,
+    /// Goes before the engine: an endpoint may take its time to part from its peers, and they are to know why by then.
+    pub(crate) control: Control,
     pub(crate) engine: Mutex<Engine>,
     /// Threads that wait for the engine while its owner drives or sleeps.
     pub(crate) wanted: AtomicUsize,
     pub(crate) waker: Arc<dyn Wake>,
-    pub(crate) control: Control,
     pub(crate) limits: Limits,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
@@ -59,14 +71,22 @@ impl Communicator {
     /// Order:  every rank calls it once, with its own rank and the same rendezvous, size, transport and algorithm.
     /// Errors: InvalidArgument; Start, naming the ranks that are missing or disagree; System, saying what was refused.
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
-    pub fn init(mut config: Config) -> Result<Self> {
+    pub fn init(config: Config) -> Result<Self> {
+        let rank = config.rank;
+        Self::start(config)
+            .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
+    }
+
+    fn start(mut config: Config) -> Result<Self> {
         config.check()?;
-        let chooser = Chooser::new(config.algorithm.as_deref())?;
-        let transport = ubccl_transports::find(&config.transport)?;
+        config.origins.tell(&config);
+        let chooser = Chooser::new(config.algorithm.as_deref())
+            .map_err(|error| config.blame(&settings::ALGO, error))?;
+        let transport = ubccl_transports::find(&config.transport)
+            .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
         let mut control = join(&mut config)?;
-        let alike = format!("{} {:?} {:?}", config.transport, config.choice, chooser);
-        check_alike(&mut control, "transport, lanes, chunk and algorithm", &alike)?;
-        let options = ConnectOptions { lanes: config.choice.lanes, ..ConnectOptions::default() };
+        check_alike(&mut control, &config)?;
+        let options = ConnectOptions { lanes: config.choice.lanes, pair_bytes: config.pair_bytes };
         let endpoint = transport.connect(&mut control, &options)?;
         let spin = match config.spin {
             Some(spin) => spin,
@@ -91,9 +111,15 @@ impl Communicator {
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
+        logging::tell_start(&config, spin);
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
-        Ok(Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) })
+        let communicator =
+            Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) };
+        if tracing::enabled!(target: "ubccl::memory", tracing::Level::INFO) {
+            tracing::info!(target: "ubccl::memory", rank, "{}", communicator.memory());
+        }
+        Ok(communicator)
     }
 
     /// This rank.
@@ -125,13 +151,17 @@ impl Communicator {
     /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
     pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
-        self.shared.check_call(call)?;
-        check_in_place(call)?;
-        let elements = call.in_place_elements(self.ranks(), self.rank());
-        check_size(call, "buffer", buffer.len(), elements)?;
+        self.check_joint(call, buffer.len())?;
         self.shared.checked(stopwatch);
         // SAFETY: the slice is borrowed until `run_blocking` returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, Buffers::InPlace(host_mut(buffer))) }
+    }
+
+    /// Checks a call in place on a buffer of so many bytes.
+    pub(crate) fn check_joint(&self, call: &Collective<'_>, bytes: usize) -> Result<()> {
+        self.shared.check_call(call)?;
+        check_in_place(call)?;
+        check_size(call, "buffer", bytes, call.in_place_elements(self.ranks(), self.rank()))
     }
 
     /// Any collective without waiting; the buffers come back from [`Work::wait`].
@@ -163,10 +193,7 @@ impl Communicator {
         call: &Collective<'_>,
         mut buffer: Vec<T>,
     ) -> Result<Work<Vec<T>>> {
-        self.shared.check_call(call)?;
-        check_in_place(call)?;
-        let elements = call.in_place_elements(self.ranks(), self.rank());
-        check_size(call, "buffer", size_of_val(&*buffer), elements)?;
+        self.check_joint(call, size_of_val(&*buffer))?;
         let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
         // SAFETY: as in `run_async`.
         let op = unsafe { self.shared.issue(call, Buffers::InPlace(memory), Some(Box::new(buffer))) }?;
@@ -200,9 +227,19 @@ impl Communicator {
         self.shared.lock().breakdown.take()
     }
 
-    /// Messages and bytes moved by this rank so far.
-    pub fn counters(&self) -> Counters {
-        self.shared.lock().counters()
+    /// Messages and bytes that this rank has sent and received so far: in total, and for each class of peers (same
+    /// process, same host, network).
+    pub fn counters(&self) -> Traffic {
+        let class_of = |peer| self.shared.control.link_class(peer);
+        Traffic::of(self.shared.lock().links(), class_of, self.ranks(), self.rank())
+    }
+
+    /// Bytes of memory that this communicator takes on this rank, by kind.
+    pub fn memory(&self) -> MemoryUse {
+        let mut memory = self.shared.lock().memory();
+        let kind = if self.rank() == 0 { MemoryKind::Shared } else { MemoryKind::Mapped };
+        memory.add(kind, self.shared.control.board().bytes());
+        memory
     }
 
     /// Sets how long an operation issued or waited for from now on may take. Default 30 minutes.
@@ -311,6 +348,7 @@ impl Shared {
     /// Puts a call that was just issued on the board.
     fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
         let sequence = engine.sequence();
+        tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
         if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
             self.control.board().called(sequence, signature.0);
         }
@@ -410,12 +448,12 @@ impl Drop for Communicator {
         if self.shared.closed.load(Ordering::Acquire) {
             return;
         }
-        tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        tracing::debug!(target: "ubccl::init", rank = self.rank(), "communicator dropped without close()");
         if std::thread::panicking() && !self.shared.control.poison().is_set() {
             let message = "the thread that held its communicator panicked";
             let cause = self.shared.control.cause(ErrorKind::Remote, self.rank(), message);
             if let Err(error) = self.shared.control.report(cause) {
-                tracing::debug!(%error, "nobody was told");
+                tracing::debug!(target: "ubccl::init", %error, "nobody was told");
             }
         }
     }
@@ -450,22 +488,6 @@ fn join(config: &mut Config) -> Result<Control> {
         grace: DEFAULT_GRACE,
     };
     Control::join(rendezvous, join)
-}
-
-/// All ranks must be configured alike in what plans depend on.
-fn check_alike(control: &mut Control, what: &str, mine: &str) -> Result<()> {
-    let all = control.all_gather(mine.as_bytes())?;
-    match all.iter().position(|other| other != mine.as_bytes()) {
-        None => Ok(()),
-        Some(rank) => Err(Error::new(
-            ErrorKind::Start,
-            format!(
-                "ranks differ in {what}: rank {rank} has {}, rank {} has {mine}; configure all ranks alike",
-                String::from_utf8_lossy(&all[rank]),
-                control.rank()
-            ),
-        )),
-    }
 }
 
 /// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than

@@ -56,7 +56,7 @@ impl Algorithm for MeshTwoShot {
         }
     }
 
-    /// Any: an element is combined once, from all ranks.
+    /// Any: an element is combined once, from all ranks in their order.
     fn supports_op(&self, _op: ReduceOp) -> Result<()> {
         Ok(())
     }

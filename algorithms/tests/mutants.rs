@@ -4,13 +4,13 @@
 
 mod cases;
 
-use cases::{Case, variants};
+use cases::{Case, Lengths, Pattern, Placement, variants};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use ubccl_core::plan::Plan;
 use ubccl_core::verify::mutate::{Mutation, Random, mutate};
 use ubccl_core::verify::schedule::{equivalent, stable};
-use ubccl_core::verify::verify;
+use ubccl_core::verify::verify_calls;
 use ubccl_core::{Algorithm, Choice, DataType, Kind, Rank};
 
 /// Mutants that matter, for each algorithm, collective and mutation, unless there are too few to find.
@@ -47,6 +47,16 @@ fn random_case(algorithm: &'static dyn Algorithm, kind: Kind, random: &mut Rando
         variant: *random.pick(&variants(kind, ranks)).expect("every kind has one"),
         // Nothing to move rarely shows a fault.
         count: if kind == Kind::Barrier || random.below(16) == 0 { 0 } else { 1 + random.below(most) as u64 },
+        lengths: Lengths {
+            pattern: match random.below(2) {
+                0 => Pattern::Random,
+                // All but the last, whose lengths no run goes through element by element.
+                _ => Pattern::ALL[random.below(Pattern::ALL.len() - 1)],
+            },
+            placement: *random.pick(&Placement::ALL).expect("there are some"),
+            scale: 3,
+            seed: random.bits(),
+        },
         in_place: random.below(2) == 0,
         dtype: DataType::U8,
         choice: Choice { lanes: 1 + random.below(2) as u8, chunk_bytes: elements },
@@ -65,13 +75,15 @@ fn tally(
             break;
         }
         let case = random_case(algorithm, kind, &mut random);
+        let calls = case.calls();
+        let calls = |rank| calls.get(rank);
         let original: Vec<Plan> = (0..case.ranks).map(|rank| case.plan(rank)).collect();
         let rank = random.below(original.len()) as Rank;
         let Some(changed) = mutate(&original[rank as usize], mutation, &mut random) else { continue };
         let mut mutant = original.clone();
         mutant[rank as usize] = changed;
-        let refused = verify(&|rank| mutant[rank as usize].clone(), case.ranks, case.count).is_err();
-        if equivalent(&original, &mutant, rank, case.count, &mut random) {
+        let refused = verify_calls(&|rank| mutant[rank as usize].clone(), &calls, case.ranks).is_err();
+        if equivalent(&original, &mutant, &calls, rank, &mut random) {
             tally.same += 1;
             tally.same_refused += usize::from(refused);
             continue;
@@ -137,7 +149,8 @@ fn real_plans_behave_the_same_under_every_schedule() {
             for _ in 0..6 {
                 let case = random_case(algorithm, kind, &mut random);
                 let plans: Vec<Plan> = (0..case.ranks).map(|rank| case.plan(rank)).collect();
-                assert!(stable(&plans, case.count, &mut random), "{}", case.text());
+                let calls = case.calls();
+                assert!(stable(&plans, &|rank| calls.get(rank), &mut random), "{}", case.text());
             }
         }
     }

@@ -5,12 +5,12 @@
 
 mod cases;
 
-use cases::{Case, variants};
+use cases::{Case, Lengths, Pattern, Placement, variants};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use ubccl_core::verify::{Report, Violation, verify};
+use ubccl_core::verify::{Report, Violation, verify_calls};
 use ubccl_core::{Algorithm, Choice, DataType, Kind};
 
 /// The window of every lane that loops over chunks: such loops are also tried with this many turns and one more.
@@ -39,13 +39,20 @@ fn choices(ranks: u32) -> &'static [(u8, Chunk)] {
     }
 }
 
+/// Cases of every algorithm; `UBCCL_TEST_ALGO` keeps those whose algorithm's or collective's name holds it.
 fn all_cases() -> Vec<Case> {
+    let only = std::env::var("UBCCL_TEST_ALGO").unwrap_or_default();
     let mut cases = Vec::new();
     for &algorithm in ubccl_algorithms::index() {
         for row in Kind::TABLE {
             for ranks in (1..=33).chain([48, 64, 127, 384, 768]) {
-                if algorithm.supports(row.kind, ranks).is_ok() {
-                    add_cases(&mut cases, algorithm, row.kind, ranks);
+                let names = format!("{} {}", algorithm.descriptor().name, row.name);
+                if algorithm.supports(row.kind, ranks).is_err() || !names.contains(&only) {
+                    continue;
+                }
+                match row.tabled {
+                    true => add_tabled_cases(&mut cases, algorithm, row.kind, ranks),
+                    false => add_cases(&mut cases, algorithm, row.kind, ranks),
                 }
             }
         }
@@ -66,7 +73,8 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
         for in_place in [false, true] {
             let dtype = dtypes[cases.len() % dtypes.len()];
             let choice = Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32 };
-            cases.push(Case { algorithm, kind, ranks, variant, count, in_place, dtype, choice });
+            let lengths = NO_TABLES;
+            cases.push(Case { algorithm, kind, ranks, variant, count, lengths, in_place, dtype, choice });
         }
     };
     let counts = if kind == Kind::Barrier { vec![0] } else { vec![0, n - 1, 4 * n + 3] };
@@ -89,13 +97,55 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
     }
 }
 
+/// Tables with every pattern and placement up to 17 ranks, above in turn. Lanes and chunks take turns: what is particular
+/// about them does not depend on how long a block is.
+fn add_tabled_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kind, ranks: u32) {
+    let mut add = |number: usize, variant, pattern, placement| {
+        // A pipeline of chunks of 2^47 elements would have too many.
+        let is_chunked = algorithm.descriptor().name == "ring";
+        if pattern == Pattern::Huge && is_chunked {
+            return;
+        }
+        let scale = [7, 40, u64::from(ranks)][number % 3];
+        let (lanes, elements) = [(1, 1 << 20), (2, 5), (2, 1 << 20), (1, 1)][number % 4];
+        for in_place in [false, true] {
+            let dtype = [DataType::U8, DataType::F32, DataType::BF16][cases.len() % 3];
+            // Messages of groups are counted in bytes.
+            let dtype = if kind == Kind::Group { DataType::U8 } else { dtype };
+            let choice = Choice { lanes, chunk_bytes: elements * dtype.size() as u32 };
+            let lengths = Lengths { pattern, placement, scale, seed: cases.len() as u64 };
+            cases.push(Case { algorithm, kind, ranks, variant, count: 0, lengths, in_place, dtype, choice });
+        }
+    };
+    let patterns = match ranks {
+        0..=33 => &Pattern::ALL[..],
+        34..=127 => &Pattern::ALL[..2],
+        _ => &Pattern::ALL[..1],
+    };
+    for (which, variant) in variants(kind, ranks).into_iter().enumerate() {
+        for (row, &pattern) in patterns.iter().enumerate() {
+            for (column, &placement) in Placement::ALL.iter().enumerate() {
+                let number = ranks as usize + which + row + column;
+                if ranks <= 17 || number.is_multiple_of(Placement::ALL.len()) {
+                    add(number, variant, pattern, placement);
+                }
+            }
+        }
+    }
+}
+
+/// For kinds without tables.
+const NO_TABLES: Lengths =
+    Lengths { pattern: Pattern::Nothing, placement: Placement::Packed, scale: 0, seed: 0 };
+
 /// Roughly how long a case takes, for the order of work.
 fn weight(case: &Case) -> u64 {
     u64::from(case.ranks).pow(2) * (1 + u64::from(case.count > 0))
 }
 
 fn prove(case: &Case) -> Result<Report, Violation> {
-    verify(&|rank| case.plan(rank), case.ranks, case.count)
+    let calls = case.calls();
+    verify_calls(&|rank| case.plan(rank), &|rank| calls.get(rank), case.ranks)
 }
 
 /// What was proved of one algorithm and kind.
@@ -156,6 +206,7 @@ fn depth_and_messages_are_the_textbooks() {
             ranks,
             variant: 0,
             count: u64::from(ranks),
+            lengths: NO_TABLES,
             in_place: false,
             dtype: DataType::F32,
             choice: Choice::default(),

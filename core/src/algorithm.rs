@@ -123,7 +123,8 @@ pub struct AlgorithmDescriptor {
 /// 2. Any rank count from 1, any root, any count, unless [`Algorithm::supports`] says why not.
 /// 3. The plans of all ranks of one spec pass the verifier, in place and out of place.
 /// 4. A plan depends on nothing but its spec; it names no transport and no clock.
-/// 5. An operation that does not nest ([`ReduceOp::nests`]) gets one reduction over all ranks for each element, or
+/// 5. An operation that does not nest ([`ReduceOp::nests`]) gets one reduction over all ranks for each element, one that
+///    does not commute ([`ReduceOp::commutes`]) a plan of [`Association::Flat`](crate::plan::Association::Flat); or
 ///    [`Algorithm::supports_op`] refuses it.
 pub trait Algorithm: Sync {
     /// Its descriptor.
@@ -133,14 +134,16 @@ pub trait Algorithm: Sync {
     fn supports(&self, kind: Kind, ranks: u32) -> Result<()>;
 
     /// Whether it can reduce with this operation; the error says why not. Unless an algorithm says otherwise, it combines
-    /// step by step, which an average does not allow.
+    /// step by step in an order of its own, which neither an average nor a user's operation that does not commute allows.
     fn supports_op(&self, op: ReduceOp) -> Result<()> {
-        if op.nests() {
-            return Ok(());
-        }
+        let needs = match op {
+            _ if !op.nests() => "all of them at once",
+            _ if !op.commutes() => "them in rank order",
+            _ => return Ok(()),
+        };
         let (name, op) = (self.descriptor().name, op.name());
         Err(Error::unsupported(format!(
-            "{name} does not do {op}: it combines ranks step by step, and {op} needs all of them at once; name no \
+            "{name} does not do {op}: it combines ranks step by step, and {op} needs {needs}; name no \
              algorithm, or one that combines in one step"
         )))
     }

@@ -18,6 +18,8 @@ pub mod plan;
 pub mod signature;
 pub mod symbolic;
 pub mod topology;
+pub mod usage;
+pub mod user_op;
 pub mod verify;
 
 pub use algorithm::{Algorithm, AlgorithmDescriptor, Choice, Spec};
@@ -31,3 +33,4 @@ pub use kind::Kind;
 pub use op::ReduceOp;
 pub use signature::Signature;
 pub use topology::Topology;
+pub use user_op::{UserFunction, UserOp};

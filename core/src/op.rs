@@ -15,34 +15,39 @@
 
 use crate::dtype::DataType;
 use crate::error::{Error, Result};
+use crate::user_op::UserOp;
 
-/// How elements are combined; the module defines the details. A new operation is a variant, a row in
-/// [`ReduceOp::TABLE`] and its kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
+/// How elements are combined; the module defines the details. A new operation is a variant, its number in
+/// [`ReduceOp::code`], a row in [`ReduceOp::TABLE`] and its kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReduceOp {
     /// Sum.
-    Sum = 0, // up to 63, numbers are NCCL's; ours begin at 64
+    Sum,
     /// Product.
-    Prod = 1,
+    Prod,
     /// Maximum.
-    Max = 2,
+    Max,
     /// Minimum.
-    Min = 3,
+    Min,
     /// Average: the wide sum, divided once. A sum of averages is no average, so only algorithms that combine all ranks
     /// in one step do it: see [`ReduceOp::nests`].
-    Avg = 4,
+    Avg,
     /// Bitwise and; integers only.
-    And = 64,
+    And,
     /// Bitwise or; integers only.
-    Or = 65,
+    Or,
     /// Bitwise exclusive or; integers only.
-    Xor = 66,
+    Xor,
+    /// Sum of inputs that the caller has scaled already, by [`crate::kernels::scale`]: plans and kernels treat it as
+    /// [`ReduceOp::Sum`], but ranks that disagree whether to scale are told apart.
+    PreMulSum,
+    /// The user's own, on every type. Has no row in the table, since there are as many as users want.
+    User(&'static UserOp),
 }
 
 impl ReduceOp {
-    /// Every operation with its name (ours and nccl-tests').
+    /// Every operation of ours with its name (ours and nccl-tests').
     pub const TABLE: &'static [(ReduceOp, &'static str)] = &[
         (ReduceOp::Sum, "sum"),
         (ReduceOp::Prod, "prod"),
@@ -52,19 +57,37 @@ impl ReduceOp {
         (ReduceOp::And, "and"),
         (ReduceOp::Or, "or"),
         (ReduceOp::Xor, "xor"),
+        (ReduceOp::PreMulSum, "mulsum"),
     ];
+
+    /// What [`ReduceOp::code`] says of every user-defined operation.
+    pub const USER_CODE: u8 = 68;
 
     /// The name.
     pub fn name(self) -> &'static str {
+        if let ReduceOp::User(op) = self {
+            return op.name();
+        }
         Self::TABLE.iter().find(|row| row.0 == self).expect("every operation has a row in TABLE").1
     }
 
     /// The stable number: NCCL's where NCCL has the operation, else 64 or more.
-    pub fn code(self) -> u8 {
-        self as u8
+    pub const fn code(self) -> u8 {
+        match self {
+            ReduceOp::Sum => 0,
+            ReduceOp::Prod => 1,
+            ReduceOp::Max => 2,
+            ReduceOp::Min => 3,
+            ReduceOp::Avg => 4,
+            ReduceOp::And => 64,
+            ReduceOp::Or => 65,
+            ReduceOp::Xor => 66,
+            ReduceOp::PreMulSum => 67,
+            ReduceOp::User(_) => Self::USER_CODE,
+        }
     }
 
-    /// The operation with this number.
+    /// The operation with this number, unless it is a user's.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::TABLE.iter().map(|row| row.0).find(|op| op.code() == code)
     }
@@ -103,6 +126,14 @@ impl ReduceOp {
     pub const fn nests(self) -> bool {
         !matches!(self, ReduceOp::Avg)
     }
+
+    /// Whether a op b is b op a. If not, ranks are combined in their order, 0 to n−1, and in no other.
+    pub const fn commutes(self) -> bool {
+        match self {
+            ReduceOp::User(op) => op.is_commutative(),
+            _ => true,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -117,8 +148,20 @@ mod tests {
         }
         let code = |text| ReduceOp::parse(text).unwrap().code();
         assert_eq!(["sum", "prod", "max", "min", "avg"].map(code), [0, 1, 2, 3, 4], "as in nccl.h");
-        assert_eq!(["and", "or", "xor"].map(code), [64, 65, 66]);
+        assert_eq!(["and", "or", "xor", "mulsum"].map(code), [64, 65, 66, 67]);
         assert!(ReduceOp::parse("mean").unwrap_err().message().contains("avg"));
+    }
+
+    #[test]
+    fn a_users_operation_has_a_name_a_number_and_every_type() {
+        fn first(_: usize, _: &mut [u8], _: &[u8], _: DataType) {}
+        static FIRST: UserOp = UserOp::new("first", false, first, 0);
+        let op = ReduceOp::User(&FIRST);
+        assert_eq!((op.name(), op.code(), ReduceOp::from_code(op.code())), ("first", 68, None));
+        assert!(DataType::TABLE.iter().all(|row| op.supports(row.dtype).is_ok()));
+        assert!(!op.commutes() && op.nests());
+        assert!(ReduceOp::TABLE.iter().all(|row| row.0.commutes()));
+        assert!(ReduceOp::parse("first").is_err(), "what travels is a number, and it names nobody");
     }
 
     #[test]
@@ -130,7 +173,7 @@ mod tests {
         );
         for row in DataType::TABLE {
             for &(op, _) in ReduceOp::TABLE {
-                let is_bitwise = op.code() >= 64;
+                let is_bitwise = (64..=66).contains(&op.code());
                 assert_eq!(op.supports(row.dtype).is_ok(), !(is_bitwise && row.is_float), "{op:?} {row:?}");
             }
         }

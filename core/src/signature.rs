@@ -41,8 +41,14 @@ impl Signature {
         if kind != Kind::Barrier {
             text += &format!(" count={} {}", field(32, 48), dtype.name());
         }
-        if let Some(op) = (field(116, 8) as u8).checked_sub(1).and_then(ReduceOp::from_code) {
-            text += &format!(" {}", op.name());
+        match (field(116, 8) as u8).checked_sub(1) {
+            // Which one, only the rank that called it knows; the plan's number has its name in it.
+            Some(ReduceOp::USER_CODE) => text += " user-defined",
+            Some(code) => {
+                text +=
+                    ReduceOp::from_code(code).map_or(String::new(), |op| format!(" {}", op.name())).as_str()
+            }
+            None => {}
         }
         if let Some(root) = field(80, 20).checked_sub(1) {
             text += &format!(" root={root}");
@@ -81,5 +87,14 @@ mod tests {
             assert_eq!(signature.plan(), 0xdead_beef);
         }
         assert!(Signature(0).describe().starts_with("no call"));
+    }
+
+    #[test]
+    fn a_users_operation_is_told_by_what_it_is_since_its_name_does_not_travel() {
+        fn nothing(_: usize, _: &mut [u8], _: &[u8], _: DataType) {}
+        static OP: crate::UserOp = crate::UserOp::new("nothing", true, nothing, 0);
+        let call = Collective::all_reduce(3, DataType::F16, ReduceOp::User(&OP));
+        assert_eq!(call.to_string(), "all_reduce count=3 f16 nothing");
+        assert_eq!(call.signature(0).describe(), "all_reduce count=3 f16 user-defined");
     }
 }

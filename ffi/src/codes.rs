@@ -178,6 +178,8 @@ pub(crate) fn read_dtype(code: i32) -> Result<DataType> {
 
 pub(crate) fn read_op(code: i32) -> Result<ReduceOp> {
     let op = u8::try_from(code).ok().and_then(ReduceOp::from_code);
+    // Without its scalar it would be a sum under another name.
+    let op = op.filter(|&op| op != ReduceOp::PreMulSum);
     op.ok_or_else(|| Error::invalid(format!("{code} is no reduction operation")))
 }
 
@@ -210,7 +212,8 @@ const _: () = {
         (ReduceOp::Or, UBCCL_OR),
         (ReduceOp::Xor, UBCCL_XOR),
     ];
-    assert!(DataType::TABLE.len() == dtypes.len() && ReduceOp::TABLE.len() == ops.len());
+    // A pre-multiplied sum is no plain number: it comes with its scalar.
+    assert!(DataType::TABLE.len() == dtypes.len() && ReduceOp::TABLE.len() == ops.len() + 1);
     let mut at = 0;
     while at < dtypes.len() {
         assert!(dtypes[at].0 as i32 == dtypes[at].1);
@@ -218,7 +221,7 @@ const _: () = {
     }
     let mut at = 0;
     while at < ops.len() {
-        assert!(ops[at].0 as i32 == ops[at].1);
+        assert!(ops[at].0.code() as i32 == ops[at].1);
         at += 1;
     }
 };

@@ -76,7 +76,7 @@ impl Comm {
 
     fn counters(&self) -> Counters {
         match &self.state {
-            State::Open(communicator) => communicator.counters(),
+            State::Open(communicator) => communicator.counters().total,
             State::Closed { counters, .. } => *counters,
         }
     }

@@ -132,6 +132,8 @@ pub unsafe extern "C" fn ubccl_comm_init(
         // Before `out` is looked at: whatever fails, the listener is used up.
         // SAFETY: the caller vouches for `config` and its texts.
         let config = unsafe { read_config(config) }?;
+        // A C program has no subscriber of its own; another Rust library in it might.
+        ubccl_rs::logging::install(&config)?;
         let transport = config.transport.clone();
         let make = || Ok(Comm::new(Communicator::init(config)?, transport));
         // SAFETY: the caller vouches for `out`.

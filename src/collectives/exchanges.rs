@@ -1,7 +1,8 @@
 //! All-to-all, and the collectives in which every rank's length may differ.
 
 use crate::communicator::Communicator;
-use ubccl_core::{Blocks, Collective, Element, ReduceOp, Result};
+use crate::reduction::Reduction;
+use ubccl_core::{Blocks, Collective, Element, Result};
 
 impl Communicator {
     /// Gives rank r block r of everybody's `send`, in rank order in `recv`.
@@ -75,10 +76,11 @@ impl Communicator {
         send: &[T],
         recv: &mut [T],
         counts: &[u64],
-        op: ReduceOp,
+        op: impl Into<Reduction>,
     ) -> Result<()> {
-        let call = Collective::reduce_scatter_v(T::DTYPE, op, counts);
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
+        let op = op.into();
+        let call = Collective::reduce_scatter_v(T::DTYPE, op.op(), counts);
+        self.run_reducing(&call, op, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
     }
 
     /// Reduce-scatters in place: the result stands where this rank's block of `buffer` was; the rest is left as it was.
@@ -86,11 +88,10 @@ impl Communicator {
         &self,
         buffer: &mut [T],
         counts: &[u64],
-        op: ReduceOp,
+        op: impl Into<Reduction>,
     ) -> Result<()> {
-        self.run_in_place(
-            &Collective::reduce_scatter_v(T::DTYPE, op, counts),
-            bytemuck::cast_slice_mut(buffer),
-        )
+        let op = op.into();
+        let call = Collective::reduce_scatter_v(T::DTYPE, op.op(), counts);
+        self.run_reducing_in_place(&call, op, bytemuck::cast_slice_mut(buffer))
     }
 }

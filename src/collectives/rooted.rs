@@ -1,7 +1,8 @@
 //! Collectives with a root: reduce, gather, scatter and their forms with tables.
 
 use crate::communicator::Communicator;
-use ubccl_core::{Blocks, Collective, Element, Rank, ReduceOp, Result};
+use crate::reduction::Reduction;
+use ubccl_core::{Blocks, Collective, Element, Rank, Result};
 
 impl Communicator {
     /// Reduces everybody's `send` into `recv` on `root`.
@@ -11,15 +12,33 @@ impl Communicator {
     /// Order:  every rank calls in the same order; blocks until recv may be read and send reused.
     /// Errors: InvalidArgument (nothing was sent); Mismatch, Timeout, Remote, Aborted: these poison the communicator.
     /// Source: ncclReduce, MPI_Reduce, HcclReduce.
-    pub fn reduce<T: Element>(&self, send: &[T], recv: &mut [T], op: ReduceOp, root: Rank) -> Result<()> {
-        let call = Collective::reduce(send.len() as u64, T::DTYPE, op, root);
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(self.if_root(root, recv)))
+    pub fn reduce<T: Element>(
+        &self,
+        send: &[T],
+        recv: &mut [T],
+        op: impl Into<Reduction>,
+        root: Rank,
+    ) -> Result<()> {
+        let op = op.into();
+        let call = Collective::reduce(send.len() as u64, T::DTYPE, op.op(), root);
+        self.run_reducing(
+            &call,
+            op,
+            bytemuck::cast_slice(send),
+            bytemuck::cast_slice_mut(self.if_root(root, recv)),
+        )
     }
 
     /// Reduces in place: on the root `buffer` (`[count]`) becomes the result, elsewhere it is only read.
-    pub fn reduce_in_place<T: Element>(&self, buffer: &mut [T], op: ReduceOp, root: Rank) -> Result<()> {
-        let call = Collective::reduce(buffer.len() as u64, T::DTYPE, op, root);
-        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
+    pub fn reduce_in_place<T: Element>(
+        &self,
+        buffer: &mut [T],
+        op: impl Into<Reduction>,
+        root: Rank,
+    ) -> Result<()> {
+        let op = op.into();
+        let call = Collective::reduce(buffer.len() as u64, T::DTYPE, op.op(), root);
+        self.run_reducing_in_place(&call, op, bytemuck::cast_slice_mut(buffer))
     }
 
     /// Gathers everybody's `send` into `recv` on `root`, in rank order.

@@ -251,7 +251,7 @@ fn fold_float(op: ReduceOp, values: impl Iterator<Item = f64>) -> (f64, usize) {
     let values: Vec<f64> = values.collect();
     let each = values.iter().copied();
     let fold = match op {
-        ReduceOp::Sum | ReduceOp::Avg => each.sum(),
+        ReduceOp::Sum | ReduceOp::PreMulSum | ReduceOp::Avg => each.sum(),
         ReduceOp::Prod => each.product(),
         ReduceOp::Max => each.fold(f64::NEG_INFINITY, f64::max),
         ReduceOp::Min => each.fold(f64::INFINITY, f64::min),
@@ -264,7 +264,7 @@ fn fold_int(op: ReduceOp, values: impl Iterator<Item = i128>) -> i128 {
     let values: Vec<i128> = values.collect();
     let each = values.iter().copied();
     match op {
-        ReduceOp::Sum => each.sum(),
+        ReduceOp::Sum | ReduceOp::PreMulSum => each.sum(),
         ReduceOp::Prod => each.fold(1, i128::wrapping_mul),
         ReduceOp::Max => each.max().unwrap(),
         ReduceOp::Min => each.min().unwrap(),

@@ -190,6 +190,7 @@ macro_rules! kernel_table {
             (I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64, Avg) => $scalar,
             // Refused before it comes here; the scalar level says so.
             (F16 | BF16 | F32 | F64 | F8E4M3 | F8E5M2, And | Or | Xor) => $scalar,
+            (_, PreMulSum | User(_)) => $scalar,
         }
     }};
 }

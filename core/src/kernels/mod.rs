@@ -26,7 +26,7 @@
 //!
 //! A new type or operation is: a line in the table of `lanes.rs`, its arm in `scalar.rs`, and a format (how it is
 //! widened and narrowed) or combination in each vector file. The compiler lists the places that are missing. Integer
-//! averages are scalar at every level.
+//! averages are scalar at every level. A user's operation is a function of theirs at every level (`user.rs`).
 #![allow(unsafe_code)] // kernels work on raw pointers, because their memory may belong to other processes
 
 #[cfg(target_arch = "x86_64")]
@@ -38,12 +38,16 @@ mod float8;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod scalar;
+mod scale;
 #[cfg(test)]
 mod tests;
+mod user;
+
+pub use scale::{scale, scale_in_place};
 
 use std::sync::OnceLock;
 
-use crate::{DataType, ReduceOp};
+use crate::{DataType, ReduceOp, Result};
 
 const NAN_F64: u64 = 0x7FF8_0000_0000_0000;
 const NAN_F32: u32 = 0x7FC0_0000;
@@ -55,6 +59,7 @@ const NAN_BF16: u16 = 0x7FC0;
 /// Shapes: each source and dst `[count]` elements of dtype; any alignment; at least one source.
 /// Order:  the fold goes in list order; see the module for types, NaN, zeros and the single source.
 /// Cost:   one pass: each source is read once, dst written once; allocates nothing, makes no system call.
+/// Errors: none but those of a user's function ([`crate::UserOp`]); dst holds anything then.
 /// Panics: if `sources` is empty, or the operation is not for the type ([`ReduceOp::supports`]): only a bug in a plan
 ///         can bring that about.
 ///
@@ -63,7 +68,13 @@ const NAN_BF16: u16 = 0x7FC0;
 /// * dst either *is* (same address) one or more of the sources, or overlaps none of them.
 /// * Nobody writes the sources, and nobody else touches dst, until this returns.
 #[inline]
-pub unsafe fn reduce(dtype: DataType, op: ReduceOp, sources: &[*const u8], dst: *mut u8, count: usize) {
+pub unsafe fn reduce(
+    dtype: DataType,
+    op: ReduceOp,
+    sources: &[*const u8],
+    dst: *mut u8,
+    count: usize,
+) -> Result<()> {
     // SAFETY: the caller's promises are the ones asked for.
     unsafe { Level::best().reduce(dtype, op, sources, dst, count) }
 }
@@ -133,6 +144,7 @@ impl Level {
 
     /// [`reduce`] with this level instead of the best one, for tests and benches.
     ///
+    /// Errors: as [`reduce`].
     /// Panics: as [`reduce`].
     ///
     /// # Safety
@@ -144,12 +156,19 @@ impl Level {
         sources: &[*const u8],
         dst: *mut u8,
         count: usize,
-    ) {
+    ) -> Result<()> {
         assert!(!sources.is_empty(), "a reduction needs at least one source");
         if let [only] = *sources {
             // SAFETY: `count` elements of both are valid, and dst is this source or apart from it.
-            return unsafe { copy(only, dst, count * dtype.size()) };
+            unsafe { copy(only, dst, count * dtype.size()) };
+            return Ok(());
         }
+        let op = match op {
+            // SAFETY: the caller's promises are the ones asked for.
+            ReduceOp::User(op) => return unsafe { user::reduce(op, dtype, sources, dst, count) },
+            ReduceOp::PreMulSum => ReduceOp::Sum, // they were multiplied before
+            op => op,
+        };
         match self.0 {
             // SAFETY: the caller's promises are the ones asked for.
             Isa::Scalar => unsafe { scalar::reduce(dtype, op, sources, dst, count) },
@@ -160,6 +179,7 @@ impl Level {
             // SAFETY: as above, and this level exists, so the processor has the parts of AVX-512 that `detect` asks for.
             Isa::Avx512 => unsafe { avx512::reduce(dtype, op, sources, dst, count) },
         }
+        Ok(())
     }
 }
 

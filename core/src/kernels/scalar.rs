@@ -83,6 +83,7 @@ impl Memory<'_> {
                 // SAFETY: see above.
                 unsafe { self.fold(T::widen, |a, b| a + b, |sum| T::quotient(sum, n)) }
             }
+            ReduceOp::PreMulSum | ReduceOp::User(_) => unreachable!("our caller's business"),
         }
     }
 
@@ -109,7 +110,7 @@ impl Memory<'_> {
                 // SAFETY: see above.
                 unsafe { self.fold(widen, |a, b| a + b, |sum| narrow(sum / n)) }
             }
-            ReduceOp::And | ReduceOp::Or | ReduceOp::Xor => unreachable!("refused by our caller"),
+            _ => unreachable!("refused by our caller"),
         }
     }
 
@@ -233,11 +234,11 @@ fn smaller<F: Float>(a: F, b: F) -> F {
     }
 }
 
-fn narrow_to_f64(wide: f64) -> u64 {
+pub(super) fn narrow_to_f64(wide: f64) -> u64 {
     if wide.is_nan() { super::NAN_F64 } else { wide.to_bits() }
 }
 
-fn narrow_to_f32(wide: f32) -> u32 {
+pub(super) fn narrow_to_f32(wide: f32) -> u32 {
     if wide.is_nan() { super::NAN_F32 } else { wide.to_bits() }
 }
 
@@ -250,13 +251,13 @@ fn narrow_to_f16(wide: f32) -> u16 {
 }
 
 /// A bf16 is the upper half of an f32.
-fn widen_bf16(stored: u16) -> f32 {
+pub(super) fn widen_bf16(stored: u16) -> f32 {
     f32::from_bits(u32::from(stored) << 16)
 }
 
 /// Rounds to the nearest bf16, a tie to the even one. The carry may run into the exponent, which is right: the next
 /// binade, and infinity after the largest.
-fn narrow_to_bf16(wide: f32) -> u16 {
+pub(super) fn narrow_to_bf16(wide: f32) -> u16 {
     if wide.is_nan() {
         return super::NAN_BF16;
     }

@@ -3,6 +3,8 @@
 
 mod layout;
 mod oracle;
+mod scale;
+mod user;
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -112,7 +114,7 @@ fn run(
         pointers[k] = dst;
     }
     // SAFETY: every source and dst is `bytes` long; dst is source k or memory of its own.
-    unsafe { level.reduce(dtype, op, &pointers, dst, bytes / dtype.size()) };
+    unsafe { level.reduce(dtype, op, &pointers, dst, bytes / dtype.size()) }.unwrap();
     assert!(buffer[..start].iter().all(|&byte| byte == GUARD), "wrote before dst");
     assert!(buffer[end..].iter().all(|&byte| byte == GUARD), "wrote behind dst");
     buffer[start..end].to_vec()
@@ -373,7 +375,7 @@ fn bits_of_floats_are_a_bug_and_panic() {
     let mut x = [0.0_f32; 1];
     let (source, dst) = (x.as_ptr().cast(), x.as_mut_ptr().cast());
     // SAFETY: one element, in place.
-    unsafe { reduce(DataType::F32, ReduceOp::Xor, &[source, source], dst, 1) };
+    unsafe { reduce(DataType::F32, ReduceOp::Xor, &[source, source], dst, 1) }.unwrap();
 }
 
 #[test]
@@ -388,7 +390,7 @@ fn dst_may_be_all_of_the_sources() {
         let dst = data.as_mut_ptr().cast::<u8>();
         let same = dst.cast_const();
         // SAFETY: all four are the same 1000 elements.
-        unsafe { level.reduce(DataType::I32, ReduceOp::Sum, &[same, same, same], dst, data.len()) };
+        unsafe { level.reduce(DataType::I32, ReduceOp::Sum, &[same, same, same], dst, data.len()) }.unwrap();
         assert!(data.iter().zip(0..).all(|(x, i)| *x == 3 * i), "{}", level.name());
     }
 }
@@ -399,7 +401,7 @@ fn the_best_level_is_the_last_available_and_reduce_uses_the_same_semantics() {
     let (a, b, mut sum) = ([1_i32, 2, 3], [10, 20, 30], [0_i32; 3]);
     let sources = [a.as_ptr().cast(), b.as_ptr().cast()];
     // SAFETY: three arrays of three elements.
-    unsafe { reduce(DataType::I32, ReduceOp::Sum, &sources, sum.as_mut_ptr().cast(), 3) };
+    unsafe { reduce(DataType::I32, ReduceOp::Sum, &sources, sum.as_mut_ptr().cast(), 3) }.unwrap();
     assert_eq!(sum, [11, 22, 33]);
 }
 
@@ -407,7 +409,7 @@ fn the_best_level_is_the_last_available_and_reduce_uses_the_same_semantics() {
 #[should_panic(expected = "at least one source")]
 fn no_source_is_a_bug_and_panics() {
     // SAFETY: nothing is read or written for zero elements.
-    unsafe { reduce(DataType::U8, ReduceOp::Sum, &[], std::ptr::null_mut(), 0) };
+    unsafe { reduce(DataType::U8, ReduceOp::Sum, &[], std::ptr::null_mut(), 0) }.unwrap();
 }
 
 #[test]
@@ -470,7 +472,7 @@ mod edges {
                     for sources in [&[a][..], &[a, b], &[a, b, c], &[d, a, b]] {
                         let sources: Vec<_> = sources.iter().map(|source| source.cast_const()).collect();
                         // SAFETY: all lie inside their pages.
-                        unsafe { level.reduce(dtype, op, &sources, d, count) };
+                        unsafe { level.reduce(dtype, op, &sources, d, count) }.unwrap();
                     }
                 }
             }

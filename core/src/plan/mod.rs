@@ -30,6 +30,7 @@ pub use expression::{At, Buffer, Cut, Index, PeerRun, Peers, Shape, Slice, Trips
 pub use sizes::{Side, Sizes, TableEntry};
 
 use crate::algorithm::Spec;
+use crate::op::ReduceOp;
 
 /// The most lanes a plan may have.
 pub const MAX_LANES: usize = 8;
@@ -211,12 +212,17 @@ impl Plan {
         self.places[usize::from(step.0)]
     }
 
-    /// A number that tells plans of one call apart: same algorithm, same choice, same rank count. All ranks of a call
-    /// must have the same; it travels in the signature.
+    /// A number that tells plans of one call apart: same algorithm, same choice, same rank count, and if the operation is
+    /// a user's, same name. All ranks of a call must have the same; it travels in the signature.
     pub fn number(&self) -> u32 {
         let choice = self.spec.choice;
         let fields = [u32::from(choice.lanes), choice.chunk_bytes, self.spec.ranks];
-        let bytes = self.algorithm.bytes().chain(fields.into_iter().flat_map(u32::to_le_bytes));
+        let user_op = match self.spec.op {
+            Some(ReduceOp::User(op)) => op.name(),
+            _ => "",
+        };
+        let fields = fields.into_iter().flat_map(u32::to_le_bytes);
+        let bytes = self.algorithm.bytes().chain(fields).chain(user_op.bytes());
         // FNV-1a: short, stable everywhere, and nobody gains by a collision.
         bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     }

@@ -94,10 +94,12 @@ pub fn verify(plans: &dyn Fn(Rank) -> Plan, ranks: u32, count: u64) -> Result<Re
 ///
 /// Errors: as [`verify`].
 pub fn verify_calls<'a>(
-    plans: &'a dyn Fn(Rank) -> Plan,
+    plans: &dyn Fn(Rank) -> Plan,
     calls: &dyn Fn(Rank) -> Collective<'a>,
     ranks: u32,
 ) -> Result<Report, Violation> {
+    // The tables may live longer than the plans are needed.
+    let calls = &|rank| calls(rank);
     if ranks == 0 {
         return Err(Violation::Malformed {
             rank: 0,

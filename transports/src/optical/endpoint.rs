@@ -5,8 +5,11 @@ use super::network::Network;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use ubccl_core::endpoint::{Counters, Endpoint, Fault, Key, Memory, Post, Posted, RegionId, Token, Wake};
+use ubccl_core::endpoint::{
+    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Token, Wake,
+};
 use ubccl_core::symbolic::Piece;
+use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
 
 /// The endpoint of one rank. Everything happens in the shared network.
@@ -45,6 +48,10 @@ impl Endpoint for OpticalEndpoint {
         self.network.lock().inspect(self.rank, sequence, signature)
     }
 
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        Ok(self.network.lock().probe(self.rank, peer))
+    }
+
     fn cancel(&mut self) {
         self.network.lock().cancel(self.rank);
     }
@@ -62,7 +69,21 @@ impl Endpoint for OpticalEndpoint {
     }
 
     fn counters(&self) -> Counters {
-        self.network.lock().ranks[self.rank as usize].counters
+        self.network.lock().ranks[self.rank as usize].counters.iter().copied().sum()
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        let network = self.network.lock();
+        let levels = network.fabric.topology().levels();
+        for (level, counters) in levels.iter().zip(&network.ranks[self.rank as usize].counters) {
+            each(Over::Level(&level.name), *counters);
+        }
+    }
+
+    /// This rank's share of the world's tables.
+    fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
+        let network = self.network.lock();
+        each(MemoryKind::Queues, (network.bytes() / network.ranks.len()) as u64);
     }
 
     fn phantom(&self, region: RegionId) -> Option<Vec<Piece>> {

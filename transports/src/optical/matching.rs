@@ -3,6 +3,7 @@
 use super::events::FixedMap;
 use super::slab::{NONE, Slab};
 use ubccl_core::Rank;
+use ubccl_core::endpoint::TAGGED_LANE;
 
 /// The lines of all pairs of ranks and lanes.
 #[derive(Debug)]
@@ -18,6 +19,7 @@ pub(super) struct Matching {
 #[derive(Clone, Copy, Debug)]
 struct Line {
     from: Rank,
+    lane: u8,
     side: Side,
     first: u32,
     last: u32,
@@ -59,15 +61,22 @@ impl Matching {
         }
     }
 
+    /// Bytes of memory it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        let into: usize = self.into_rank.iter().map(|lines| lines.capacity() * size_of::<u32>()).sum();
+        let lines = self.lines.capacity() * size_of::<Line>();
+        // A map keeps key, value and a byte for each place.
+        let map = self.line_of.capacity() * (size_of::<(u64, u32)>() + 1);
+        into + lines + map + self.entries.bytes()
+    }
+
     /// The line from one rank to another.
     #[inline]
     pub(super) fn line(&mut self, from: Rank, to: Rank, lane: u8) -> u32 {
         let Self { lines, line_of, into_rank, .. } = self;
-        // Ranks are below 2^20, see `Topology::MAX_RANKS`.
-        let name = u64::from(from) << 32 | u64::from(to) << 8 | u64::from(lane);
-        *line_of.entry(name).or_insert_with(|| {
+        *line_of.entry(name(from, to, lane)).or_insert_with(|| {
             let id = lines.len() as u32;
-            lines.push(Line { from, side: Side::Messages, first: NONE, last: NONE });
+            lines.push(Line { from, lane, side: Side::Messages, first: NONE, last: NONE });
             into_rank[to as usize].push(id);
             id
         })
@@ -124,6 +133,21 @@ impl Matching {
         }
     }
 
+    /// Whether a line is one of tagged messages.
+    #[inline]
+    pub(super) fn is_tagged(&self, line: u32) -> bool {
+        self.lines[line as usize].lane == TAGGED_LANE
+    }
+
+    /// The first message that waits on a line.
+    pub(super) fn next_message(&self, from: Rank, to: Rank, lane: u8) -> Option<u32> {
+        let line = self.lines[*self.line_of.get(&name(from, to, lane))? as usize];
+        match (line.first != NONE).then(|| self.entries[line.first].waiting)? {
+            Waiting::Message(message) => Some(message),
+            Waiting::Receive { .. } => None,
+        }
+    }
+
     /// Sender and number of every message that waits for a rank: lines in the order of their first use.
     pub(super) fn messages_for(&self, rank: Rank) -> impl Iterator<Item = (Rank, u32)> + '_ {
         let lines = self.into_rank[rank as usize].iter().map(|&line| self.lines[line as usize]);
@@ -139,6 +163,12 @@ impl Matching {
             })
         })
     }
+}
+
+/// Names a line. Ranks are below 2^20, see `Topology::MAX_RANKS`.
+#[inline]
+fn name(from: Rank, to: Rank, lane: u8) -> u64 {
+    u64::from(from) << 32 | u64::from(to) << 8 | u64::from(lane)
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@ use super::posting::Receive;
 use super::slab::Slab;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
-use ubccl_core::endpoint::{Counters, Fault, Header, Memory, RegionId, Stream, Token, WorldStats};
+use ubccl_core::endpoint::{
+    Counters, Fault, Header, Memory, RegionId, Stream, TAGGED_LANE, Token, WorldStats,
+};
 use ubccl_core::symbolic::Piece;
 use ubccl_core::topology::{Link, time_at_rate_ps};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -48,7 +50,8 @@ pub(super) struct RankState {
     is_woken: bool,
     pub(super) done: Vec<Token>,
     pub(super) faults: VecDeque<Fault>,
-    pub(super) counters: Counters,
+    /// By level of the topology.
+    pub(super) counters: Vec<Counters>,
     pub(super) memory: RankMemory,
 }
 
@@ -74,7 +77,7 @@ pub(super) struct Message {
     pub(super) to: Rank,
     line: u32,
     serialisation_ps: u64,
-    link: u8,
+    pub(super) link: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,9 +90,11 @@ struct LinkState {
 impl Network {
     pub(super) fn new(fabric: Fabric, ranks: u32) -> Self {
         let links = fabric.topology().levels().iter().map(|level| level.link);
+        let counters = vec![Counters::default(); links.len()];
+        let rank = |_| RankState { counters: counters.clone(), ..RankState::default() };
         Network {
             now_ps: 0,
-            ranks: (0..ranks).map(|_| RankState::default()).collect(),
+            ranks: (0..ranks).map(rank).collect(),
             matching: Matching::new(ranks),
             sends: Slab::new(),
             messages: Slab::new(),
@@ -146,15 +151,15 @@ impl Network {
         let record = &mut self.sends[send];
         let (from, len) = (record.rank, record.header.len);
         record.holders += 1;
-        let counters = &mut self.ranks[from as usize].counters;
-        counters.messages_sent += 1;
-        counters.bytes_sent += len;
+        // A rank shares the innermost level with itself.
+        let level = self.fabric.topology().shared_level(from, to);
+        self.ranks[from as usize].counters[level].sent(len);
         let line = self.matching.line(from, to, lane);
         if from == to {
             return self
                 .inject_to_itself(Message { send, from, to, line, serialisation_ps: 0, link: NO_LINK }, len);
         }
-        let link = self.fabric.topology().shared_level(from, to) as u8;
+        let link = level as u8;
         self.sends[send].link = link;
         let serialisation_ps = self.serialisation_ps(link, len);
         let Link { latency_ps, send_overhead_ps, gap_ps, .. } = self.links[usize::from(link)].link;
@@ -216,8 +221,11 @@ impl Network {
         }
         self.stats.messages += 1;
         self.stats.bytes += bytes;
-        if let Some((receive, source)) = self.matching.arrive(message.line, id) {
-            self.accept_later(receive, source, id);
+        match self.matching.arrive(message.line, id) {
+            Some((receive, source)) => self.accept_later(receive, source, id),
+            // Its receiver may wait for it without a post.
+            None if self.matching.is_tagged(message.line) => self.wake(message.to),
+            None => {}
         }
     }
 
@@ -324,6 +332,11 @@ impl Network {
         WorldStats { hash: self.hash.value(), ..self.stats }
     }
 
+    /// Bytes of the world's tables.
+    pub(super) fn bytes(&self) -> usize {
+        self.sends.bytes() + self.messages.bytes() + self.receives.bytes() + self.matching.bytes() + self.queue.bytes()
+    }
+
     /// See `Endpoint::register`.
     pub(super) fn register(&mut self, rank: Rank, region: RegionId, memory: Memory) -> Result<()> {
         let registered = self.ranks[rank as usize].memory.register(region, memory);
@@ -345,6 +358,12 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// See `Endpoint::probe`.
+    pub(super) fn probe(&self, rank: Rank, peer: Rank) -> Option<Header> {
+        let message = self.matching.next_message(peer, rank, TAGGED_LANE)?;
+        Some(self.sends[self.messages[message].send].header)
     }
 
     /// Refuses a peer that is not in this world.

@@ -35,12 +35,12 @@ pub(super) fn oracle((dtype, op): (DataType, ReduceOp), column: &[&[u8]]) -> Vec
 fn float_oracle(op: ReduceOp, values: impl ExactSizeIterator<Item = f64>, round: impl Fn(f64) -> f64) -> f64 {
     let n = values.len() as f64;
     let combine = |a: f64, b: f64| match op {
-        ReduceOp::Sum | ReduceOp::Avg => round(a + b),
+        ReduceOp::Sum | ReduceOp::PreMulSum | ReduceOp::Avg => round(a + b),
         ReduceOp::Prod => round(a * b),
         _ if a.is_nan() || b.is_nan() => f64::NAN,
         ReduceOp::Max => std::cmp::max_by(a, b, f64::total_cmp),
         ReduceOp::Min => std::cmp::min_by(a, b, f64::total_cmp),
-        ReduceOp::And | ReduceOp::Or | ReduceOp::Xor => panic!("not for floats"),
+        other => panic!("{other:?} is not for floats"),
     };
     let fold = values.reduce(combine).unwrap();
     if op == ReduceOp::Avg { round(fold / n) } else { fold }
@@ -49,7 +49,7 @@ fn float_oracle(op: ReduceOp, values: impl ExactSizeIterator<Item = f64>, round:
 fn integer_oracle(op: ReduceOp, values: impl ExactSizeIterator<Item = i128>) -> i128 {
     let n = values.len() as i128;
     match op {
-        ReduceOp::Sum => values.sum(),
+        ReduceOp::Sum | ReduceOp::PreMulSum => values.sum(),
         ReduceOp::Prod => values.fold(1, i128::wrapping_mul),
         ReduceOp::Max => values.max().unwrap(),
         ReduceOp::Min => values.min().unwrap(),
@@ -57,6 +57,7 @@ fn integer_oracle(op: ReduceOp, values: impl ExactSizeIterator<Item = i128>) -> 
         ReduceOp::And => values.fold(-1, |a, b| a & b),
         ReduceOp::Or => values.fold(0, |a, b| a | b),
         ReduceOp::Xor => values.fold(0, |a, b| a ^ b),
+        ReduceOp::User(_) => panic!("not ours"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The words that the protocols of this transport are written over, so that loom can check the very same code that
-//! runs between processes.
+//! The words that the protocols here are written over, so that loom can check the very same code that
+//! runs between threads and processes.
 
 use std::sync::atomic::{self, Ordering};
 

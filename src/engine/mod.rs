@@ -1,78 +1,24 @@
 //! One rank's operations: plans looked up, executions in program order, driven by whoever owns the engine.
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
+mod slots;
+
+pub(crate) use slots::{Buffers, OpId, Status};
+
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
-use crate::executor::{Base, Bases, Execution, execution_of};
+use crate::executor::{Base, Bases, execution_of};
+use crate::usage::{MemoryUse, plan_bytes};
+use slots::{Ready, Slots, scratch};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-use ubccl_core::collective::CallStore;
-use ubccl_core::endpoint::{
-    CLOSING, Counters, Endpoint, Fault, HostPointer, Memory, RegionId, Stream, Token,
-};
+use ubccl_core::endpoint::{CLOSING, Endpoint, Fault, RegionId, Stream, Token};
 use ubccl_core::plan::{MAX_WINDOW_PER_PEER, Plan};
-use ubccl_core::{Choice, Collective, Error, Rank, Result, Signature, Spec};
-
-/// The memory of a call.
-#[derive(Debug)]
-pub(crate) enum Buffers {
-    /// Input and output apart.
-    Apart {
-        /// What the rank brings.
-        input: Memory,
-        /// Where the result goes.
-        output: Memory,
-    },
-    /// One buffer, laid out by [`Collective::in_place_offsets`].
-    InPlace(Memory),
-}
-
-/// Names an issued operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OpId {
-    slot: usize,
-    generation: u64,
-}
-
-/// How an operation stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// Under way or waiting for its turn.
-    Pending,
-    /// Completed; its buffers may be used.
-    Done,
-}
-
-/// A place for one operation; used again and again.
-#[derive(Debug, Default)]
-struct Slot {
-    execution: Execution,
-    call: Option<Ready>,
-    /// What was called, with its tables.
-    called: CallStore,
-    generation: u64,
-    /// Counts operations over all slots.
-    number: u64,
-    scratch: Vec<u64>,
-    owned: Option<Box<dyn Any + Send>>,
-    waker: Option<Waker>,
-    /// Of a point-to-point operation: to and from.
-    peers: [Option<Rank>; 2],
-    detached: bool,
-    done: bool,
-}
-
-/// An operation whose turn has not come.
-#[derive(Debug)]
-struct Ready {
-    plan: Arc<Plan>,
-    buffers: Buffers,
-    stream: Stream,
-    signature: Signature,
-}
+use ubccl_core::usage::MemoryKind;
+use ubccl_core::{Choice, Collective, Rank, Result, Signature, Spec};
 
 /// An operation that was found waiting.
 #[derive(Clone, Copy, Debug)]
@@ -101,15 +47,13 @@ pub(crate) struct Engine {
     plans: HashMap<(&'static str, Spec), Arc<Plan>>,
     /// The last plan, so that repeating a call costs one comparison.
     last: Option<(&'static str, Spec, Arc<Plan>)>,
-    slots: Vec<Slot>,
-    free: Vec<usize>,
+    slots: Slots,
     /// Collectives in program order; the first one runs.
     queue: VecDeque<usize>,
     /// Point-to-point operations in the order issued; as many run as the endpoint takes.
     loose: Vec<usize>,
     completions: Vec<Token>,
     sequence: u64,
-    issued: u64,
     /// Of the last collective that was done.
     last_signature: Signature,
     /// Of the last collectives that were issued, by sequence number.
@@ -134,13 +78,11 @@ impl Engine {
             options,
             plans: HashMap::new(),
             last: None,
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: Slots::default(),
             queue: VecDeque::new(),
             loose: Vec::new(),
             completions: Vec::new(),
             sequence: 0,
-            issued: 0,
             last_signature: Signature::default(),
             calls: [Signature::default(); CALLS_KEPT as usize],
             cancelled: false,
@@ -162,7 +104,11 @@ impl Engine {
         {
             return Ok(plan.clone());
         }
-        let plan = self.plans.entry((name, spec)).or_insert_with(|| Arc::new(algorithm.plan(&spec))).clone();
+        let make = || {
+            tracing::debug!(target: "ubccl::plan", rank, in_place, "{name} for {call}, and for other counts of it");
+            Arc::new(algorithm.plan(&spec))
+        };
+        let plan = self.plans.entry((name, spec)).or_insert_with(make).clone();
         self.last = Some((name, spec, plan.clone()));
         Ok(plan)
     }
@@ -183,23 +129,14 @@ impl Engine {
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
         let is_loose = call.kind().is_point_to_point();
         let stream = if is_loose {
-            Stream::Tagged(0)
+            Stream::Direct
         } else {
             self.sequence += 1;
             Stream::Collective(self.sequence)
         };
         let signature = call.signature(plan.number());
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            self.slots.len() - 1
-        });
-        let slot = &mut self.slots[index];
-        self.issued += 1;
-        slot.number = self.issued;
-        (slot.done, slot.detached, slot.owned) = (false, false, owned);
-        slot.called.set(call);
-        slot.call = Some(Ready { plan, buffers, stream, signature });
-        let id = OpId { slot: index, generation: slot.generation };
+        let index = self.slots.take(call, Ready { plan, buffers, stream, signature }, owned);
+        let id = self.slots.id(index);
         if !is_loose {
             self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
             self.queue.push_back(index);
@@ -211,7 +148,7 @@ impl Engine {
             && let Err(error) = self.begin(index)
         {
             self.loose.pop();
-            self.release(index);
+            self.slots.release(index);
             return Err(error);
         }
         Ok(id)
@@ -284,25 +221,17 @@ impl Engine {
 
     /// How an operation stands.
     pub(crate) fn status(&self, id: OpId) -> Status {
-        let slot = &self.slots[id.slot];
-        debug_assert_eq!(slot.generation, id.generation, "an operation is taken once");
-        if slot.done { Status::Done } else { Status::Pending }
+        self.slots.status(id)
     }
 
     /// Gives back a finished (or cancelled) operation's buffers and its place.
     pub(crate) fn take(&mut self, id: OpId) -> Option<Box<dyn Any + Send>> {
-        let owned = self.slots[id.slot].owned.take();
-        self.release(id.slot);
-        owned
+        self.slots.release(id.slot)
     }
 
     /// Nobody will take this operation: it cleans up after itself.
     pub(crate) fn detach(&mut self, id: OpId) {
-        if self.slots[id.slot].done {
-            self.take(id);
-        } else {
-            self.slots[id.slot].detached = true;
-        }
+        self.slots.detach(id);
     }
 
     /// Who is told when an operation completes.
@@ -321,7 +250,7 @@ impl Engine {
         self.endpoint.cancel();
         self.completions.clear();
         while let Some(index) = self.queue.pop_front().or_else(|| self.loose.pop()) {
-            self.finish(index);
+            self.slots.finish(index);
         }
     }
 
@@ -434,9 +363,19 @@ impl Engine {
         &mut *self.endpoint
     }
 
-    /// What has been moved.
-    pub(crate) fn counters(&self) -> Counters {
-        self.endpoint.counters()
+    /// The endpoint, for those who only look.
+    pub(crate) fn links(&self) -> &dyn Endpoint {
+        &*self.endpoint
+    }
+
+    /// What it keeps in memory, the endpoint included.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        let mut memory = MemoryUse::default();
+        self.endpoint.count_memory(&mut |kind, bytes| memory.add(kind, bytes));
+        let plans: usize = self.plans.values().map(|plan| plan_bytes(plan)).sum();
+        memory.add(MemoryKind::Plans, plans as u64);
+        self.slots.count_memory(&mut memory);
+        memory
     }
 
     /// Says whether the scratch of the operations issued from now on is phantom, as their buffers are.
@@ -492,63 +431,23 @@ impl Engine {
     #[inline]
     fn retire(&mut self) {
         while let Some(&front) = self.queue.front()
-            && self.slots[front].call.is_none()
-            && self.slots[front].execution.is_done()
+            && self.slots[front].is_over()
         {
             self.queue.pop_front();
             if let Some((_, signature)) = self.slots[front].execution.running() {
                 self.last_signature = signature;
             }
-            self.finish(front);
+            self.slots.finish(front);
         }
         let mut k = 0;
         while k < self.loose.len() {
             let index = self.loose[k];
-            if self.slots[index].call.is_none() && self.slots[index].execution.is_done() {
+            if self.slots[index].is_over() {
                 self.loose.remove(k);
-                self.finish(index);
+                self.slots.finish(index);
             } else {
                 k += 1;
             }
         }
     }
-
-    fn finish(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        slot.execution.stop();
-        slot.call = None;
-        slot.done = true;
-        if let Some(waker) = slot.waker.take() {
-            waker.wake();
-        }
-        if slot.detached {
-            slot.owned = None;
-            self.release(index);
-        }
-    }
-
-    fn release(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        slot.generation += 1;
-        slot.waker = None;
-        self.free.push(index);
-    }
-}
-
-/// Scratch memory of at least `bytes`, kept for the next time.
-fn scratch(kept: &mut Vec<u64>, bytes: u64, phantom: bool, unit: u32) -> Result<Memory> {
-    if phantom {
-        let value = ubccl_core::symbolic::Value::UNWRITTEN;
-        let piece = ubccl_core::symbolic::Piece { len: bytes / u64::from(unit), value };
-        return Ok(Memory::Phantom { unit, content: vec![piece] });
-    }
-    let words = usize::try_from(bytes.div_ceil(8)).map_err(|_| Error::invalid("scratch exceeds memory"))?;
-    if kept.len() < words {
-        let more = words - kept.len();
-        kept.try_reserve_exact(more).map_err(|error| {
-            Error::system(format!("no memory for {bytes} bytes of scratch; use a smaller count"), error)
-        })?;
-        kept.resize(words, 0);
-    }
-    Ok(Memory::Host { address: HostPointer(kept.as_mut_ptr().expose_provenance()), len: bytes })
 }
