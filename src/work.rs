@@ -2,8 +2,8 @@
 
 use crate::communicator::Shared;
 use crate::engine::{OpId, Status};
+use std::any::Any;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,12 +19,23 @@ use ubccl_core::Result;
 pub struct Work<B> {
     shared: Arc<Shared>,
     op: Option<OpId>,
-    buffers: PhantomData<fn() -> B>,
+    /// Makes the caller's buffers of what the engine kept.
+    unpack: fn(Box<dyn Any + Send>) -> B,
+}
+
+impl Work<()> {
+    /// An operation whose memory, if it owns any, is of no use to the caller afterwards.
+    pub(crate) fn without_buffers(shared: Arc<Shared>, op: OpId) -> Self {
+        Work { shared, op: Some(op), unpack: drop }
+    }
 }
 
 impl<B: Send + 'static> Work<B> {
     pub(crate) fn new(shared: Arc<Shared>, op: OpId) -> Self {
-        Work { shared, op: Some(op), buffers: PhantomData }
+        let unpack = |owned: Box<dyn Any + Send>| {
+            *owned.downcast::<B>().expect("the buffers have the type they were issued with")
+        };
+        Work { shared, op: Some(op), unpack }
     }
 
     /// Whether it is done; moves on what can move.
@@ -58,8 +69,7 @@ impl<B: Send + 'static> Work<B> {
 
     fn take(&mut self) -> B {
         let op = self.op.take().expect("taken once");
-        let owned = self.shared.lock().take(op).expect("an asynchronous operation owns its buffers");
-        *owned.downcast::<B>().expect("the buffers have the type they were issued with")
+        (self.unpack)(self.shared.lock().take(op).expect("an asynchronous operation owns its buffers"))
     }
 }
 

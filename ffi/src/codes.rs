@@ -2,8 +2,9 @@
 #![allow(unsafe_code)] // exported functions
 
 use crate::boundary::{guard, write};
+use crate::ops;
 use std::ffi::{CStr, c_char};
-use ubccl_rs::{DataType, Error, ErrorKind, ReduceOp, Result};
+use ubccl_rs::{DataType, Error, ErrorKind, ReduceOp, Reduction, Result};
 
 /// Result of a call: `UBCCL_SUCCESS` or the kind of error. Numbers are never used again.
 #[allow(non_camel_case_types)]
@@ -146,7 +147,8 @@ pub unsafe extern "C" fn ubccl_dtype_size(dtype: i32, out: *mut usize) -> ubccl_
     guard(|| unsafe { write(out, read_dtype(dtype)?.size()) })
 }
 
-/// The name of an operation, as `sum`; "unknown operation" for a number that is none. Never null; lives for ever.
+/// The name of an operation, as `sum`; "unknown operation" for a number that is none, or that
+/// `ubccl_op_create_user` or `ubccl_op_create_premul_sum` made. Never null; lives for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn ubccl_op_name(op: i32) -> *const c_char {
     let name: &CStr = match op {
@@ -168,7 +170,7 @@ pub extern "C" fn ubccl_op_name(op: i32) -> *const c_char {
 /// Errors: InvalidArgument if it is not, or if one of the numbers is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn ubccl_op_supports(op: i32, dtype: i32) -> ubccl_result {
-    guard(|| read_op(op)?.supports(read_dtype(dtype)?))
+    guard(|| read_op(op)?.op().supports(read_dtype(dtype)?))
 }
 
 pub(crate) fn read_dtype(code: i32) -> Result<DataType> {
@@ -176,11 +178,8 @@ pub(crate) fn read_dtype(code: i32) -> Result<DataType> {
     dtype.ok_or_else(|| Error::invalid(format!("{code} is no data type")))
 }
 
-pub(crate) fn read_op(code: i32) -> Result<ReduceOp> {
-    let op = u8::try_from(code).ok().and_then(ReduceOp::from_code);
-    // Without its scalar it would be a sum under another name.
-    let op = op.filter(|&op| op != ReduceOp::PreMulSum);
-    op.ok_or_else(|| Error::invalid(format!("{code} is no reduction operation")))
+pub(crate) fn read_op(code: i32) -> Result<Reduction> {
+    ops::built_in(code).map_or_else(|| ops::find(code), |op| Ok(op.into()))
 }
 
 // The numbers above are the library's.

@@ -197,7 +197,7 @@ impl Asked {
     fn call<'a>(&self, lengths: &'a [u64]) -> Result<Collective<'a>> {
         let Asked { count, root, .. } = *self;
         let (dtype, blocks) = (read_dtype(self.dtype)?, Blocks::packed(lengths));
-        let op = || read_op(self.op);
+        let op = || Ok::<_, Error>(read_op(self.op)?.op());
         Ok(match self.kind {
             Kind::AllReduce => Collective::all_reduce(count, dtype, op()?),
             Kind::AllGather => Collective::all_gather(count, dtype),

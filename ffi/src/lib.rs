@@ -1,7 +1,7 @@
 //! The C interface: `ubccl_<noun>_<verb>`, opaque handles, a result code from every call that can fail, out-parameters
 //! last and written only on success, panics caught. The header `include/ubccl.h` is generated from here.
 //!
-//! - `codes`: results, element types, operations; `error`: the text and fields of the last error.
+//! - `codes`: results, element types, operations; `ops`: operations that C makes; `error`: the text and fields of the last error.
 //! - `handles`: why a handle that was destroyed, or never was one, is an error and nothing worse.
 //! - `start`: rendezvous and configuration; `comm`: queries and endings; `collectives`; `work`: what is not waited for.
 
@@ -11,6 +11,7 @@ pub mod collectives;
 pub mod comm;
 pub mod error;
 mod handles;
+pub mod ops;
 pub mod start;
 pub mod work;
 

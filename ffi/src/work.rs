@@ -54,9 +54,10 @@ impl Issued {
 
     /// Waits until it is over.
     fn finish(&mut self) -> Result<()> {
-        if let Issued::UnderWay(work) = std::mem::replace(self, Issued::Lost) {
-            *self = Issued::Over(work.wait());
-        }
+        *self = match std::mem::replace(self, Issued::Lost) {
+            Issued::UnderWay(work) => Issued::Over(work.wait()),
+            over => over,
+        };
         self.outcome()
     }
 

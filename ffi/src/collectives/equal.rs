@@ -1,9 +1,9 @@
 //! Collectives of equal lengths in which all ranks take the same part.
 #![allow(unsafe_code)] // takes C's word for its buffers; each function says which
 
-use super::{issue, run};
+use super::{Call, issue, reducing, run};
 use crate::boundary::guard;
-use crate::codes::{read_dtype, read_op, ubccl_result};
+use crate::codes::{read_dtype, ubccl_result};
 use crate::comm::{get, ubccl_comm};
 use crate::work::ubccl_work;
 use std::ffi::c_void;
@@ -188,21 +188,23 @@ pub unsafe extern "C" fn ubccl_comm_barrier_async(
     out: *mut *mut ubccl_work,
 ) -> ubccl_result {
     // SAFETY: a barrier has no buffers; the caller vouches for `out`.
-    unsafe { issue(comm, std::ptr::null(), std::ptr::null_mut(), out, |_| Ok(Collective::barrier())) }
+    unsafe { issue(comm, std::ptr::null(), std::ptr::null_mut(), out, |_| Ok(Collective::barrier().into())) }
 }
 
-fn all_reduce(count: usize, dtype: i32, op: i32) -> Result<Collective<'static>> {
-    Ok(Collective::all_reduce(count as u64, read_dtype(dtype)?, read_op(op)?))
+fn all_reduce(count: usize, dtype: i32, op: i32) -> Result<Call<'static>> {
+    let dtype = read_dtype(dtype)?;
+    reducing(op, |op| Collective::all_reduce(count as u64, dtype, op))
 }
 
-fn all_gather(count: usize, dtype: i32) -> Result<Collective<'static>> {
-    Ok(Collective::all_gather(count as u64, read_dtype(dtype)?))
+fn all_gather(count: usize, dtype: i32) -> Result<Call<'static>> {
+    Ok(Collective::all_gather(count as u64, read_dtype(dtype)?).into())
 }
 
-fn reduce_scatter(count: usize, dtype: i32, op: i32) -> Result<Collective<'static>> {
-    Ok(Collective::reduce_scatter(count as u64, read_dtype(dtype)?, read_op(op)?))
+fn reduce_scatter(count: usize, dtype: i32, op: i32) -> Result<Call<'static>> {
+    let dtype = read_dtype(dtype)?;
+    reducing(op, |op| Collective::reduce_scatter(count as u64, dtype, op))
 }
 
-fn all_to_all(count: usize, dtype: i32) -> Result<Collective<'static>> {
-    Ok(Collective::all_to_all(count as u64, read_dtype(dtype)?))
+fn all_to_all(count: usize, dtype: i32) -> Result<Call<'static>> {
+    Ok(Collective::all_to_all(count as u64, read_dtype(dtype)?).into())
 }

@@ -10,11 +10,29 @@ pub mod rooted;
 pub mod tables;
 
 use crate::boundary::{guard, put};
-use crate::codes::ubccl_result;
+use crate::codes::{read_op, ubccl_result};
 use crate::comm::{get, ubccl_comm};
 use crate::work::{Issued, WORKS, ubccl_work};
 use std::ffi::c_void;
-use ubccl_rs::{Collective, Communicator, Result};
+use ubccl_rs::{Collective, Communicator, ReduceOp, Reduction, Result};
+
+/// A call, and how it combines if it does.
+struct Call<'a> {
+    collective: Collective<'a>,
+    reduction: Option<Reduction>,
+}
+
+impl<'a> From<Collective<'a>> for Call<'a> {
+    fn from(collective: Collective<'a>) -> Self {
+        Call { collective, reduction: None }
+    }
+}
+
+/// A call that combines with the operation of this number.
+fn reducing<'a>(op: i32, call: impl FnOnce(ReduceOp) -> Collective<'a>) -> Result<Call<'a>> {
+    let reduction = read_op(op)?;
+    Ok(Call { collective: call(reduction.op()), reduction: Some(reduction) })
+}
 
 /// Makes a call and waits for it.
 ///
@@ -25,14 +43,19 @@ unsafe fn run<'a>(
     comm: *const ubccl_comm,
     send: *const c_void,
     recv: *mut c_void,
-    call: impl FnOnce(&Communicator) -> Result<Collective<'a>>,
+    call: impl FnOnce(&Communicator) -> Result<Call<'a>>,
 ) -> ubccl_result {
     guard(|| {
         let comm = get(comm)?;
         let communicator = comm.open()?;
-        let call = call(communicator)?;
-        // SAFETY: the caller vouches for both buffers.
-        unsafe { communicator.run_raw(&call, send.cast(), recv.cast()) }
+        let Call { collective, reduction } = call(communicator)?;
+        let (send, recv) = (send.cast(), recv.cast());
+        match reduction {
+            // SAFETY: the caller vouches for both buffers.
+            None => unsafe { communicator.run_raw(&collective, send, recv) },
+            // SAFETY: the caller vouches for both buffers.
+            Some(reduction) => unsafe { communicator.run_raw_reducing(&collective, reduction, send, recv) },
+        }
     })
 }
 
@@ -45,16 +68,25 @@ unsafe fn issue<'a>(
     send: *const c_void,
     recv: *mut c_void,
     out: *mut *mut ubccl_work,
-    call: impl FnOnce(&Communicator) -> Result<Collective<'a>>,
+    call: impl FnOnce(&Communicator) -> Result<Call<'a>>,
 ) -> ubccl_result {
     guard(|| {
         let comm = get(comm)?;
         let communicator = comm.open()?;
-        let call = call(communicator)?;
-        // SAFETY: the caller vouches for both buffers until the work is over; `Issued` is over only when `Work::wait`
-        // has returned.
-        let make =
-            || Ok(Issued::UnderWay(unsafe { communicator.issue_raw(&call, send.cast(), recv.cast()) }?));
+        let Call { collective, reduction } = call(communicator)?;
+        let (send, recv) = (send.cast(), recv.cast());
+        let make = || {
+            // `Issued` is over only when `Work::wait` has returned.
+            let work = match reduction {
+                // SAFETY: the caller vouches for both buffers until the work is over.
+                None => unsafe { communicator.issue_raw(&collective, send, recv) },
+                // SAFETY: the caller vouches for both buffers until the work is over.
+                Some(reduction) => unsafe {
+                    communicator.issue_raw_reducing(&collective, reduction, send, recv)
+                },
+            };
+            work.map(Issued::UnderWay)
+        };
         // SAFETY: the caller vouches for `out`.
         unsafe { put(&WORKS, out, make) }
     })

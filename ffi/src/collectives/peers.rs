@@ -1,7 +1,7 @@
 //! Point to point: between two ranks, beside the collectives.
 #![allow(unsafe_code)] // takes C's word for its buffers; each function says which
 
-use super::{issue, run};
+use super::{Call, issue, run};
 use crate::codes::{read_dtype, ubccl_result};
 use crate::comm::ubccl_comm;
 use crate::work::ubccl_work;
@@ -126,6 +126,6 @@ pub unsafe extern "C" fn ubccl_comm_send_receive_async(
     unsafe { issue(comm, send, recv, out, |_| exchange(count, dtype, Some(to), Some(from))) }
 }
 
-fn exchange(count: usize, dtype: i32, to: Option<u32>, from: Option<u32>) -> Result<Collective<'static>> {
-    Ok(Collective::send_receive(count as u64, read_dtype(dtype)?, to, from))
+fn exchange(count: usize, dtype: i32, to: Option<u32>, from: Option<u32>) -> Result<Call<'static>> {
+    Ok(Collective::send_receive(count as u64, read_dtype(dtype)?, to, from).into())
 }

@@ -1,8 +1,8 @@
 //! Collectives of equal lengths with a root.
 #![allow(unsafe_code)] // takes C's word for its buffers; each function says which
 
-use super::{issue, run};
-use crate::codes::{read_dtype, read_op, ubccl_result};
+use super::{Call, issue, reducing, run};
+use crate::codes::{read_dtype, ubccl_result};
 use crate::comm::ubccl_comm;
 use crate::work::ubccl_work;
 use std::ffi::c_void;
@@ -172,18 +172,19 @@ pub unsafe extern "C" fn ubccl_comm_scatter_async(
     unsafe { issue(comm, send, recv, out, |_| scatter(count, dtype, root)) }
 }
 
-fn broadcast(count: usize, dtype: i32, root: u32) -> Result<Collective<'static>> {
-    Ok(Collective::broadcast(count as u64, read_dtype(dtype)?, root))
+fn broadcast(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
+    Ok(Collective::broadcast(count as u64, read_dtype(dtype)?, root).into())
 }
 
-fn reduce(count: usize, dtype: i32, op: i32, root: u32) -> Result<Collective<'static>> {
-    Ok(Collective::reduce(count as u64, read_dtype(dtype)?, read_op(op)?, root))
+fn reduce(count: usize, dtype: i32, op: i32, root: u32) -> Result<Call<'static>> {
+    let dtype = read_dtype(dtype)?;
+    reducing(op, |op| Collective::reduce(count as u64, dtype, op, root))
 }
 
-fn gather(count: usize, dtype: i32, root: u32) -> Result<Collective<'static>> {
-    Ok(Collective::gather(count as u64, read_dtype(dtype)?, root))
+fn gather(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
+    Ok(Collective::gather(count as u64, read_dtype(dtype)?, root).into())
 }
 
-fn scatter(count: usize, dtype: i32, root: u32) -> Result<Collective<'static>> {
-    Ok(Collective::scatter(count as u64, read_dtype(dtype)?, root))
+fn scatter(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
+    Ok(Collective::scatter(count as u64, read_dtype(dtype)?, root).into())
 }

@@ -2,9 +2,9 @@
 #![allow(unsafe_code)] // takes C's word for its buffers; each function says which
 #![allow(clippy::too_many_arguments, reason = "they are those that MPI and HCCL have, in their order")]
 
-use super::{issue, run};
+use super::{Call, issue, reducing, run};
 use crate::boundary::{read_blocks, read_lengths};
-use crate::codes::{read_dtype, read_op, ubccl_result};
+use crate::codes::{read_dtype, ubccl_result};
 use crate::comm::ubccl_comm;
 use crate::work::ubccl_work;
 use std::ffi::c_void;
@@ -272,10 +272,10 @@ unsafe fn all_gather_v<'a>(
     counts: *const usize,
     displacements: *const usize,
     dtype: i32,
-) -> Result<Collective<'a>> {
+) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the tables.
     let blocks = unsafe { read_blocks(counts, displacements, comm.ranks()) }?;
-    Ok(Collective::all_gather_v(read_dtype(dtype)?, blocks))
+    Ok(Collective::all_gather_v(read_dtype(dtype)?, blocks).into())
 }
 
 /// # Safety
@@ -285,10 +285,11 @@ unsafe fn reduce_scatter_v<'a>(
     counts: *const usize,
     dtype: i32,
     op: i32,
-) -> Result<Collective<'a>> {
+) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the table.
     let counts = unsafe { read_lengths(counts, "counts", comm.ranks()) }?;
-    Ok(Collective::reduce_scatter_v(read_dtype(dtype)?, read_op(op)?, counts))
+    let dtype = read_dtype(dtype)?;
+    reducing(op, |op| Collective::reduce_scatter_v(dtype, op, counts))
 }
 
 /// # Safety
@@ -299,10 +300,10 @@ unsafe fn gather_v<'a>(
     tables: [*const usize; 2],
     dtype: i32,
     root: u32,
-) -> Result<Collective<'a>> {
+) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the tables.
     let blocks = unsafe { blocks_of_root(comm, tables, root) }?;
-    Ok(Collective::gather_v(count as u64, read_dtype(dtype)?, root, blocks))
+    Ok(Collective::gather_v(count as u64, read_dtype(dtype)?, root, blocks).into())
 }
 
 /// # Safety
@@ -313,10 +314,10 @@ unsafe fn scatter_v<'a>(
     tables: [*const usize; 2],
     dtype: i32,
     root: u32,
-) -> Result<Collective<'a>> {
+) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the tables.
     let blocks = unsafe { blocks_of_root(comm, tables, root) }?;
-    Ok(Collective::scatter_v(count as u64, read_dtype(dtype)?, root, blocks))
+    Ok(Collective::scatter_v(count as u64, read_dtype(dtype)?, root, blocks).into())
 }
 
 /// Counts and displacements, on the root; elsewhere they are not looked at.
@@ -342,10 +343,10 @@ unsafe fn all_to_all_v<'a>(
     [send_counts, send_displacements]: [*const usize; 2],
     [recv_counts, recv_displacements]: [*const usize; 2],
     dtype: i32,
-) -> Result<Collective<'a>> {
+) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the tables.
     let send = unsafe { read_blocks(send_counts, send_displacements, comm.ranks()) }?;
     // SAFETY: the caller vouches for the tables.
     let receive = unsafe { read_blocks(recv_counts, recv_displacements, comm.ranks()) }?;
-    Ok(Collective::all_to_all_v(read_dtype(dtype)?, send, receive))
+    Ok(Collective::all_to_all_v(read_dtype(dtype)?, send, receive).into())
 }
