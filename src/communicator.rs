@@ -12,7 +12,7 @@ use crate::logging;
 use crate::usage::{MemoryUse, Traffic};
 use crate::waiting::Limits;
 use crate::work::Work;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,7 +20,10 @@ use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
 use ubccl_core::usage::MemoryKind;
-use ubccl_core::{Collective, Element, Error, ErrorKind, Exchange, Kind, Rank, Result, Signature};
+use ubccl_core::{
+    Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Exchange, Kind, Rank, Result,
+    Signature,
+};
 
 /// A group of ranks that call collectives together.
 ///
@@ -60,9 +63,21 @@ pub(crate) struct Shared {
     pub(crate) wanted: AtomicUsize,
     pub(crate) waker: Arc<dyn Wake>,
     pub(crate) limits: Limits,
+    /// What a communicator split from this one is made with.
+    pub(crate) settings: Settings,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
     is_measuring: AtomicBool,
+}
+
+/// What a communicator hands on to those split from it, beside its [`Limits`].
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) transport: String,
+    pub(crate) algorithm: Option<String>,
+    pub(crate) choice: Choice,
+    pub(crate) pair_bytes: u64,
+    pub(crate) start_timeout: Duration,
 }
 
 impl Communicator {
@@ -72,22 +87,31 @@ impl Communicator {
     /// Errors: InvalidArgument; Start, naming the ranks that are missing or disagree; System, saying what was refused.
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
     pub fn init(config: Config) -> Result<Self> {
+        let deadline = Deadline::at(Instant::now() + config.start_timeout);
+        Self::start(config, deadline)
+    }
+
+    /// The same until a deadline that may have reasons to be over early.
+    pub(crate) fn start(config: Config, deadline: Deadline) -> Result<Self> {
         let rank = config.rank;
-        Self::start(config)
+        Self::connect(config, deadline)
             .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
     }
 
-    fn start(mut config: Config) -> Result<Self> {
+    fn connect(mut config: Config, deadline: Deadline) -> Result<Self> {
         config.check()?;
         config.origins.tell(&config);
         let chooser = Chooser::new(config.algorithm.as_deref())
             .map_err(|error| config.blame(&settings::ALGO, error))?;
         let transport = ubccl_transports::find(&config.transport)
             .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
-        let mut control = join(&mut config)?;
+        let mut control = join(&mut config, deadline)?;
         check_alike(&mut control, &config)?;
         let options = ConnectOptions { lanes: config.choice.lanes, pair_bytes: config.pair_bytes };
-        let endpoint = transport.connect(&mut control, &options)?;
+        // Who waits for a peer in vain knows less than the board, if that has a cause.
+        let endpoint = transport
+            .connect(&mut control, &options)
+            .map_err(|error| control.poison().check().err().unwrap_or(error))?;
         let spin = match config.spin {
             Some(spin) => spin,
             None => default_spin(&mut control)?,
@@ -107,6 +131,13 @@ impl Communicator {
                 operation_timeout: config.operation_timeout.into(),
                 warn_after: config.warn_after,
                 spin,
+            },
+            settings: Settings {
+                transport: config.transport.clone(),
+                algorithm: config.algorithm.clone(),
+                choice: config.choice,
+                pair_bytes: config.pair_bytes,
+                start_timeout: config.start_timeout,
             },
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
@@ -362,9 +393,31 @@ impl Shared {
     pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
-        // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves this function early.
+        // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves `finish_blocking` early.
         let op = unsafe { engine.issue(call, buffers, None) }?;
         self.tell(&mut engine, call);
+        self.finish_blocking(engine, op)
+    }
+
+    /// All-gathers bytes for the library itself, whatever algorithm is forced for the user's calls. Blocks.
+    pub(crate) fn gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
+        let call = Collective::all_gather(own.len() as u64, DataType::U8);
+        debug_assert_eq!(all.len(), own.len() * self.ranks as usize);
+        self.check_call(&call)?;
+        let buffers = Buffers::Apart { input: host(own.as_ptr(), own.len()), output: host_mut(all) };
+        let mut engine = self.lock();
+        self.check_present(&mut engine, &call)?;
+        let forced = engine.replace_chooser(Chooser::default());
+        // SAFETY: both slices are borrowed until this returns, by which time nothing is under way.
+        let issued = unsafe { engine.issue(&call, buffers, None) };
+        engine.replace_chooser(forced);
+        let op = issued?;
+        self.tell(&mut engine, &call);
+        self.finish_blocking(engine, op)
+    }
+
+    /// Waits for an operation that was just issued, and sees to it that nothing of it is under way afterwards.
+    fn finish_blocking(&self, engine: MutexGuard<'_, Engine>, op: OpId) -> Result<()> {
         drop(engine);
         let unwind = Unwind(self);
         let result = self.wait(op, None);
@@ -468,7 +521,7 @@ impl Drop for Unwind<'_> {
     }
 }
 
-fn join(config: &mut Config) -> Result<Control> {
+fn join(config: &mut Config, deadline: Deadline) -> Result<Control> {
     let rendezvous = match config.rendezvous.take() {
         Some(rendezvous) => rendezvous,
         None if config.ranks == 1 => Rendezvous::create()?,
@@ -482,7 +535,7 @@ fn join(config: &mut Config) -> Result<Control> {
     let join = Join {
         rank: config.rank,
         size: config.ranks,
-        deadline: Instant::now() + config.start_timeout,
+        deadline,
         identity: Identity::of_this_process()?,
         describe: |signature| Signature(signature).describe(),
         grace: DEFAULT_GRACE,

@@ -14,6 +14,7 @@ pub mod logging;
 mod raw;
 mod reduction;
 pub mod sim;
+mod split;
 mod usage;
 mod waiting;
 mod work;

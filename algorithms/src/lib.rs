@@ -24,6 +24,7 @@ index! {
     mesh_two_shot: MESH_TWO_SHOT;
     linear: LINEAR;
     pairwise: PAIRWISE;
+    knomial: BINOMIAL, KNOMIAL_4;
 }
 
 /// The algorithm of this name; `-` and `_` are the same.

@@ -5,7 +5,7 @@
 
 mod cases;
 
-use cases::{Case, Lengths, Pattern, Placement, variants};
+use cases::{Case, Lengths, OPS, Pattern, Placement, variants};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,18 +63,31 @@ fn all_cases() -> Vec<Case> {
 fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kind, ranks: u32) {
     let n = u64::from(ranks);
     let dtypes = [DataType::F32, DataType::BF16, DataType::I32, DataType::U8];
-    let looped = |count: u64| if kind == Kind::AllReduce { count / n } else { count };
-    let mut add = |variant, count, (lanes, chunk): (u8, Chunk)| {
+    let per_turn = if kind == Kind::AllReduce && algorithm.descriptor().name == "ring" { n } else { 1 };
+    let mut add = |variant, count: u64, (lanes, chunk): (u8, Chunk)| {
         let elements = match chunk {
             Chunk::Whole => 1 << 20,
-            Chunk::Half => (looped(count) / 2 / u64::from(lanes)).max(1),
+            Chunk::Half => (count / per_turn / 2 / u64::from(lanes)).max(1),
             Chunk::Elements(elements) => elements,
         };
         for in_place in [false, true] {
+            // Operations take turns: each is proved of many plans, none of all.
+            let operation = cases.len() as u32 / 2 % OPS;
             let dtype = dtypes[cases.len() % dtypes.len()];
             let choice = Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32 };
             let lengths = NO_TABLES;
-            cases.push(Case { algorithm, kind, ranks, variant, count, lengths, in_place, dtype, choice });
+            cases.push(Case {
+                algorithm,
+                kind,
+                ranks,
+                variant,
+                operation,
+                count,
+                lengths,
+                in_place,
+                dtype,
+                choice,
+            });
         }
     };
     let counts = if kind == Kind::Barrier { vec![0] } else { vec![0, n - 1, 4 * n + 3] };
@@ -85,7 +98,6 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
     }
     if ranks <= 9 {
         // Chunk loops of exactly the window's width, and one turn more, in every lane.
-        let per_turn = if kind == Kind::AllReduce { n } else { 1 };
         for (turns, lanes) in [(WINDOW, 1), (WINDOW + 1, 1), (WINDOW, 2), (WINDOW + 1, 2)] {
             let root = variants(kind, ranks).pop().expect("there is one");
             add(root, turns * per_turn * u64::from(lanes), (lanes, Chunk::Elements(1)));
@@ -114,7 +126,19 @@ fn add_tabled_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, ki
             let dtype = if kind == Kind::Group { DataType::U8 } else { dtype };
             let choice = Choice { lanes, chunk_bytes: elements * dtype.size() as u32 };
             let lengths = Lengths { pattern, placement, scale, seed: cases.len() as u64 };
-            cases.push(Case { algorithm, kind, ranks, variant, count: 0, lengths, in_place, dtype, choice });
+            let operation = cases.len() as u32 / 2 % OPS;
+            cases.push(Case {
+                algorithm,
+                kind,
+                ranks,
+                variant,
+                operation,
+                count: 0,
+                lengths,
+                in_place,
+                dtype,
+                choice,
+            });
         }
     };
     let patterns = match ranks {
@@ -205,6 +229,7 @@ fn depth_and_messages_are_the_textbooks() {
             kind,
             ranks,
             variant: 0,
+            operation: 0,
             count: u64::from(ranks),
             lengths: NO_TABLES,
             in_place: false,

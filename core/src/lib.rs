@@ -27,7 +27,7 @@ pub use blocks::Blocks;
 pub use collective::{Collective, Rank};
 pub use dtype::{DataType, Element};
 pub use error::{Cause, Culprit, Error, ErrorKind, Result};
-pub use exchange::Exchange;
+pub use exchange::{Deadline, Exchange};
 pub use float8::{F8E4M3, F8E5M2};
 pub use kind::Kind;
 pub use op::ReduceOp;

@@ -41,10 +41,10 @@ mod wire;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::SocketType;
-use ubccl_core::{Cause, Culprit, Error, ErrorKind, Exchange, Result};
+use ubccl_core::{Cause, Culprit, Deadline, Error, ErrorKind, Exchange, Result};
 
 use crate::usage::LinkClass;
 
@@ -69,7 +69,7 @@ pub(crate) struct Join {
     /// The number of ranks.
     pub(crate) size: u32,
     /// When the start, including the exchange, must be over.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: Deadline,
     /// Which process this is.
     pub(crate) identity: Identity,
     /// The text of an operation's signature (as given to [`Board::start`]; 0 means no signature).
@@ -214,8 +214,10 @@ impl Exchange for Control {
         })
     }
 
-    fn deadline(&self) -> Instant {
-        self.star.deadline()
+    /// Over at the start's deadline, and as soon as the first cause is known.
+    fn deadline(&self) -> Deadline {
+        let poison = self.poison().clone();
+        self.star.deadline().unless(move || poison.is_set())
     }
 }
 
@@ -254,7 +256,7 @@ fn check_place(rank: u32, size: u32) -> Result<()> {
 fn start_alone(join: &Join) -> Result<(Star, Parts)> {
     let members = join::culprits(&[member(join, [0; 16])]);
     let (board, _) = Board::create(1)?;
-    let star = Star::alone(members.clone(), join.deadline);
+    let star = Star::alone(members.clone(), join.deadline.clone());
     Ok((star, parts(join, members, board, None, Vec::new())))
 }
 
@@ -265,10 +267,10 @@ fn start_together(rendezvous: &mut Rendezvous, join: &Join) -> Result<(Star, Par
     let (mut company, passage) = if join.rank == 0 {
         let name = rendezvous::random_bytes()?;
         let passage = passage::Passage::open(&name, join.size)?;
-        (join::take_roll(rendezvous, mine, name, join.deadline)?, Some(passage))
+        (join::take_roll(rendezvous, mine, name, &join.deadline)?, Some(passage))
     } else {
         rendezvous.close();
-        (join::report_in(rendezvous, &mine, join.deadline)?, None)
+        (join::report_in(rendezvous, &mine, &join.deadline)?, None)
     };
     match assemble(&mut company, passage, rendezvous, join, ring) {
         Ok(parts) => Ok((company.star, parts)),

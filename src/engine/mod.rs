@@ -113,6 +113,11 @@ impl Engine {
         Ok(plan)
     }
 
+    /// Has calls choose their algorithms so from now on; how they did before.
+    pub(crate) fn replace_chooser(&mut self, chooser: Chooser) -> Chooser {
+        std::mem::replace(&mut self.options.chooser, chooser)
+    }
+
     /// Issues a call: it starts when the collectives before it are done. Nothing is sent if this fails.
     ///
     /// # Safety

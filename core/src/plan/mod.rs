@@ -170,6 +170,13 @@ pub enum Association {
     /// Block b of n (by [`Cut::Even`] over the reduced vector) is `((x[b+1] + x[b+2]) + …) + x[b]`, ranks modulo n,
     /// rounded at every `+`.
     Ring,
+    /// One tree over the ranks in order, counted from the root on (from 0 if there is none): `radix` neighbours are
+    /// reduced to one, then `radix` of these neighbours, and so on; rounded at every reduction. The last group of a
+    /// level may be smaller, and one alone is itself.
+    Tree {
+        /// How many are reduced to one.
+        radix: u8,
+    },
 }
 
 /// Memory a plan needs beside the caller's: `slots` pieces, each as long as the shape's longest slice.

@@ -38,7 +38,7 @@ fn join_as(rank: u32, size: u32) -> Join {
     Join {
         rank,
         size,
-        deadline: Instant::now() + PATIENCE,
+        deadline: (Instant::now() + PATIENCE).into(),
         identity: Identity::of_this_process().unwrap(),
         describe,
         grace: DEFAULT_GRACE,

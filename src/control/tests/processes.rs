@@ -204,7 +204,7 @@ fn a_rank_killed_while_starting_fails_the_start() {
     let mut joining = Puppet::start(&rendezvous.text(), 1, 3);
     // Nothing shows from outside whether its hello is in when it is killed: both endings are right.
     let hub = std::thread::spawn(move || {
-        let soon = Join { deadline: Instant::now() + Duration::from_secs(2), ..join_as(0, 3) };
+        let soon = Join { deadline: (Instant::now() + Duration::from_secs(2)).into(), ..join_as(0, 3) };
         Control::join(rendezvous, soon).err().unwrap()
     });
     joining.kill();

@@ -28,7 +28,7 @@ use segment::Segment;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor};
-use ubccl_core::{Exchange, Result};
+use ubccl_core::{Deadline, Exchange, Result};
 
 /// The transport.
 pub static SHM: Shm = Shm;
@@ -63,7 +63,7 @@ fn connect(exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<ShmE
     let cards = (0..ranks).map(|peer| Card::decode(peer, &blobs[peer])).collect::<Result<Vec<_>>>()?;
     (0..ranks).try_for_each(|peer| outbox.card.check(rank, peer, &cards[peer]))?;
 
-    let endpoint = outbox.meet(rank, &cards, exchange.deadline());
+    let endpoint = outbox.meet(rank, &cards, &exchange.deadline());
     agree(exchange, endpoint)
 }
 
@@ -86,7 +86,7 @@ impl Outbox {
     }
 
     /// Meets the others and makes the endpoint; sockets and the segments' descriptors are closed afterwards.
-    fn meet(self, rank: usize, cards: &[Card], deadline: std::time::Instant) -> Result<ShmEndpoint> {
+    fn meet(self, rank: usize, cards: &[Card], deadline: &Deadline) -> Result<ShmEndpoint> {
         let Outbox { geometry, card: _, segment, listener, gift } = self;
         let gifts = Meeting { rank, cards, listener: &listener, gift: &gift, deadline }.hold()?;
         let mut own = Some((segment, gift.descriptor));
