@@ -290,6 +290,11 @@ impl Communicator {
         poison.is_set().then(|| poison.error())
     }
 
+    /// Whether no operation of this rank is under way, so that [`Communicator::close`] has nothing to refuse.
+    pub fn is_idle(&self) -> bool {
+        self.shared.lock().is_idle()
+    }
+
     /// Ends the communicator on every rank: all operations under way or issued later fail with this cause. Returns
     /// when no buffer of this rank is touched any more; waits for nobody.
     ///
@@ -436,6 +441,15 @@ impl Shared {
         let source = ops.iter().map(|&op| engine.take(op).source).last();
         self.show(&mut engine);
         result.map(|()| source.flatten())
+    }
+
+    /// After a wait that failed: if it was the waiting itself that failed, the operation is still under way, but its
+    /// raw buffers go back to the caller.
+    pub(crate) fn end_failed(&self, op: OpId) {
+        let mut engine = self.lock();
+        if engine.status(op) == Status::Pending {
+            engine.cancel();
+        }
     }
 
     /// Issues, and leaves the rest to the works and the service thread.

@@ -22,6 +22,13 @@ pub struct Work<B> {
     open: fn(Taken) -> B,
 }
 
+impl Work<()> {
+    /// An operation whose memory, if it owns any, is of no use to the caller afterwards.
+    pub(crate) fn without_buffers(shared: Arc<Shared>, op: OpId) -> Self {
+        Work::with(shared, op, drop)
+    }
+}
+
 impl<B: Send + 'static> Work<B> {
     pub(crate) fn new(shared: Arc<Shared>, op: OpId) -> Self {
         Work::with(shared, op, |taken| {
@@ -45,7 +52,10 @@ impl<B: Send + 'static> Work<B> {
     ///
     /// Errors: Mismatch, Timeout, Remote, Aborted: the communicator is poisoned and the buffers are dropped.
     pub fn wait(mut self) -> Result<B> {
-        self.shared.wait(self.id(), None)?;
+        if let Err(error) = self.shared.wait(self.id(), None) {
+            self.shared.end_failed(self.id());
+            return Err(error);
+        }
         Ok(self.take())
     }
 

@@ -84,8 +84,18 @@ const UNSAFE: &[(&str, &str)] = &[
     ("tests/no_allocation.rs", "a counting allocator"),
     ("tests/usage.rs", "a counting allocator"),
     ("tests/no_system_call.rs", "installs a seccomp filter"),
-    ("ffi/src/lib.rs", "exported functions"),
-    ("ffi/src/handles.rs", "opaque pointers of C"),
+    ("ffi/src/boundary.rs", "reads and writes what pointers of C lead to"),
+    ("ffi/src/codes.rs", "exported functions"),
+    ("ffi/src/collectives/equal.rs", "exported functions"),
+    ("ffi/src/collectives/mod.rs", "passes the buffers of C on"),
+    ("ffi/src/collectives/peers.rs", "exported functions"),
+    ("ffi/src/collectives/rooted.rs", "exported functions"),
+    ("ffi/src/collectives/tables.rs", "exported functions"),
+    ("ffi/src/comm.rs", "exported functions"),
+    ("ffi/src/error.rs", "exported functions"),
+    ("ffi/src/ops.rs", "calls functions of C"),
+    ("ffi/src/start.rs", "exported functions"),
+    ("ffi/src/work.rs", "exported functions"),
 ];
 
 /// The files that may read the environment.
