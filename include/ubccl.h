@@ -10,6 +10,11 @@
 #include <stdlib.h>
 
 /*
+ 8-bit signed integer.
+ */
+#define UBCCL_I8 0
+
+/*
  Unsigned byte.
  */
 #define UBCCL_U8 1
@@ -20,9 +25,34 @@
 #define UBCCL_I32 2
 
 /*
+ 32-bit unsigned integer.
+ */
+#define UBCCL_U32 3
+
+/*
+ 64-bit signed integer.
+ */
+#define UBCCL_I64 4
+
+/*
+ 64-bit unsigned integer.
+ */
+#define UBCCL_U64 5
+
+/*
+ IEEE 16-bit float.
+ */
+#define UBCCL_F16 6
+
+/*
  32-bit float.
  */
 #define UBCCL_F32 7
+
+/*
+ 64-bit float.
+ */
+#define UBCCL_F64 8
 
 /*
  16-bit brain float.
@@ -30,14 +60,64 @@
 #define UBCCL_BF16 9
 
 /*
- Sum.
+ 8-bit float with 4 bits of exponent and no infinity: what is too large becomes NaN.
+ */
+#define UBCCL_F8E4M3 10
+
+/*
+ 8-bit float with 5 bits of exponent.
+ */
+#define UBCCL_F8E5M2 11
+
+/*
+ 16-bit signed integer.
+ */
+#define UBCCL_I16 64
+
+/*
+ 16-bit unsigned integer.
+ */
+#define UBCCL_U16 65
+
+/*
+ Sum. Integers wrap; floats smaller than 32 bits are summed in 32 and rounded once.
  */
 #define UBCCL_SUM 0
 
 /*
- Maximum.
+ Product, under the same rules.
+ */
+#define UBCCL_PROD 1
+
+/*
+ Maximum. A NaN in any input gives NaN; +0 is greater than -0.
  */
 #define UBCCL_MAX 2
+
+/*
+ Minimum, under the same rules.
+ */
+#define UBCCL_MIN 3
+
+/*
+ Average: the wide sum divided once; for integers without wrapping, and truncated towards zero.
+ */
+#define UBCCL_AVG 4
+
+/*
+ Bitwise and; integers only.
+ */
+#define UBCCL_AND 64
+
+/*
+ Bitwise or; integers only.
+ */
+#define UBCCL_OR 65
+
+/*
+ Bitwise exclusive or; integers only.
+ */
+#define UBCCL_XOR 66
 
 /*
  Bytes that a rendezvous text and its end need at most.

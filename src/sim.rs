@@ -8,6 +8,7 @@ pub use tagged::{TaggedStep, TaggedWay};
 use crate::choose::Chooser;
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::faults::{Scene, Verdict, judge};
+use crate::usage::{LinkClass, MemoryUse, Traffic};
 use ubccl_core::collective::{Content, Rank};
 use ubccl_core::endpoint::{self, Fault, Header, HostPointer, Memory, Stream, WorldOptions, WorldStats};
 use ubccl_core::plan::Plan;
@@ -122,6 +123,17 @@ impl World {
     /// Everything that happened so far.
     pub fn stats(&self) -> WorldStats {
         self.world.stats()
+    }
+
+    /// What one rank has sent and received so far, by level of the fabric. A rank shares the innermost with itself.
+    pub fn counters(&self, rank: Rank) -> Traffic {
+        let nowhere = |_| LinkClass::Level(String::new());
+        Traffic::of(self.engines[rank as usize].links(), nowhere, self.config.ranks, rank)
+    }
+
+    /// Bytes of memory that one rank takes; of the world's tables its share.
+    pub fn memory(&self, rank: Rank) -> MemoryUse {
+        self.engines[rank as usize].memory()
     }
 
     /// Now, in virtual picoseconds.

@@ -112,7 +112,7 @@ impl Shared {
         }
         if waited >= self.limits.warn_after && engine.warns_now() {
             let missing = self.missing(engine);
-            tracing::warn!(rank = self.rank, "waiting for {:.1} s: {missing}", waited.as_secs_f64());
+            tracing::warn!(target: "ubccl::coll", rank = self.rank, "waiting for {:.1} s: {missing}", waited.as_secs_f64());
         }
         let warning = self.limits.warn_after.checked_sub(waited).unwrap_or(LONGEST_SLEEP);
         Ok(LONGEST_SLEEP.min(timeout - waited).min(warning))

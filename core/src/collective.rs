@@ -192,7 +192,8 @@ impl<'a> Collective<'a> {
         Collective { count, ..self }
     }
 
-    /// Checks what a constructor cannot: ranks in range, sizes that fit, tables that are complete.
+    /// Checks what a constructor cannot: ranks in range, sizes that fit, tables that are complete, an operation that
+    /// the type has.
     ///
     /// Errors: InvalidArgument, naming the argument and its limit.
     pub fn check(&self, ranks: u32, rank: Rank) -> Result<()> {
@@ -204,6 +205,9 @@ impl<'a> Collective<'a> {
                     "{name}: {what} {rank} is not a rank; ranks are 0 to {last}"
                 )));
             }
+        }
+        if let Some(op) = self.op {
+            op.supports(self.dtype)?;
         }
         let elements = self.count.checked_mul(u64::from(ranks));
         let bytes = elements.and_then(|elements| elements.checked_mul(self.dtype.size() as u64));

@@ -8,9 +8,12 @@ use crate::op::ReduceOp;
 use crate::plan::PeerRun;
 use crate::signature::Signature;
 use crate::symbolic::Piece;
+use crate::usage::{MemoryKind, Over};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use crate::usage::Counters;
 
 /// Names a piece of memory that was given to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,19 +194,6 @@ impl Header {
     }
 }
 
-/// Bytes and messages that an endpoint has moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Messages sent, once for each peer.
-    pub messages_sent: u64,
-    /// Payload bytes sent, once for each peer.
-    pub bytes_sent: u64,
-    /// Messages received.
-    pub messages_received: u64,
-    /// Payload bytes received.
-    pub bytes_received: u64,
-}
-
 /// One rank's side of the links of one transport, together with the memory domain that moves and combines its bytes.
 ///
 /// Contract:
@@ -218,7 +208,8 @@ pub struct Counters {
 /// 4. A post whose header differs from the arriving one (stream, signature, length) is a [`Fault::Mismatch`]; no byte
 ///    of such a message reaches a destination.
 /// 5. Zero bytes are a message like any other.
-/// 6. `ReceiveReduce` folds in list order, accumulates wide and rounds once; `into` may be `own`.
+/// 6. `ReceiveReduce` folds in list order, accumulates wide and rounds once; `into` may be `own`. A user's operation sees
+///    copies of whole elements; if it panics, that is a [`Fault::Other`] with its error.
 /// 7. After `cancel` no region is touched again, and every post is forgotten.
 /// 8. Once warm (every peer, lane and size class used once), posting and polling allocate nothing.
 /// 9. `inspect` finds an arrived message that no post has taken and that can no longer be taken: of an older
@@ -270,6 +261,13 @@ pub trait Endpoint: Send {
     /// What it has moved.
     fn counters(&self) -> Counters;
 
+    /// The same in parts, by peer or by level: `each` is called any number of times for one, and the parts sum up to
+    /// [`Endpoint::counters`]. One that tells nothing is counted in total only.
+    fn count_links(&self, _each: &mut dyn FnMut(Over<'_>, Counters)) {}
+
+    /// What it keeps in memory, in bytes: `each` is called any number of times for a kind.
+    fn count_memory(&self, _each: &mut dyn FnMut(MemoryKind, u64)) {}
+
     /// What a phantom region holds now.
     fn phantom(&self, _region: RegionId) -> Option<Vec<Piece>> {
         None
@@ -291,6 +289,15 @@ pub enum Clock {
     Virtual,
 }
 
+/// How far apart the ranks of a transport may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// All in one process, each in a thread of its own or simulated.
+    Process,
+    /// In processes of one host, or several of them in a process.
+    Host,
+}
+
 /// What everybody needs to know about a transport.
 #[derive(Debug)]
 pub struct TransportDescriptor {
@@ -302,6 +309,8 @@ pub struct TransportDescriptor {
     pub summary: &'static str,
     /// Its time.
     pub clock: Clock,
+    /// Where its ranks may be.
+    pub reach: Reach,
 }
 
 /// A way to move bytes. A real one implements `connect`, a virtual one `world`.

@@ -36,19 +36,51 @@ pub const UBCCL_CLOSED: ubccl_result = 9;
 /// A defect in ubccl.
 pub const UBCCL_INTERNAL_ERROR: ubccl_result = 10;
 
+/// 8-bit signed integer.
+pub const UBCCL_I8: i32 = 0;
 /// Unsigned byte.
 pub const UBCCL_U8: i32 = 1;
 /// 32-bit signed integer.
 pub const UBCCL_I32: i32 = 2;
+/// 32-bit unsigned integer.
+pub const UBCCL_U32: i32 = 3;
+/// 64-bit signed integer.
+pub const UBCCL_I64: i32 = 4;
+/// 64-bit unsigned integer.
+pub const UBCCL_U64: i32 = 5;
+/// IEEE 16-bit float.
+pub const UBCCL_F16: i32 = 6;
 /// 32-bit float.
 pub const UBCCL_F32: i32 = 7;
+/// 64-bit float.
+pub const UBCCL_F64: i32 = 8;
 /// 16-bit brain float.
 pub const UBCCL_BF16: i32 = 9;
+/// 8-bit float with 4 bits of exponent and no infinity: what is too large becomes NaN.
+pub const UBCCL_F8E4M3: i32 = 10;
+/// 8-bit float with 5 bits of exponent.
+pub const UBCCL_F8E5M2: i32 = 11;
+/// 16-bit signed integer.
+pub const UBCCL_I16: i32 = 64;
+/// 16-bit unsigned integer.
+pub const UBCCL_U16: i32 = 65;
 
-/// Sum.
+/// Sum. Integers wrap; floats smaller than 32 bits are summed in 32 and rounded once.
 pub const UBCCL_SUM: i32 = 0;
-/// Maximum.
+/// Product, under the same rules.
+pub const UBCCL_PROD: i32 = 1;
+/// Maximum. A NaN in any input gives NaN; +0 is greater than -0.
 pub const UBCCL_MAX: i32 = 2;
+/// Minimum, under the same rules.
+pub const UBCCL_MIN: i32 = 3;
+/// Average: the wide sum divided once; for integers without wrapping, and truncated towards zero.
+pub const UBCCL_AVG: i32 = 4;
+/// Bitwise and; integers only.
+pub const UBCCL_AND: i32 = 64;
+/// Bitwise or; integers only.
+pub const UBCCL_OR: i32 = 65;
+/// Bitwise exclusive or; integers only.
+pub const UBCCL_XOR: i32 = 66;
 
 /// Bytes that a rendezvous text and its end need at most.
 pub const UBCCL_RENDEZVOUS_TEXT_MAX: usize = 128;
@@ -200,6 +232,10 @@ pub unsafe extern "C" fn ubccl_comm_init(
         // Before `out` is looked at: whatever fails, the listener is used up.
         // SAFETY: the caller vouches for `config`, its texts and its listener.
         let config = unsafe { read_config(config) };
+        if let Ok(config) = &config {
+            // A C program has no subscriber of its own; another Rust library in it might.
+            ubccl_rs::logging::install(config)?;
+        }
         // SAFETY: the caller vouches for `out`.
         unsafe { handles::put(out, || Ok(ubccl_comm(Communicator::init(config?)?))) }
     })
@@ -321,6 +357,8 @@ fn read_dtype(code: i32) -> Result<DataType, Error> {
 
 fn read_op(code: i32) -> Result<ReduceOp, Error> {
     let op = u8::try_from(code).ok().and_then(ReduceOp::from_code);
+    // Without its scalar it would be a sum under another name.
+    let op = op.filter(|&op| op != ReduceOp::PreMulSum);
     op.ok_or_else(|| Error::invalid(format!("{code} is no reduction operation")))
 }
 
@@ -333,7 +371,42 @@ fn code_of(error: &Error) -> ubccl_result {
 // The numbers above are the library's.
 const _: () = {
     assert!(ErrorKind::TABLE.len() == UBCCL_INTERNAL_ERROR as usize);
-    assert!(DataType::F32 as i32 == UBCCL_F32 && DataType::BF16 as i32 == UBCCL_BF16);
-    assert!(DataType::I32 as i32 == UBCCL_I32 && DataType::U8 as i32 == UBCCL_U8);
-    assert!(ReduceOp::Sum as i32 == UBCCL_SUM && ReduceOp::Max as i32 == UBCCL_MAX);
+    let dtypes = [
+        (DataType::I8, UBCCL_I8),
+        (DataType::U8, UBCCL_U8),
+        (DataType::I16, UBCCL_I16),
+        (DataType::U16, UBCCL_U16),
+        (DataType::I32, UBCCL_I32),
+        (DataType::U32, UBCCL_U32),
+        (DataType::I64, UBCCL_I64),
+        (DataType::U64, UBCCL_U64),
+        (DataType::F16, UBCCL_F16),
+        (DataType::BF16, UBCCL_BF16),
+        (DataType::F32, UBCCL_F32),
+        (DataType::F64, UBCCL_F64),
+        (DataType::F8E4M3, UBCCL_F8E4M3),
+        (DataType::F8E5M2, UBCCL_F8E5M2),
+    ];
+    let ops = [
+        (ReduceOp::Sum, UBCCL_SUM),
+        (ReduceOp::Prod, UBCCL_PROD),
+        (ReduceOp::Max, UBCCL_MAX),
+        (ReduceOp::Min, UBCCL_MIN),
+        (ReduceOp::Avg, UBCCL_AVG),
+        (ReduceOp::And, UBCCL_AND),
+        (ReduceOp::Or, UBCCL_OR),
+        (ReduceOp::Xor, UBCCL_XOR),
+    ];
+    // A pre-multiplied sum is no plain number: it comes with its scalar.
+    assert!(DataType::TABLE.len() == dtypes.len() && ReduceOp::TABLE.len() == ops.len() + 1);
+    let mut at = 0;
+    while at < dtypes.len() {
+        assert!(dtypes[at].0 as i32 == dtypes[at].1);
+        at += 1;
+    }
+    let mut at = 0;
+    while at < ops.len() {
+        assert!(ops[at].0.code() as i32 == ops[at].1);
+        at += 1;
+    }
 };

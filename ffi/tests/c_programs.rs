@@ -54,6 +54,21 @@ fn the_peers_benchmark_runs_and_its_results_are_right() {
     }
 }
 
+#[test]
+fn a_c_program_logs_to_standard_error_what_ubccl_debug_asks_for() {
+    let program = build("benches/peers/ubccl_bench.c");
+    let log = program.with_extension("log");
+    for (level, expected) in [("INFO", 2), ("", 0)] {
+        let mut command = Command::new(&program);
+        command.args(["--time=0", "--sizes=4", "--pin=0"]).env("UBCCL_DEBUG", level);
+        command.stderr(std::fs::File::create(&log).expect("a file for the log"));
+        let (status, _) = Running::start(&mut command).finish();
+        assert!(status.success(), "{status}");
+        let text = std::fs::read_to_string(&log).expect("the log is there");
+        assert_eq!(text.matches("UBCCL INFO init: 2 ranks over shm").count(), expected, "{level}: {text}");
+    }
+}
+
 /// Rank 0 prints the rendezvous text, rank 1 gets it as an argument.
 fn two_processes(transport: &str) {
     let program = build("ffi/tests/c/two_processes.c");

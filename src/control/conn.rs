@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use ubccl_core::exchange::Deadline;
 
 use super::wire::{FrameReader, Malformed, Message};
 
@@ -61,12 +62,12 @@ impl Conn {
     }
 
     /// Sends a message, waiting for room until `deadline`.
-    pub(super) fn send(&mut self, message: &Message, deadline: Instant) -> Result<(), ConnError> {
+    pub(super) fn send(&mut self, message: &Message, deadline: &Deadline) -> Result<(), ConnError> {
         self.send_bytes(&message.encode(), deadline)
     }
 
     /// Sends bytes, waiting for room until `deadline`.
-    pub(super) fn send_bytes(&mut self, mut bytes: &[u8], deadline: Instant) -> Result<(), ConnError> {
+    pub(super) fn send_bytes(&mut self, mut bytes: &[u8], deadline: &Deadline) -> Result<(), ConnError> {
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
                 Ok(0) => return Err(ConnError::Closed),
@@ -101,7 +102,7 @@ impl Conn {
     }
 
     /// The next message, waiting until `deadline`.
-    pub(super) fn receive(&mut self, deadline: Instant) -> Result<Message, ConnError> {
+    pub(super) fn receive(&mut self, deadline: &Deadline) -> Result<Message, ConnError> {
         loop {
             if let Some(message) = self.try_receive()? {
                 return Ok(message);
@@ -140,23 +141,23 @@ impl AsFd for Conn {
 
 /// Sends `message` to all as the last word and waits a bounded time until each has read it and closed.
 pub(super) fn last_word(mut conns: Vec<Conn>, message: &Message) {
-    let deadline = Instant::now() + Duration::from_secs(1);
-    conns.retain_mut(|conn| conn.send(message, deadline).is_ok());
+    let deadline = Deadline::at(Instant::now() + Duration::from_secs(1));
+    conns.retain_mut(|conn| conn.send(message, &deadline).is_ok());
     conns.iter().for_each(Conn::finish);
-    while !conns.is_empty() && Instant::now() < deadline {
+    while !conns.is_empty() && !deadline.is_over() {
         let fds: Vec<BorrowedFd<'_>> = conns.iter().map(Conn::as_fd).collect();
-        if wait_any(&fds, deadline).is_err() {
+        if wait_any(&fds, &deadline).is_err() {
             return;
         }
         conns.retain_mut(|conn| !conn.discard());
     }
 }
 
-/// Waits until one of `fds` is readable or closed, or until `deadline`.
-pub(super) fn wait_any(fds: &[BorrowedFd<'_>], deadline: Instant) -> io::Result<()> {
+/// Waits until one of `fds` is readable or closed, or until `deadline`. May return early.
+pub(super) fn wait_any(fds: &[BorrowedFd<'_>], deadline: &Deadline) -> io::Result<()> {
     let mut fds: Vec<PollFd<'_>> =
         fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    match poll(&mut fds, Some(&until(deadline))) {
+    match poll(&mut fds, Some(&timespec(deadline.pause()))) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(e) => Err(e.into()),
     }
@@ -170,11 +171,11 @@ pub(super) fn wait_readable(fd: BorrowedFd<'_>, deadline: Option<Instant>) {
 }
 
 /// Waits for one descriptor; false when the deadline has passed.
-fn wait_one(fd: impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<bool> {
-    if Instant::now() >= deadline {
+fn wait_one(fd: impl AsFd, flags: PollFlags, deadline: &Deadline) -> io::Result<bool> {
+    if deadline.is_over() {
         return Ok(false);
     }
-    match poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), flags)], Some(&until(deadline))) {
+    match poll(&mut [PollFd::from_borrowed_fd(fd.as_fd(), flags)], Some(&timespec(deadline.pause()))) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(true),
         Err(e) => Err(e.into()),
     }
@@ -182,6 +183,9 @@ fn wait_one(fd: impl AsFd, flags: PollFlags, deadline: Instant) -> io::Result<bo
 
 /// A poll timeout that ends at `deadline`.
 pub(super) fn until(deadline: Instant) -> Timespec {
-    let left = deadline.saturating_duration_since(Instant::now());
+    timespec(deadline.saturating_duration_since(Instant::now()))
+}
+
+fn timespec(left: Duration) -> Timespec {
     Timespec { tv_sec: left.as_secs().min(i32::MAX as u64) as i64, tv_nsec: i64::from(left.subsec_nanos()) }
 }

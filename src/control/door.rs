@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use ubccl_core::{Error, Result};
+use ubccl_core::{Deadline, Error, Result};
 
 use super::conn::Conn;
 use super::rendezvous::{SECRET_BYTES, Secret};
@@ -69,7 +69,7 @@ impl<'a> Door<'a> {
                 Sight::Friend => friends.extend(greet(stranger.stream)),
                 Sight::Waiting if now < stranger.since + SILENCE_MAX => self.strangers.push(stranger),
                 Sight::Waiting | Sight::Foe => {
-                    tracing::debug!("dropped a connection without the job's secret")
+                    tracing::debug!(target: "ubccl::control", "dropped a connection without the job's secret")
                 }
             }
         }
@@ -118,6 +118,6 @@ fn look_at(stranger: &mut Stranger, secret: &Secret) -> Sight {
 fn greet(stream: TcpStream) -> Option<Conn> {
     let mut conn = Conn::new(stream).ok()?;
     // A new connection's buffer is empty: this never waits.
-    conn.send(&Message::Greeting, Instant::now() + SILENCE_MAX).ok()?;
+    conn.send(&Message::Greeting, &Deadline::at(Instant::now() + SILENCE_MAX)).ok()?;
     Some(conn)
 }

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use ubccl_core::{Culprit, Error, Result};
+use ubccl_core::{Culprit, Deadline, Error, Result};
 
 use super::conn::{Conn, ConnError, last_word, wait_any};
 use super::door::{Door, SILENCE_MAX};
@@ -45,7 +45,7 @@ pub(super) fn take_roll(
     rendezvous: &mut Rendezvous,
     mine: Hello,
     passage: Token,
-    deadline: Instant,
+    deadline: &Deadline,
 ) -> Result<Company> {
     let listener = rendezvous.listen()?;
     let address = rendezvous.address();
@@ -63,10 +63,12 @@ pub(super) fn take_roll(
     }
     let names = culprits(&members);
     let welcome = Message::Welcome { passage, members: members.clone() };
-    let sent = names[1..].iter().zip(&mut conns).try_for_each(|(culprit, conn)| {
-        conn.send(&welcome, deadline + EXPLANATION).map_err(|e| broken(culprit, &e))
-    });
-    let mut star = Star::hub(names, conns, deadline);
+    let explained = deadline.later(EXPLANATION);
+    let sent = names[1..]
+        .iter()
+        .zip(&mut conns)
+        .try_for_each(|(culprit, conn)| conn.send(&welcome, &explained).map_err(|e| broken(culprit, &e)));
+    let mut star = Star::hub(names, conns, deadline.clone());
     if let Err(error) = sent {
         star.fail(&error);
         return Err(error);
@@ -89,7 +91,7 @@ impl Roll {
         Roll { mine, present, newcomers: Vec::new() }
     }
 
-    fn call(&mut self, door: &mut Door<'_>, address: SocketAddr, deadline: Instant) -> Result<()> {
+    fn call(&mut self, door: &mut Door<'_>, address: SocketAddr, deadline: &Deadline) -> Result<()> {
         loop {
             let now = Instant::now();
             self.newcomers.extend(door.admit(now)?);
@@ -98,14 +100,15 @@ impl Roll {
             if self.present.iter().all(Option::is_some) {
                 return Ok(());
             }
-            if now >= deadline {
+            if deadline.is_over() {
                 return Err(self.missing(address));
             }
-            let until = door.next_expiry().map_or(deadline, |expiry| expiry.min(deadline));
+            let expiry = door.next_expiry();
+            let until = expiry.map_or_else(|| deadline.clone(), |expiry| deadline.no_later_than(expiry));
             let present = self.present.iter().flatten().map(|(conn, _)| conn.as_fd());
             let fds: Vec<BorrowedFd<'_>> =
                 door.fds().chain(self.newcomers.iter().map(Conn::as_fd)).chain(present).collect();
-            wait_any(&fds, until).map_err(|e| Error::system("rank 0 cannot wait for the other ranks", e))?;
+            wait_any(&fds, &until).map_err(|e| Error::system("rank 0 cannot wait for the other ranks", e))?;
         }
     }
 
@@ -126,7 +129,9 @@ impl Roll {
                     }
                 },
                 // Gone or talking nonsense before it said who it is: nobody that is known is missing.
-                Ok(Some(_)) | Err(_) => tracing::debug!("a rank went away before it said who it is"),
+                Ok(Some(_)) | Err(_) => {
+                    tracing::debug!(target: "ubccl::control", "a rank went away before it said who it is")
+                }
             }
         }
         conflict.map_or(Ok(()), |message| Err(start_error(message)))
@@ -192,13 +197,13 @@ impl Roll {
     }
 
     /// After a failure: ranks that start at about the same time shall be told too, not find nobody there.
-    fn wait_for_more(&mut self, door: &mut Door<'_>, deadline: Instant) {
-        let until = deadline.min(Instant::now() + LINGER);
+    fn wait_for_more(&mut self, door: &mut Door<'_>, deadline: &Deadline) {
+        let until = deadline.no_later_than(Instant::now() + LINGER);
         while self.present.iter().flatten().count() + self.newcomers.len() + 1 < self.mine.size as usize {
             let Ok(more) = door.admit(Instant::now()) else { return };
             self.newcomers.extend(more);
             let fds: Vec<BorrowedFd<'_>> = door.fds().collect();
-            if Instant::now() >= until || wait_any(&fds, until).is_err() {
+            if until.is_over() || wait_any(&fds, &until).is_err() {
                 return;
             }
         }
@@ -223,10 +228,10 @@ fn hello_name(hello: &Hello) -> String {
 }
 
 /// Any other rank: knocks until rank 0 lets it in, and waits until everyone is there.
-pub(super) fn report_in(rendezvous: &Rendezvous, mine: &Hello, deadline: Instant) -> Result<Company> {
+pub(super) fn report_in(rendezvous: &Rendezvous, mine: &Hello, deadline: &Deadline) -> Result<Company> {
     let mut conn = knock(rendezvous, mine, deadline)?;
     let hub = Culprit { rank: 0, host: rendezvous.address().ip().to_string(), pid: 0 };
-    let (passage, members) = match conn.receive(deadline + EXPLANATION) {
+    let (passage, members) = match conn.receive(&deadline.later(EXPLANATION)) {
         Ok(Message::Welcome { passage, members }) => (passage, members),
         Ok(message) => return Err(unexpected(&hub, message)),
         Err(ConnError::TimedOut) => {
@@ -239,7 +244,7 @@ pub(super) fn report_in(rendezvous: &Rendezvous, mine: &Hello, deadline: Instant
         let message = format!("rank 0 sent {} members for {} ranks", members.len(), mine.size);
         return Err(start_error(message));
     }
-    let star = Star::spoke(mine.rank, culprits(&members), conn, deadline);
+    let star = Star::spoke(mine.rank, culprits(&members), conn, deadline.clone());
     Ok(Company { star, members, passage })
 }
 
@@ -248,7 +253,7 @@ fn broken_before_roll(address: SocketAddr, error: &ConnError) -> Error {
 }
 
 /// Connects, shows the secret, and waits for the greeting.
-fn knock(rendezvous: &Rendezvous, mine: &Hello, deadline: Instant) -> Result<Conn> {
+fn knock(rendezvous: &Rendezvous, mine: &Hello, deadline: &Deadline) -> Result<Conn> {
     let address = rendezvous.address();
     let (mut pause, longest) = KNOCK_PAUSES;
     let mut drops = 0;
@@ -265,10 +270,10 @@ fn knock(rendezvous: &Rendezvous, mine: &Hello, deadline: Instant) -> Result<Con
                 return Err(wrong_secret(address));
             }
         }
-        if Instant::now() + pause >= deadline {
+        if deadline.is_over() {
             return Err(nobody_there(address, &error));
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(pause.min(deadline.pause()));
         pause = (2 * pause).min(longest);
     }
 }
@@ -277,9 +282,10 @@ fn knock_once(
     address: SocketAddr,
     secret: &Secret,
     mine: &Hello,
-    deadline: Instant,
+    deadline: &Deadline,
 ) -> Result<Conn, ConnError> {
-    let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    // On one host connecting waits for nobody.
+    let patience = deadline.pause().max(Duration::from_millis(1));
     let stream = TcpStream::connect_timeout(&address, patience)?;
     // Without a listener, a connection from a port to itself can succeed: it is nobody, and it holds rank 0's port.
     if stream.local_addr()? == address {

@@ -41,12 +41,14 @@ mod wire;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::SocketType;
-use ubccl_core::{Cause, Culprit, Error, ErrorKind, Exchange, Result};
+use ubccl_core::{Cause, Culprit, Deadline, Error, ErrorKind, Exchange, Result};
 
-pub(crate) use board::{Activity, Board};
+use crate::usage::LinkClass;
+
+pub(crate) use board::Board;
 pub(crate) use identity::Identity;
 pub(crate) use membership::LEFT_TOO_EARLY;
 use membership::{Life, Membership, Parts, Rings};
@@ -67,7 +69,7 @@ pub(crate) struct Join {
     /// The number of ranks.
     pub(crate) size: u32,
     /// When the start, including the exchange, must be over.
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: Deadline,
     /// Which process this is.
     pub(crate) identity: Identity,
     /// The text of an operation's signature (as given to [`Board::start`]; 0 means no signature).
@@ -118,6 +120,17 @@ impl Control {
         self.membership.members()
     }
 
+    /// How far away a rank is.
+    pub(crate) fn link_class(&self, rank: u32) -> LinkClass {
+        let is_elsewhere = self.membership.lives().iter().any(|(_, ranks)| ranks.contains(&rank));
+        let host = |rank: u32| self.members().get(rank as usize).map(|member| &member.host);
+        match is_elsewhere {
+            false => LinkClass::SameProcess,
+            true if host(rank) == host(self.membership.rank()) => LinkClass::SameHost,
+            true => LinkClass::Network,
+        }
+    }
+
     /// Where this rank says what it is doing.
     pub(crate) fn board(&self) -> &Board {
         self.membership.board()
@@ -133,11 +146,6 @@ impl Control {
         &self.service
     }
 
-    /// A new deadline for exchanges after the start.
-    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
-        self.star.set_deadline(deadline);
-    }
-
     /// A cause about `rank`: its host, pid, and what it is doing or was doing when it died.
     pub(crate) fn cause(&self, kind: ErrorKind, rank: u32, message: impl Into<String>) -> Cause {
         self.membership.cause(kind, rank, message)
@@ -151,14 +159,6 @@ impl Control {
     pub(crate) fn report(&self, cause: Cause) -> Result<Cause> {
         self.membership.check_process()?;
         Ok(self.membership.report(cause))
-    }
-
-    /// Reports evidence against `rank`, such as a broken data connection. Unless a cause is known within the grace, the
-    /// rank becomes the cause, with `message`. Nothing happens about a rank that left.
-    pub(crate) fn suspect(&self, rank: u32, message: impl Into<String>) {
-        if self.membership.check_process().is_ok() {
-            self.membership.suspect(rank, message.into(), &self.service);
-        }
     }
 
     /// Waits for the first cause after evidence against `rank`, for at most the grace; then `rank` is the cause, with
@@ -214,8 +214,10 @@ impl Exchange for Control {
         })
     }
 
-    fn deadline(&self) -> Instant {
-        self.star.deadline()
+    /// Over at the start's deadline, and as soon as the first cause is known.
+    fn deadline(&self) -> Deadline {
+        let poison = self.poison().clone();
+        self.star.deadline().unless(move || poison.is_set())
     }
 }
 
@@ -254,7 +256,7 @@ fn check_place(rank: u32, size: u32) -> Result<()> {
 fn start_alone(join: &Join) -> Result<(Star, Parts)> {
     let members = join::culprits(&[member(join, [0; 16])]);
     let (board, _) = Board::create(1)?;
-    let star = Star::alone(members.clone(), join.deadline);
+    let star = Star::alone(members.clone(), join.deadline.clone());
     Ok((star, parts(join, members, board, None, Vec::new())))
 }
 
@@ -265,10 +267,10 @@ fn start_together(rendezvous: &mut Rendezvous, join: &Join) -> Result<(Star, Par
     let (mut company, passage) = if join.rank == 0 {
         let name = rendezvous::random_bytes()?;
         let passage = passage::Passage::open(&name, join.size)?;
-        (join::take_roll(rendezvous, mine, name, join.deadline)?, Some(passage))
+        (join::take_roll(rendezvous, mine, name, &join.deadline)?, Some(passage))
     } else {
         rendezvous.close();
-        (join::report_in(rendezvous, &mine, join.deadline)?, None)
+        (join::report_in(rendezvous, &mine, &join.deadline)?, None)
     };
     match assemble(&mut company, passage, rendezvous, join, ring) {
         Ok(parts) => Ok((company.star, parts)),

@@ -17,7 +17,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
     listen, recvmsg, sendmsg, socket_with, sockopt,
 };
-use ubccl_core::{Error, Exchange, Result};
+use ubccl_core::{Deadline, Error, Exchange, Result};
 
 use super::conn::wait_any;
 use super::door::SILENCE_MAX;
@@ -126,7 +126,7 @@ impl Passage {
             let fds: Vec<BorrowedFd<'_>> =
                 std::iter::once(board.as_fd()).chain(lives.iter().map(|ranks| life_of(ranks[0]))).collect();
             for batch in fds.chunks(BATCH) {
-                send_fds(&guest.socket, b"ubccl", batch, star.deadline())
+                send_fds(&guest.socket, b"ubccl", batch, &star.deadline())
                     .map_err(|e| cannot_pass(star, &format!("to rank {rank}"), e))?;
             }
         }
@@ -144,16 +144,15 @@ impl Passage {
             if self.guests.iter().all(Option::is_some) {
                 return Ok(());
             }
-            let now = Instant::now();
-            if now >= deadline {
+            if deadline.is_over() {
                 return Err(self.missing());
             }
             let mut fds = star.fds();
             fds.push(self.socket.as_fd());
             fds.extend(self.callers.iter().map(|caller| caller.socket.as_fd()));
             let until = self.callers.iter().map(|caller| caller.since + SILENCE_MAX).min();
-            wait_any(&fds, until.map_or(deadline, |until| until.min(deadline)))
-                .map_err(|e| Error::system("rank 0 cannot wait for the other ranks", e))?;
+            let until = until.map_or_else(|| deadline.clone(), |until| deadline.no_later_than(until));
+            wait_any(&fds, &until).map_err(|e| Error::system("rank 0 cannot wait for the other ranks", e))?;
         }
     }
 
@@ -168,7 +167,7 @@ impl Passage {
                     Ok(peer) if peer.uid == own_user => {
                         self.callers.push(Caller { socket, since: Instant::now() });
                     }
-                    _ => tracing::debug!("dropped a connection of another user"),
+                    _ => tracing::debug!(target: "ubccl::control", "dropped a connection of another user"),
                 },
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -187,7 +186,7 @@ impl Passage {
                 Ok((CALL_BYTES, fds)) if secret.matches(&call[..SECRET_BYTES]) => {
                     self.seat(caller, &call, fds)
                 }
-                _ => tracing::debug!("dropped a caller without the job's secret"),
+                _ => tracing::debug!(target: "ubccl::control", "dropped a caller without the job's secret"),
             }
         }
     }
@@ -227,7 +226,7 @@ pub(super) fn fetch(
     let life = own_life()?;
     let mut call = secret.bytes().to_vec();
     call.extend_from_slice(&rank.to_le_bytes());
-    send_fds(&socket, &call, &[life.as_fd()], star.deadline())
+    send_fds(&socket, &call, &[life.as_fd()], &star.deadline())
         .map_err(|e| cannot_pass(star, "to rank 0", e))?;
     let wanted = 1 + other_processes(members, rank).len();
     let mut fds = Vec::with_capacity(wanted);
@@ -239,7 +238,7 @@ pub(super) fn fetch(
 
 /// The next descriptors from rank 0, or what went wrong there.
 fn next_batch(star: &mut Star, socket: &OwnedFd) -> Result<Vec<OwnedFd>> {
-    let deadline = star.deadline() + EXPLANATION;
+    let deadline = star.deadline().later(EXPLANATION);
     let mut closed = false;
     loop {
         if !closed {
@@ -251,18 +250,23 @@ fn next_batch(star: &mut Star, socket: &OwnedFd) -> Result<Vec<OwnedFd>> {
             }
         }
         star.check_quiet()?;
-        if Instant::now() >= deadline {
+        if deadline.is_over() {
             return Err(start_error("rank 0 did not hand out the shared board in time"));
         }
         let mut fds = star.fds();
         fds.extend((!closed).then(|| socket.as_fd()));
-        wait_any(&fds, deadline).map_err(|e| Error::system("cannot wait for rank 0", e))?;
+        wait_any(&fds, &deadline).map_err(|e| Error::system("cannot wait for rank 0", e))?;
     }
 }
 
 /// Sends a packet with descriptors. The kernel bounds how many of a user's descriptors are on their way: then the
 /// receiver is waited for.
-fn send_fds(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<(), Errno> {
+fn send_fds(
+    socket: &OwnedFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    deadline: &Deadline,
+) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
     loop {
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -271,7 +275,7 @@ fn send_fds(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: In
         }
         match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
             Ok(_) => return Ok(()),
-            Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::INTR) if Instant::now() < deadline => {
+            Err(Errno::AGAIN | Errno::TOOMANYREFS | Errno::INTR) if !deadline.is_over() => {
                 std::thread::sleep(Duration::from_millis(1));
             }
             Err(e) => return Err(e),
@@ -307,12 +311,12 @@ fn cannot_pass(star: &mut Star, whom: &str, source: Errno) -> Error {
 
 /// What the star has to say, within a bounded time.
 fn explanation(star: &mut Star) -> Option<Error> {
-    let until = Instant::now() + EXPLANATION;
-    while Instant::now() < until {
+    let until = Deadline::at(Instant::now() + EXPLANATION);
+    while !until.is_over() {
         if let Err(error) = star.check_quiet() {
             return Some(error);
         }
-        wait_any(&star.fds(), until).ok()?;
+        wait_any(&star.fds(), &until).ok()?;
     }
     None
 }

@@ -1,9 +1,9 @@
 //! The bootstrap exchange: every rank has one connection to rank 0, which collects and hands out.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ubccl_core::exchange::BLOB_BYTES_MAX;
+use ubccl_core::exchange::{BLOB_BYTES_MAX, Deadline};
 use ubccl_core::{Culprit, Error, ErrorKind, Exchange, Result};
 
 use super::conn::{Conn, ConnError, last_word, wait_any};
@@ -27,7 +27,7 @@ enum Links {
 pub(super) struct Star {
     rank: u32,
     members: Vec<Culprit>,
-    deadline: Instant,
+    deadline: Deadline,
     round: u32,
     links: Links,
     failed: Option<Error>,
@@ -35,22 +35,18 @@ pub(super) struct Star {
 
 impl Star {
     /// The exchange of a single rank.
-    pub(super) fn alone(members: Vec<Culprit>, deadline: Instant) -> Self {
+    pub(super) fn alone(members: Vec<Culprit>, deadline: Deadline) -> Self {
         Star { rank: 0, members, deadline, round: 0, links: Links::None, failed: None }
     }
 
     /// Rank 0's side: `conns[i]` is the connection of rank i + 1.
-    pub(super) fn hub(members: Vec<Culprit>, conns: Vec<Conn>, deadline: Instant) -> Self {
+    pub(super) fn hub(members: Vec<Culprit>, conns: Vec<Conn>, deadline: Deadline) -> Self {
         Star { links: Links::Hub(conns), ..Star::alone(members, deadline) }
     }
 
     /// Another rank's side.
-    pub(super) fn spoke(rank: u32, members: Vec<Culprit>, conn: Conn, deadline: Instant) -> Self {
+    pub(super) fn spoke(rank: u32, members: Vec<Culprit>, conn: Conn, deadline: Deadline) -> Self {
         Star { rank, links: Links::Spoke(conn), ..Star::alone(members, deadline) }
-    }
-
-    pub(super) fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = deadline;
     }
 
     /// What becomes readable when something unexpected happens.
@@ -97,16 +93,16 @@ impl Star {
         match &mut self.links {
             Links::None => Ok(vec![blob.to_vec()]),
             Links::Hub(conns) => {
-                let blobs = collect(conns, &self.members, self.round, blob, self.deadline)?;
-                hand_out(conns, &self.members, self.round, &blobs, self.deadline)?;
+                let blobs = collect(conns, &self.members, self.round, blob, &self.deadline)?;
+                hand_out(conns, &self.members, self.round, &blobs, &self.deadline)?;
                 Ok(blobs)
             }
             Links::Spoke(conn) => {
                 let own = Message::Blob { round: self.round, rank: self.rank, bytes: blob.to_vec() };
                 // If it cannot be sent, rank 0 has gone, but its reason may still be there to be read; and if not,
                 // reading fails in the same way.
-                let _ = conn.send(&own, self.deadline);
-                take_all(conn, &self.members, self.round, self.deadline + EXPLANATION)
+                let _ = conn.send(&own, &self.deadline);
+                take_all(conn, &self.members, self.round, &self.deadline.later(EXPLANATION))
             }
         }
     }
@@ -138,8 +134,8 @@ impl Exchange for Star {
         result
     }
 
-    fn deadline(&self) -> Instant {
-        self.deadline
+    fn deadline(&self) -> Deadline {
+        self.deadline.clone()
     }
 }
 
@@ -149,7 +145,7 @@ fn collect(
     members: &[Culprit],
     round: u32,
     own: &[u8],
-    deadline: Instant,
+    deadline: &Deadline,
 ) -> Result<Vec<Vec<u8>>> {
     let mut blobs: Vec<Option<Vec<u8>>> = vec![None; members.len()];
     blobs[0] = Some(own.to_vec());
@@ -169,7 +165,7 @@ fn collect(
         if blobs.iter().all(Option::is_some) {
             return Ok(blobs.into_iter().flatten().collect());
         }
-        if Instant::now() >= deadline {
+        if deadline.is_over() {
             let missing = members.iter().filter(|member| blobs[member.rank as usize].is_none());
             return Err(late(round, missing));
         }
@@ -184,22 +180,23 @@ fn hand_out(
     members: &[Culprit],
     round: u32,
     blobs: &[Vec<u8>],
-    deadline: Instant,
+    deadline: &Deadline,
 ) -> Result<()> {
     let frames: Vec<Vec<u8>> = (0u32..)
         .zip(blobs)
         .map(|(rank, bytes)| Message::Blob { round, rank, bytes: bytes.clone() }.encode())
         .collect();
+    let explained = deadline.later(EXPLANATION);
     for (culprit, conn) in members[1..].iter().zip(conns) {
         for frame in &frames {
-            conn.send_bytes(frame, deadline + EXPLANATION).map_err(|e| broken(culprit, &e))?;
+            conn.send_bytes(frame, &explained).map_err(|e| broken(culprit, &e))?;
         }
     }
     Ok(())
 }
 
 /// Another rank: all blobs from rank 0.
-fn take_all(conn: &mut Conn, members: &[Culprit], round: u32, deadline: Instant) -> Result<Vec<Vec<u8>>> {
+fn take_all(conn: &mut Conn, members: &[Culprit], round: u32, deadline: &Deadline) -> Result<Vec<Vec<u8>>> {
     members
         .iter()
         .map(|member| match conn.receive(deadline).map_err(|e| broken(&members[0], &e))? {

@@ -13,6 +13,7 @@ pub(crate) use tagged::{TaggedCall, TaggedKind};
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, execution_of};
+use crate::usage::{MemoryUse, plan_bytes};
 use loose::Loose;
 use slots::{Ready, Role, Slot, Slots, scratch};
 use std::any::Any;
@@ -21,8 +22,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use tagged::{Tagged, Unexpected};
-use ubccl_core::endpoint::{CLOSING, Counters, Endpoint, Fault, RegionId, Stream, Token};
+use ubccl_core::endpoint::{CLOSING, Endpoint, Fault, RegionId, Stream, Token};
 use ubccl_core::plan::Plan;
+use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Choice, Collective, Rank, Result, Signature, Spec};
 
 /// An operation that was found waiting.
@@ -111,9 +113,18 @@ impl Engine {
         {
             return Ok(plan.clone());
         }
-        let plan = self.plans.entry((name, spec)).or_insert_with(|| Arc::new(algorithm.plan(&spec))).clone();
+        let make = || {
+            tracing::debug!(target: "ubccl::plan", rank, in_place, "{name} for {call}, and for other counts of it");
+            Arc::new(algorithm.plan(&spec))
+        };
+        let plan = self.plans.entry((name, spec)).or_insert_with(make).clone();
         self.last = Some((name, spec, plan.clone()));
         Ok(plan)
+    }
+
+    /// Has calls choose their algorithms so from now on; how they did before.
+    pub(crate) fn replace_chooser(&mut self, chooser: Chooser) -> Chooser {
+        std::mem::replace(&mut self.options.chooser, chooser)
     }
 
     /// Issues a call: it starts when the collectives before it are done, or the messages of its pairs before it are on
@@ -397,9 +408,20 @@ impl Engine {
         &mut *self.endpoint
     }
 
-    /// What has been moved.
-    pub(crate) fn counters(&self) -> Counters {
-        self.endpoint.counters()
+    /// The endpoint, for those who only look.
+    pub(crate) fn links(&self) -> &dyn Endpoint {
+        &*self.endpoint
+    }
+
+    /// What it keeps in memory, the endpoint included.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        let mut memory = MemoryUse::default();
+        self.endpoint.count_memory(&mut |kind, bytes| memory.add(kind, bytes));
+        let plans: usize = self.plans.values().map(|plan| plan_bytes(plan)).sum();
+        memory.add(MemoryKind::Plans, plans as u64);
+        self.slots.count_memory(&mut memory);
+        memory.add(MemoryKind::Buffers, self.tagged.bytes());
+        memory
     }
 
     /// Says whether the scratch of the operations issued from now on is phantom, as their buffers are.

@@ -3,6 +3,7 @@
 use super::loose::Standing;
 use super::tagged::{TaggedCall, Unexpected};
 use crate::executor::Execution;
+use crate::usage::MemoryUse;
 use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,6 +13,7 @@ use std::task::Waker;
 use ubccl_core::collective::CallStore;
 use ubccl_core::endpoint::{HostPointer, Memory, Stream};
 use ubccl_core::plan::Plan;
+use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Collective, Error, Rank, Result, Signature};
 
 /// The memory of a call.
@@ -196,6 +198,15 @@ impl Slots {
         } else {
             self.all[id.slot].detached = true;
         }
+    }
+}
+
+impl Slots {
+    /// Adds the bytes of all places and of the scratch that they keep.
+    pub(super) fn count_memory(&self, memory: &mut MemoryUse) {
+        let scratch: usize = self.all.iter().map(|slot| slot.scratch.capacity() * size_of::<u64>()).sum();
+        memory.add(MemoryKind::Scratch, scratch as u64);
+        memory.add(MemoryKind::Queues, (self.all.capacity() * size_of::<Slot>()) as u64);
     }
 }
 

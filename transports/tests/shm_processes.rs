@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use support::memory::{Area, pattern};
 use support::work::{key, list, receive, send, send_to};
 use ubccl_core::endpoint::{ConnectOptions, Endpoint, Key, Post, Posted, RegionId, Token};
-use ubccl_core::{DataType, Exchange, Rank, ReduceOp, Result};
+use ubccl_core::{DataType, Deadline, Exchange, Rank, ReduceOp, Result};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const RANKS: u32 = 3;
@@ -62,8 +62,8 @@ impl Exchange for Wire {
         self.put(blob);
         Ok((0..RANKS).map(|_| self.get().expect("the starter lives")).collect())
     }
-    fn deadline(&self) -> Instant {
-        Instant::now() + PATIENCE
+    fn deadline(&self) -> Deadline {
+        Deadline::at(Instant::now() + PATIENCE)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ubccl_core::exchange::BLOB_BYTES_MAX;
-use ubccl_core::{Error, ErrorKind, Exchange};
+use ubccl_core::{Deadline, Error, ErrorKind, Exchange};
 
 use super::super::wire::{Hello, Member, Message, WIRE_VERSION};
 use super::super::{Control, Join, Rendezvous};
@@ -20,7 +22,7 @@ fn start_errors(joins: Vec<Join>) -> Vec<Error> {
 }
 
 fn soon(join: Join) -> Join {
-    Join { deadline: Instant::now() + Duration::from_secs(1), ..join }
+    Join { deadline: (Instant::now() + Duration::from_secs(1)).into(), ..join }
 }
 
 #[test]
@@ -186,9 +188,9 @@ fn raw_hello(hello: Hello) -> (Vec<Error>, String) {
     })
 }
 
-/// Whether rank 2 is in when the conflict shows is a matter of timing; if not, nobody is there when it comes.
+/// Time enough to join, and little to wait for who is missing then.
 fn soon_after(join: Join) -> Join {
-    Join { deadline: Instant::now() + Duration::from_secs(3), ..join }
+    Join { deadline: (Instant::now() + Duration::from_secs(3)).into(), ..join }
 }
 
 fn hello(version: u32, rank: u32) -> Hello {
@@ -232,16 +234,36 @@ fn a_rank_that_goes_away_during_the_exchange_fails_it_everywhere() {
 fn a_rank_that_is_late_for_a_round_is_named() {
     let _watchdog = watchdog();
     let barrier = std::sync::Barrier::new(3);
-    let errors = ranks(3, |rank, mut control| {
-        let mut error = None;
-        if rank != 1 {
-            control.set_deadline(Instant::now() + Duration::from_millis(300));
-            error = Some(control.all_gather(b"").unwrap_err());
-        }
+    let joins = (0..3).map(|rank| soon_after(join_as(rank, 3))).collect();
+    let errors = try_ranks(joins, |rank, joined| {
+        let mut control = joined.unwrap();
+        let error = (rank != 1).then(|| control.all_gather(b"").unwrap_err());
         barrier.wait();
         error
     });
     for error in errors.into_iter().flatten() {
         assert!(error.to_string().contains("still missing: rank 1 (host "), "{error}");
+    }
+}
+
+/// Rank 0 waits for the others, or another rank knocks at a door that nobody opens.
+#[test]
+fn a_reason_to_give_up_ends_a_start_at_once() {
+    let _watchdog = watchdog();
+    let nobody = Rendezvous::create().unwrap().text();
+    for rank in [0, 1] {
+        let hopeless = Arc::new(AtomicBool::new(false));
+        let asked = hopeless.clone();
+        let never = Deadline::at(Instant::now() + Duration::from_secs(3600));
+        let deadline = never.unless(move || asked.load(Ordering::SeqCst));
+        let rendezvous = if rank == 0 { Rendezvous::create().unwrap() } else { nobody.parse().unwrap() };
+        let (begun, begins) = std::sync::mpsc::channel();
+        let start = std::thread::spawn(move || {
+            begun.send(()).unwrap();
+            Control::join(rendezvous, Join { deadline, ..join_as(rank, 3) }).err().unwrap()
+        });
+        begins.recv().unwrap();
+        hopeless.store(true, Ordering::SeqCst);
+        assert_eq!(start.join().unwrap().kind(), ErrorKind::Start);
     }
 }

@@ -9,6 +9,7 @@ use ubccl_core::endpoint::{
     Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Token, Wake,
 };
 use ubccl_core::symbolic::Piece;
+use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
 
 /// The endpoint of one rank. Everything happens in the shared network.
@@ -68,7 +69,21 @@ impl Endpoint for OpticalEndpoint {
     }
 
     fn counters(&self) -> Counters {
-        self.network.lock().ranks[self.rank as usize].counters
+        self.network.lock().ranks[self.rank as usize].counters.iter().copied().sum()
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        let network = self.network.lock();
+        let levels = network.fabric.topology().levels();
+        for (level, counters) in levels.iter().zip(&network.ranks[self.rank as usize].counters) {
+            each(Over::Level(&level.name), *counters);
+        }
+    }
+
+    /// This rank's share of the world's tables.
+    fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
+        let network = self.network.lock();
+        each(MemoryKind::Queues, (network.bytes() / network.ranks.len()) as u64);
     }
 
     fn phantom(&self, region: RegionId) -> Option<Vec<Piece>> {

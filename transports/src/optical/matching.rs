@@ -61,6 +61,15 @@ impl Matching {
         }
     }
 
+    /// Bytes of memory it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        let into: usize = self.into_rank.iter().map(|lines| lines.capacity() * size_of::<u32>()).sum();
+        let lines = self.lines.capacity() * size_of::<Line>();
+        // A map keeps key, value and a byte for each place.
+        let map = self.line_of.capacity() * (size_of::<(u64, u32)>() + 1);
+        into + lines + map + self.entries.bytes()
+    }
+
     /// The line from one rank to another.
     #[inline]
     pub(super) fn line(&mut self, from: Rank, to: Rank, lane: u8) -> u32 {

@@ -50,7 +50,8 @@ pub(super) struct RankState {
     is_woken: bool,
     pub(super) done: Vec<Token>,
     pub(super) faults: VecDeque<Fault>,
-    pub(super) counters: Counters,
+    /// By level of the topology.
+    pub(super) counters: Vec<Counters>,
     pub(super) memory: RankMemory,
 }
 
@@ -76,7 +77,7 @@ pub(super) struct Message {
     pub(super) to: Rank,
     line: u32,
     serialisation_ps: u64,
-    link: u8,
+    pub(super) link: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,9 +90,11 @@ struct LinkState {
 impl Network {
     pub(super) fn new(fabric: Fabric, ranks: u32) -> Self {
         let links = fabric.topology().levels().iter().map(|level| level.link);
+        let counters = vec![Counters::default(); links.len()];
+        let rank = |_| RankState { counters: counters.clone(), ..RankState::default() };
         Network {
             now_ps: 0,
-            ranks: (0..ranks).map(|_| RankState::default()).collect(),
+            ranks: (0..ranks).map(rank).collect(),
             matching: Matching::new(ranks),
             sends: Slab::new(),
             messages: Slab::new(),
@@ -148,15 +151,15 @@ impl Network {
         let record = &mut self.sends[send];
         let (from, len) = (record.rank, record.header.len);
         record.holders += 1;
-        let counters = &mut self.ranks[from as usize].counters;
-        counters.messages_sent += 1;
-        counters.bytes_sent += len;
+        // A rank shares the innermost level with itself.
+        let level = self.fabric.topology().shared_level(from, to);
+        self.ranks[from as usize].counters[level].sent(len);
         let line = self.matching.line(from, to, lane);
         if from == to {
             return self
                 .inject_to_itself(Message { send, from, to, line, serialisation_ps: 0, link: NO_LINK }, len);
         }
-        let link = self.fabric.topology().shared_level(from, to) as u8;
+        let link = level as u8;
         self.sends[send].link = link;
         let serialisation_ps = self.serialisation_ps(link, len);
         let Link { latency_ps, send_overhead_ps, gap_ps, .. } = self.links[usize::from(link)].link;
@@ -327,6 +330,11 @@ impl Network {
     /// See `World::stats`.
     pub(super) fn stats(&self) -> WorldStats {
         WorldStats { hash: self.hash.value(), ..self.stats }
+    }
+
+    /// Bytes of the world's tables.
+    pub(super) fn bytes(&self) -> usize {
+        self.sends.bytes() + self.messages.bytes() + self.receives.bytes() + self.matching.bytes() + self.queue.bytes()
     }
 
     /// See `Endpoint::register`.

@@ -10,6 +10,7 @@
 //! The block of the owner itself is never touched, and untouched pages cost nothing.
 
 use crate::host::HostMemory;
+use crate::local::POINT_TO_POINT_CHANNELS;
 use ubccl_core::endpoint::ConnectOptions;
 use ubccl_core::plan::MAX_LANES;
 use ubccl_core::{Error, Result};
@@ -21,9 +22,6 @@ const ACK_BYTES: usize = 128;
 const PAGE_BYTES: usize = 4096;
 /// With fewer bytes a slot, a ring has 4 of them instead of 8: a copy's start-up weighs more than a longer pipeline.
 const GOOD_SLOT_BYTES: usize = 16 << 10;
-
-/// Channels beside the lanes: that of direct messages, then that of tagged ones.
-pub(crate) const POINT_TO_POINT_CHANNELS: usize = 2;
 
 /// Entries and slots of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +97,11 @@ impl Geometry {
     /// Bytes of a segment.
     pub(crate) fn segment_bytes(&self) -> usize {
         PAGE_BYTES + self.ranks * self.pair_bytes
+    }
+
+    /// Bytes of a segment that are ever touched: not the block for the owner itself.
+    pub(crate) fn usable_bytes(&self) -> usize {
+        self.segment_bytes() - self.pair_bytes
     }
 
     /// Where channel `channel` to `peer` is in the sender's segment.

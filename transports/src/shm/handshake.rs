@@ -15,8 +15,8 @@ use rustix::net::{
 use rustix::thread::Timespec;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
-use ubccl_core::{Error, ErrorKind, Result};
+use std::time::Duration;
+use ubccl_core::{Deadline, Error, ErrorKind, Result};
 
 /// Connections that may wait for their first packet beyond those of the ranks.
 const MAX_STRANGERS: usize = 64;
@@ -59,7 +59,7 @@ pub(crate) struct Meeting<'a> {
     pub(crate) listener: &'a OwnedFd,
     /// What the others get.
     pub(crate) gift: &'a Gift,
-    pub(crate) deadline: Instant,
+    pub(crate) deadline: &'a Deadline,
 }
 
 impl Meeting<'_> {
@@ -93,7 +93,7 @@ impl Meeting<'_> {
             match connect(&connection, &address) {
                 Ok(()) => return Ok(connection),
                 // Its queue is full: it is about to accept.
-                Err(Errno::AGAIN | Errno::INTR) if Instant::now() < self.deadline => {
+                Err(Errno::AGAIN | Errno::INTR) if !self.deadline.is_over() => {
                     std::thread::sleep(RETRY)
                 }
                 Err(errno) => return Err(failed(errno)),
@@ -127,7 +127,7 @@ impl Meeting<'_> {
             return;
         };
         if !is_same_user(caller.as_fd()).unwrap_or(false) {
-            tracing::warn!(rank = self.rank, "shm: dropped a connection of another user");
+            tracing::warn!(target: "ubccl::shm", rank = self.rank, "shm: dropped a connection of another user");
             return;
         }
         if callers.len() == self.cards.len() + MAX_STRANGERS {
@@ -141,13 +141,13 @@ impl Meeting<'_> {
         let packet = receive(caller.as_fd()).ok().flatten();
         let own = &self.cards[self.rank].token;
         let Some(packet) = packet.filter(|packet| packet.token == *own) else {
-            tracing::warn!(rank = self.rank, "shm: dropped a connection without the token");
+            tracing::warn!(target: "ubccl::shm", rank = self.rank, "shm: dropped a connection without the token");
             return Ok(());
         };
         let peer = packet.rank as usize;
         if peer <= self.rank || gifts.get(peer).is_none_or(Option::is_some) {
             tracing::warn!(
-                rank = self.rank,
+                target: "ubccl::shm", rank = self.rank,
                 peer,
                 "shm: dropped a connection of a rank that is not expected"
             );
@@ -216,13 +216,13 @@ fn is_same_user(connection: BorrowedFd<'_>) -> rustix::io::Result<bool> {
 }
 
 /// Which of the sockets have something to read; none when the deadline has passed.
-fn wait<'a>(sockets: impl Iterator<Item = &'a OwnedFd>, deadline: Instant) -> Result<Vec<usize>> {
+fn wait<'a>(sockets: impl Iterator<Item = &'a OwnedFd>, deadline: &Deadline) -> Result<Vec<usize>> {
     let mut polled: Vec<_> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+        let pause = deadline.pause();
+        let timeout = Timespec::try_from(pause).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
         match poll(&mut polled, Some(&timeout)) {
-            Ok(0) if left.is_zero() => return Ok(Vec::new()),
+            Ok(0) if pause.is_zero() => return Ok(Vec::new()),
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => break,
             Err(errno) => return Err(Error::system("poll on local sockets refused", errno)),

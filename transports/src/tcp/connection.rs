@@ -92,6 +92,16 @@ impl Connection {
         &mut self.inbound[lane]
     }
 
+    /// Bytes of rings, and of queues and itself.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        let rings = self.inbound.iter().map(Inbound::ring_bytes).sum();
+        let inbound: usize = self.inbound.iter().map(Inbound::queue_bytes).sum();
+        let outbound: usize = self.outbound.iter().map(Outbound::queue_bytes).sum();
+        let staged = self.staged.capacity() * size_of::<Staged>();
+        let lanes = size_of_val(&*self.inbound) + size_of_val(&*self.outbound);
+        (rings, size_of::<Self>() + lanes + inbound + outbound + staged)
+    }
+
     /// Queues a message.
     pub(super) fn send(&mut self, lane: usize, message: Outgoing) {
         self.outbound[lane].push(message);

@@ -282,6 +282,16 @@ impl Inbound {
         (self.first, self.posted, self.arriving) = (0, 0, 0);
     }
 
+    /// Bytes of its ring, none before the channel is used.
+    pub(super) fn ring_bytes(&self) -> usize {
+        self.ring.bytes()
+    }
+
+    /// Bytes of its queue.
+    pub(super) fn queue_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// Takes its memory when the channel is first used: the ring, and entries for every post and message there can be.
     fn warm(&mut self) {
         if self.entries.capacity() == 0 {

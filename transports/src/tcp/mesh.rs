@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 use subtle::ConstantTimeEq;
 use ubccl_core::collective::Rank;
-use ubccl_core::{Error, ErrorKind, Exchange, Result};
+use ubccl_core::{Deadline, Error, ErrorKind, Exchange, Result};
 
 /// How long somebody who connected may say nothing.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -22,6 +22,8 @@ const SILENCE: Duration = Duration::from_secs(2);
 const MAX_STRANGERS: usize = 64;
 /// The largest ring a peer may claim to have.
 const MAX_RING_BYTES: u64 = 1 << 30;
+/// Connecting on one host waits for nobody, but may not be given no time.
+const CONNECT_MIN: Duration = Duration::from_millis(10);
 const SECRET_BYTES: usize = 16;
 const HELLO_BYTES: usize = SECRET_BYTES + 4;
 const CARD_BYTES: usize = 4 + 2 + 8 + SECRET_BYTES;
@@ -108,7 +110,7 @@ struct Mesh {
     rank: Rank,
     cards: Vec<Card>,
     listener: TcpListener,
-    deadline: Instant,
+    deadline: Deadline,
     /// Who connected and has not said who it is, the oldest first.
     strangers: Vec<Pending<HELLO_BYTES>>,
     /// Whom we connected to and who has not answered.
@@ -121,11 +123,12 @@ struct Pending<const N: usize> {
     socket: TcpStream,
     bytes: [u8; N],
     filled: usize,
-    until: Instant,
+    /// When it is dropped, if there is such a time.
+    until: Option<Instant>,
 }
 
 impl Mesh {
-    fn new(rank: Rank, cards: Vec<Card>, listener: TcpListener, deadline: Instant) -> Result<Self> {
+    fn new(rank: Rank, cards: Vec<Card>, listener: TcpListener, deadline: Deadline) -> Result<Self> {
         let sockets = cards.iter().map(|_| None).collect();
         let mut mesh =
             Mesh { rank, cards, listener, deadline, strangers: Vec::new(), asked: Vec::new(), sockets };
@@ -139,10 +142,10 @@ impl Mesh {
     /// Connects to a lower rank and says who we are. On one host this waits for nobody: its kernel answers.
     fn ask(&self, peer: Rank) -> Result<Pending<SECRET_BYTES>> {
         let Card { port, secret, .. } = self.cards[peer as usize];
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if self.deadline.is_over() {
             return Err(self.late());
         }
+        let left = self.deadline.pause().max(CONNECT_MIN);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut hello = [0; HELLO_BYTES];
         hello[..SECRET_BYTES].copy_from_slice(&secret);
@@ -151,7 +154,7 @@ impl Mesh {
             let mut socket = TcpStream::connect_timeout(&address, left)?;
             prepare(&socket)?;
             socket.write_all(&hello)?;
-            Ok(Pending::new(socket, self.deadline))
+            Ok(Pending::new(socket, None))
         };
         open().map_err(|error: std::io::Error| {
             let what = format!("cannot connect to rank {peer} at {address} (has it ended?)");
@@ -162,7 +165,7 @@ impl Mesh {
     /// Goes on until everybody is connected. The listener is closed then.
     fn run(mut self) -> Result<Vec<Option<TcpStream>>> {
         while self.sockets.iter().flatten().count() + 1 < self.cards.len() {
-            if Instant::now() >= self.deadline {
+            if self.deadline.is_over() {
                 return Err(self.late());
             }
             self.wait()?;
@@ -191,8 +194,9 @@ impl Mesh {
         let sockets = sockets.chain(self.asked.iter().map(|(_, asked)| &asked.socket));
         let mut watched: Vec<_> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
         watched.push(PollFd::new(&self.listener, PollFlags::IN));
-        let until = self.strangers.iter().map(|stranger| stranger.until).chain([self.deadline]).min();
-        let left = until.unwrap_or(self.deadline).saturating_duration_since(Instant::now());
+        let until = self.strangers.iter().filter_map(|stranger| stranger.until).min();
+        let left = until.map_or_else(|| self.deadline.clone(), |until| self.deadline.no_later_than(until));
+        let left = left.pause();
         let left = Timespec {
             tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
@@ -231,7 +235,7 @@ impl Mesh {
                     if self.strangers.len() == MAX_STRANGERS {
                         self.strangers.remove(0);
                     }
-                    self.strangers.push(Pending::new(socket, Instant::now() + SILENCE));
+                    self.strangers.push(Pending::new(socket, Some(Instant::now() + SILENCE)));
                     self.hear_strangers();
                 }
                 Ok(_) => (),
@@ -248,10 +252,10 @@ impl Mesh {
         let now = Instant::now();
         for mut stranger in std::mem::take(&mut self.strangers) {
             match stranger.hear() {
-                Heard::NotYet if now < stranger.until => self.strangers.push(stranger),
+                Heard::NotYet if stranger.until.is_none_or(|until| now < until) => self.strangers.push(stranger),
                 Heard::All => self.admit(stranger),
                 Heard::NotYet | Heard::Ended => {
-                    tracing::debug!(rank = self.rank, "dropped a connection that did not say who it is");
+                    tracing::debug!(target: "ubccl::net", rank = self.rank, "dropped a connection that did not say who it is");
                 }
             }
         }
@@ -261,7 +265,7 @@ impl Mesh {
     fn admit(&mut self, mut stranger: Pending<HELLO_BYTES>) {
         let (secret, number) = stranger.bytes.split_at(SECRET_BYTES);
         if !is_same(secret, &self.cards[self.rank as usize].secret) {
-            tracing::warn!(rank = self.rank, "dropped a connection with a wrong secret");
+            tracing::warn!(target: "ubccl::net", rank = self.rank, "dropped a connection with a wrong secret");
             return;
         }
         let peer = Rank::from_le_bytes(field(number, 0));
@@ -269,7 +273,7 @@ impl Mesh {
             peer > self.rank && self.sockets.get(peer as usize).is_some_and(|socket| socket.is_none());
         if !is_expected {
             tracing::warn!(
-                rank = self.rank,
+                target: "ubccl::net", rank = self.rank,
                 peer,
                 "dropped a second connection, or one of a rank that must not connect"
             );
@@ -290,7 +294,7 @@ enum Heard {
 }
 
 impl<const N: usize> Pending<N> {
-    fn new(socket: TcpStream, until: Instant) -> Self {
+    fn new(socket: TcpStream, until: Option<Instant>) -> Self {
         Pending { socket, bytes: [0; N], filled: 0, until }
     }
 

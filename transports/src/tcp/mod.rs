@@ -42,7 +42,7 @@ mod wire;
 use crate::host::HostMemory;
 use connection::Connection;
 use endpoint::TcpEndpoint;
-use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor};
+use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor};
 use ubccl_core::{Exchange, Result};
 use wire::MESSAGE_COST;
 
@@ -60,6 +60,7 @@ impl Transport for Tcp {
             alias: None,
             summary: "TCP between processes of one host (127.0.0.1)",
             clock: Clock::Real,
+            reach: Reach::Host,
         }
     }
 

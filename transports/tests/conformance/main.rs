@@ -17,6 +17,7 @@ mod sleeping;
 mod stress;
 #[path = "../support/mod.rs"]
 mod support;
+mod user_ops;
 mod worlds;
 mod wrong;
 

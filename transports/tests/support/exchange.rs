@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
-use ubccl_core::{Error, ErrorKind, Exchange, Result};
+use ubccl_core::{Deadline, Error, ErrorKind, Exchange, Result};
 
 /// One rank's side of an exchange between threads.
 pub struct LocalExchange {
@@ -61,7 +61,7 @@ impl Exchange for LocalExchange {
         Ok(calls[self.call - 1].iter().flatten().cloned().collect())
     }
 
-    fn deadline(&self) -> Instant {
-        self.deadline
+    fn deadline(&self) -> Deadline {
+        Deadline::at(self.deadline)
     }
 }

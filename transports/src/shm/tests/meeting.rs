@@ -119,7 +119,7 @@ impl Exchange for Leaky {
         }
         Ok(blobs)
     }
-    fn deadline(&self) -> Instant {
+    fn deadline(&self) -> Deadline {
         self.inner.deadline()
     }
 }

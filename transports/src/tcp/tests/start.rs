@@ -10,7 +10,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::ConnectOptions;
-use ubccl_core::{ErrorKind, Exchange, Result};
+use ubccl_core::{Deadline, ErrorKind, Exchange, Result};
 
 /// An exchange that lets a test see the cards before the rank does.
 struct Watched<F> {
@@ -33,7 +33,7 @@ impl<F: FnMut(&mut Vec<Vec<u8>>)> Exchange for Watched<F> {
         Ok(cards)
     }
 
-    fn deadline(&self) -> Instant {
+    fn deadline(&self) -> Deadline {
         self.inner.deadline()
     }
 }
