@@ -420,6 +420,7 @@ impl Engine {
         let plans: usize = self.plans.values().map(|plan| plan_bytes(plan)).sum();
         memory.add(MemoryKind::Plans, plans as u64);
         self.slots.count_memory(&mut memory);
+        memory.add(MemoryKind::Buffers, self.tagged.bytes());
         memory
     }
 

@@ -131,6 +131,11 @@ impl Tagged {
         !self.waiting.is_empty()
     }
 
+    /// Bytes of messages that wait for their receives.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn wants(&self, peer: Rank) -> bool {
         self.any > 0 || self.named.get(peer as usize).is_some_and(|&named| named > 0)
     }

@@ -7,7 +7,7 @@ mod owned;
 pub(crate) use entries::Entries;
 pub use owned::{GroupBuffers, GroupWork, Held, OwnedGroup};
 
-use crate::communicator::{Communicator, Shared, check_size, host, host_mut};
+use crate::communicator::{Communicator, Shared, check_in_place, check_size, host, host_mut};
 use crate::engine::Buffers;
 use entries::Place;
 use std::any::Any;
@@ -190,6 +190,7 @@ impl Collection {
     fn call_in_place(&mut self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
         let (ranks, rank) = (self.shared.ranks, self.shared.rank);
         call.check(ranks, rank)?;
+        check_in_place(call)?;
         check_size(call, "buffer", buffer.len(), call.in_place_elements(ranks, rank))?;
         self.add_call(call, Buffers::InPlace(host_mut(buffer)))
     }
