@@ -257,6 +257,7 @@ impl Engine {
         if let Some(&front) = self.queue.front() {
             if self.slots[front].call.is_some() {
                 self.begin(front)?;
+                moved = true; // a plan without steps is done now, and the next one may begin
             }
             moved |= self.advance(front)?;
         }
@@ -267,6 +268,7 @@ impl Engine {
                     continue;
                 }
                 self.begin(index)?;
+                moved = true;
             }
             moved |= self.advance(index)?;
         }

@@ -63,7 +63,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/control/tests/processes.rs", "calls prctl"),
     ("src/engine.rs", "registers the caller's buffers"),
     ("src/communicator.rs", "passes the caller's buffers on"),
-    ("src/sim.rs", "passes simulated buffers on"),
+    ("src/sim/operations.rs", "passes simulated buffers on"),
     ("tests/no_allocation.rs", "a counting allocator"),
     ("tests/no_system_call.rs", "installs a seccomp filter"),
     ("ffi/src/lib.rs", "exported functions"),

@@ -2,37 +2,38 @@
 #![allow(unsafe_code)] // `register` is declared unsafe by the trait
 
 use super::network::Network;
+use super::seats::SeatId;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{Counters, Endpoint, Fault, Key, Memory, Post, Posted, RegionId, Token, Wake};
 use ubccl_core::symbolic::Piece;
-use ubccl_core::{Error, Rank, Result, Signature};
+use ubccl_core::{Error, Result, Signature};
 
 /// The endpoint of one rank. Everything happens in the shared network.
 pub(super) struct OpticalEndpoint {
-    rank: Rank,
+    seat: SeatId,
     network: Arc<Mutex<Network>>,
 }
 
 impl OpticalEndpoint {
-    pub(super) fn new(rank: Rank, network: Arc<Mutex<Network>>) -> Self {
-        OpticalEndpoint { rank, network }
+    pub(super) fn new(seat: SeatId, network: Arc<Mutex<Network>>) -> Self {
+        OpticalEndpoint { seat, network }
     }
 }
 
 impl Endpoint for OpticalEndpoint {
     unsafe fn register(&mut self, region: RegionId, memory: Memory) -> Result<()> {
-        self.network.lock().register(self.rank, region, memory)
+        self.network.lock().register(self.seat, region, memory)
     }
 
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault> {
-        self.network.lock().post(self.rank, token, key, post)
+        self.network.lock().post(self.seat, token, key, post)
     }
 
     fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
         let mut network = self.network.lock();
-        let state = &mut network.ranks[self.rank as usize];
+        let state = &mut network.seats[self.seat];
         let has_moved = !state.done.is_empty();
         done.append(&mut state.done);
         match state.faults.pop_front() {
@@ -42,18 +43,18 @@ impl Endpoint for OpticalEndpoint {
     }
 
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {
-        self.network.lock().inspect(self.rank, sequence, signature)
+        self.network.lock().inspect(self.seat, sequence, signature)
     }
 
     fn cancel(&mut self) {
-        self.network.lock().cancel(self.rank);
+        self.network.lock().cancel(self.seat);
     }
 
     /// Virtual time does not pass by waiting: an error that says who moves it.
     fn sleep(&mut self, _timeout: Duration) -> Result<()> {
         Err(Error::unsupported(format!(
             "rank {} cannot block in virtual time: only World::step moves time; use the asynchronous call",
-            self.rank
+            self.network.lock().seats[self.seat].place.rank
         )))
     }
 
@@ -62,18 +63,18 @@ impl Endpoint for OpticalEndpoint {
     }
 
     fn counters(&self) -> Counters {
-        self.network.lock().ranks[self.rank as usize].counters
+        self.network.lock().seats[self.seat].counters
     }
 
     fn phantom(&self, region: RegionId) -> Option<Vec<Piece>> {
-        self.network.lock().phantom(self.rank, region)
+        self.network.lock().phantom(self.seat, region)
     }
 }
 
 impl Drop for OpticalEndpoint {
     /// Registered memory may be gone after this.
     fn drop(&mut self) {
-        self.network.lock().cancel(self.rank);
+        self.network.lock().cancel(self.seat);
     }
 }
 
