@@ -80,7 +80,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/communicator.rs", "passes the caller's buffers on"),
     ("src/raw.rs", "passes pointers of other languages on"),
     ("src/sim/tagged.rs", "passes simulated buffers on"),
-    ("src/sim.rs", "passes simulated buffers on"),
+    ("src/sim/operations.rs", "passes simulated buffers on"),
     ("tests/no_allocation.rs", "a counting allocator"),
     ("tests/usage.rs", "a counting allocator"),
     ("tests/no_system_call.rs", "installs a seccomp filter"),

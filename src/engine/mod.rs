@@ -181,6 +181,7 @@ impl Engine {
         if let Some(&front) = self.queue.front() {
             if self.slots[front].call.is_some() {
                 self.begin(front)?;
+                moved = true; // a plan without steps is done now, and the next one may begin
             }
             moved |= self.advance(front)?;
         }

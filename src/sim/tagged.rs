@@ -3,7 +3,7 @@
 
 use super::World;
 use crate::engine::{Engine, OpId, Status, TaggedCall, TaggedKind};
-use ubccl_core::endpoint::{HostPointer, Memory};
+use ubccl_core::endpoint::{CommunicatorId, HostPointer, Memory, Place};
 use ubccl_core::{Collective, DataType, Rank, Result};
 
 /// One rank's part in a tagged message, on bytes.
@@ -31,38 +31,47 @@ pub enum TaggedWay {
 impl World {
     /// Runs tagged messages at once: every rank issues its steps in the order listed.
     ///
-    /// Errors: InvalidArgument (nothing ran), or the cause that poisoned the world.
+    /// Errors: InvalidArgument (nothing ran), or the cause that poisoned the communicator.
     pub fn run_tagged(&mut self, steps: &mut [TaggedStep]) -> Result<()> {
-        if let Some(error) = &self.poisoned {
-            return Err(error.clone());
-        }
-        steps.iter().try_for_each(|step| step.check(self.config.ranks))?;
+        self.run_tagged_on(CommunicatorId::WORLD, steps)
+    }
+
+    /// The same on any communicator; the steps' ranks are its.
+    pub fn run_tagged_on(&mut self, communicator: CommunicatorId, steps: &mut [TaggedStep]) -> Result<()> {
+        let ranks = self.usable(communicator)?.size();
+        steps.iter().try_for_each(|step| step.check(ranks))?;
         let mut ids = Vec::with_capacity(steps.len());
         for step in steps.iter_mut() {
-            let engine = &mut self.engines[step.rank as usize];
+            let company = &mut self.communicators[communicator.0 as usize];
+            let engine = &mut company.engines[step.rank as usize];
             engine.set_phantom(false);
             // SAFETY: the bytes are borrowed until this call returns, by which time all is done, or the engines are
             // cancelled.
             match unsafe { engine.issue_tagged(step.call(), None) } {
-                Ok(id) => ids.push(id),
+                Ok(id) => ids.push((step.rank, id)),
                 Err(error) => {
-                    self.engines.iter_mut().for_each(Engine::cancel);
-                    self.poisoned = Some(error.clone());
+                    company.poison(error.clone());
                     return Err(error);
                 }
             }
         }
-        let mut of_rank = vec![Vec::new(); self.config.ranks as usize];
-        steps.iter().zip(&ids).for_each(|(step, &id)| of_rank[step.rank as usize].push(id));
-        let ended = |engines: &[Engine], rank: Rank, _now_ps: u64| {
-            let waiting: &mut Vec<OpId> = &mut of_rank[rank as usize];
-            let before = waiting.len();
-            waiting.retain(|&id| engines[rank as usize].status(id) == Status::Pending);
-            before - waiting.len()
-        };
-        self.drive(ids.len(), ended).inspect_err(|error| self.poisoned = Some(error.clone()))?;
-        for (step, id) in steps.iter_mut().zip(ids) {
-            let taken = self.engines[step.rank as usize].take(id);
+        let mut waiting = ids.clone();
+        let everybody = (0..ranks).map(|rank| Place { communicator, rank });
+        let woken = self.places_under_way().into_iter().filter(|place| place.communicator != communicator);
+        let woken = woken.chain(everybody).collect();
+        self.drive_until(woken, |world| {
+            let company = &world.communicators[communicator.0 as usize];
+            let is_pending =
+                |&(rank, id): &(Rank, OpId)| company.engines[rank as usize].status(id) == Status::Pending;
+            waiting.retain(is_pending);
+            let &(rank, _) = waiting.first().filter(|_| company.poisoned.is_none())?;
+            Some(Place { communicator, rank })
+        });
+        let company = &mut self.communicators[communicator.0 as usize];
+        company.inspect(Engine::inspect);
+        company.check()?;
+        for (step, (rank, id)) in steps.iter_mut().zip(ids) {
+            let taken = company.engines[rank as usize].take(id);
             if let TaggedWay::From(source) = &mut step.way {
                 *source = taken.source;
             }
