@@ -46,7 +46,7 @@ impl Step {
         let count = if call == Call::Barrier { 0 } else { count };
         let of_rank = |rank| sizes(call, ranks, rank, count);
         let inputs: Vec<Vec<u8>> =
-            (0..ranks).map(|rank| exact_data(dtype, of_rank(rank).0, random)).collect();
+            (0..ranks).map(|rank| exact_data(call, dtype, of_rank(rank).0, random)).collect();
         let expected = outputs(call, dtype, &inputs, count);
         let apart = |(rank, input)| {
             let output = vec![0xee; of_rank(rank).1 * dtype.size()];
