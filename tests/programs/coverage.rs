@@ -8,11 +8,32 @@ use ubccl::{DataType, ReduceOp};
 
 /// Everything that a run must have done on every transport it ran on.
 const KINDS: [&str; 15] = [
-    "AllReduce", "AllGather", "ReduceScatter", "Broadcast", "Barrier", "Shift", "Reduce", "Gather", "Scatter",
-    "AllToAll", "GatherV", "ScatterV", "AllGatherV", "ReduceScatterV", "AllToAllV",
+    "AllReduce",
+    "AllGather",
+    "ReduceScatter",
+    "Broadcast",
+    "Barrier",
+    "Shift",
+    "Reduce",
+    "Gather",
+    "Scatter",
+    "AllToAll",
+    "GatherV",
+    "ScatterV",
+    "AllGatherV",
+    "ReduceScatterV",
+    "AllToAllV",
 ];
-const OTHERS: [&str; 8] =
-    ["split", "split_ranks", "duplicate", "group", "group message", "message to itself", "tagged message", "any source"];
+const OTHERS: [&str; 8] = [
+    "split",
+    "split_ranks",
+    "duplicate",
+    "group",
+    "group message",
+    "message to itself",
+    "tagged message",
+    "any source",
+];
 
 /// Counts of one kind.
 #[derive(Clone, Debug, Default)]

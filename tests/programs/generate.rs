@@ -160,7 +160,8 @@ fn checked(ranks: usize, with_shift: bool, random: &mut Random) -> Checked {
 
 /// Messages between random pairs, ranks and themselves among them; often some collectives.
 fn group(ranks: usize, random: &mut Random) -> Bundle {
-    let mut bundle = Bundle { messages: Vec::new(), calls: Vec::new(), seed: random.next(), is_blocking: false };
+    let mut bundle =
+        Bundle { messages: Vec::new(), calls: Vec::new(), seed: random.next(), is_blocking: false };
     for _ in 0..random.below(10) {
         let dtype = any_dtype(random);
         let len = count(dtype, random) * dtype.size();
@@ -198,8 +199,6 @@ fn push(
     (dtype, len): (DataType, usize),
     random: &mut Random,
 ) {
-    let alike = |other: &&Message| (other.from, other.to, other.tag) == (from, to, tag);
-    let number = bundle.messages.iter().filter(alike).count();
     let bytes = (0..len).map(|_| random.next() as u8).collect();
-    bundle.messages.push(Message { from, to, tag, number, dtype, bytes });
+    bundle.messages.push(Message { from, to, tag, dtype, bytes });
 }

@@ -61,9 +61,13 @@ fn report(failures: &[Failure], base: Option<u64>) -> String {
         let other = if failure.program.seed == program.seed { "" } else { " of another program" };
         text += &format!("{who}, step {}{other}: {}\n", failure.step, failure.message);
     }
-    text += &format!("this program again: UBCCL_TEST_SEED={} cargo test -p ubccl --test programs\n", program.seed);
+    text += &format!(
+        "this program again: UBCCL_TEST_SEED={} cargo test -p ubccl --test programs\n",
+        program.seed
+    );
     if let Some(base) = base {
-        text += &format!("all of them again: UBCCL_TEST_BASE_SEED={base} cargo test -p ubccl --test programs");
+        text +=
+            &format!("all of them again: UBCCL_TEST_BASE_SEED={base} cargo test -p ubccl --test programs");
     }
     text
 }
@@ -112,6 +116,8 @@ fn check_members(program: &Program) {
         let mut sorted = members.clone();
         sorted.sort_unstable();
         sorted.dedup();
-        assert!(!members.is_empty() && sorted.len() == members.len() && sorted[sorted.len() - 1] < program.ranks);
+        assert!(
+            !members.is_empty() && sorted.len() == members.len() && sorted[sorted.len() - 1] < program.ranks
+        );
     }
 }

@@ -95,7 +95,8 @@ impl Pool {
 
     /// Waits for one rank with one program; of a failure waits what the other ranks say.
     fn collect(&mut self) -> Result<(), Vec<Failure>> {
-        let done = self.done.recv_timeout(WATCHDOG).expect("the watchdog barked: a rank neither works nor fails");
+        let done =
+            self.done.recv_timeout(WATCHDOG).expect("the watchdog barked: a rank neither works nor fails");
         self.open -= 1;
         let Err(failure) = done else { return Ok(()) };
         let mut failures = vec![failure];

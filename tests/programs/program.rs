@@ -65,13 +65,12 @@ pub struct Bundle {
     pub is_blocking: bool,
 }
 
-/// The `number`-th message of a pair with this tag.
+/// A message; those of a pair and a tag come in the order listed.
 #[derive(Debug)]
 pub struct Message {
     pub from: usize,
     pub to: usize,
     pub tag: Tag,
-    pub number: usize,
     pub dtype: DataType,
     pub bytes: Vec<u8>,
 }

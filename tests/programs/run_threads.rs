@@ -38,7 +38,9 @@ fn run_steps(
         let done = caught(|| {
             assert_eq!(numbers, (rank, program.members_of(step).len()), "rank and size of the communicator");
             match &step.what {
-                What::Create(creation) => return create(comm, creation, rank).map(|new| (new, creation.made[rank])),
+                What::Create(creation) => {
+                    return create(comm, creation, rank).map(|new| (new, creation.made[rank]));
+                }
                 What::Call(call) => run_call(comm, call),
                 What::Group(bundle) => run_group(comm, bundle),
                 What::Tagged(bundle) => run_tagged(comm, bundle),
@@ -107,7 +109,11 @@ impl<'p> Prepared<'p> {
             Part::Send(_) => {
                 (Collective::send_receive(count, message.dtype, Some(to), None), &message.bytes[..], &[][..])
             }
-            _ => (Collective::send_receive(count, message.dtype, None, Some(from)), &[][..], &message.bytes[..]),
+            _ => (
+                Collective::send_receive(count, message.dtype, None, Some(from)),
+                &[][..],
+                &message.bytes[..],
+            ),
         };
         let buffers = apart(input, expected.len(), index % 5 * message.dtype.size());
         Prepared { call, buffers, input, expected }

@@ -119,8 +119,7 @@ impl Exchange {
     fn new(ranks: u32, messages: &[Message]) -> Self {
         let sides = || (0..ranks).map(|_| GroupSide::default()).collect::<Vec<_>>();
         let bytes = || vec![Vec::new(); ranks as usize];
-        let mut exchange =
-            Exchange { sends: sides(), receives: sides(), inputs: bytes(), expected: bytes() };
+        let mut exchange = Exchange { sends: sides(), receives: sides(), inputs: bytes(), expected: bytes() };
         for message in messages.iter().filter(|message| message.from != message.to) {
             let count = (message.bytes.len() / message.dtype.size()) as u64;
             let signature = Collective::send_receive(count, message.dtype, None, None).signature(0);
@@ -153,7 +152,8 @@ impl Exchange {
 }
 
 fn run_tagged(world: &mut World, on: CommunicatorId, ranks: u32, bundle: &Bundle) {
-    let parts = (0..ranks).flat_map(|rank| bundle.order(rank as usize).into_iter().map(move |part| (rank, part)));
+    let parts =
+        (0..ranks).flat_map(|rank| bundle.order(rank as usize).into_iter().map(move |part| (rank, part)));
     let parts: Vec<(Rank, Part)> = parts.collect();
     let step = |&(rank, part): &(Rank, Part)| {
         let (Part::Send(index) | Part::Receive(index) | Part::Call(index)) = part;
