@@ -34,7 +34,7 @@ fn given(variable: &str) -> Option<u64> {
 
 /// Runs programs on both transports, the simulated ones while the threads work.
 fn run(seeds: impl Iterator<Item = u64>) -> Result<[Coverage; 2], Vec<Failure>> {
-    let (mut real, mut simulated) = (Coverage::default(), Coverage::default());
+    let (mut real, mut simulated) = (Coverage::new(false), Coverage::new(true));
     let mut pools: BTreeMap<usize, Pool> = BTreeMap::new();
     for seed in seeds {
         let program = Arc::new(generate::program(seed));
