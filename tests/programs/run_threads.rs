@@ -10,14 +10,13 @@ use ubccl::{Collective, Communicator};
 /// told before the communicators made are dropped, by which the other ranks learn of it.
 pub fn run(world: &Communicator, program: &Program, tell: impl FnOnce(Result<(), (usize, String)>)) {
     // By the program's numbers; the world's is lent.
-    let mut made = program.members.iter().map(|_| None).collect();
-    let result = run_steps(world, program, &mut made);
-    tell(result.and_then(|()| close(std::mem::take(&mut made), program)));
+    let mut made: Vec<Option<Communicator>> = program.members.iter().map(|_| None).collect();
+    tell(run_steps(world, program, &mut made).and_then(|()| close(&mut made, program)));
 }
 
 /// Half of the programs close children before their parents.
-fn close(made: Vec<Option<Communicator>>, program: &Program) -> Result<(), (usize, String)> {
-    let mut left: Vec<Communicator> = made.into_iter().flatten().collect();
+fn close(made: &mut [Option<Communicator>], program: &Program) -> Result<(), (usize, String)> {
+    let mut left: Vec<Communicator> = made.iter_mut().filter_map(Option::take).collect();
     if program.seed.is_multiple_of(2) {
         left.reverse();
     }
@@ -28,7 +27,7 @@ fn close(made: Vec<Option<Communicator>>, program: &Program) -> Result<(), (usiz
 fn run_steps(
     world: &Communicator,
     program: &Program,
-    made: &mut Vec<Option<Communicator>>,
+    made: &mut [Option<Communicator>],
 ) -> Result<(), (usize, String)> {
     let me = world.rank() as usize;
     for (number, step) in program.steps.iter().enumerate() {
