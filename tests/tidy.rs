@@ -78,6 +78,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/group/owned.rs", "passes buffers on that operations own"),
     ("src/point_to_point.rs", "passes the caller's buffers on"),
     ("src/communicator.rs", "passes the caller's buffers on"),
+    ("src/coalesced.rs", "passes a packed buffer on"),
+    ("src/prepared.rs", "passes buffers on that prepared operations own"),
     ("src/raw.rs", "passes pointers of other languages on"),
     ("src/sim/tagged.rs", "passes simulated buffers on"),
     ("src/sim/operations.rs", "passes simulated buffers on"),
