@@ -35,6 +35,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("core/src/kernels/avx2.rs", "vector instructions"),
     ("core/src/kernels/avx512.rs", "vector instructions"),
     ("core/src/kernels/tests.rs", "calls kernels"),
+    ("core/src/kernels/tests/edges.rs", "maps pages that cannot be touched; calls kernels"),
     ("core/src/kernels/tests/user.rs", "calls kernels"),
     ("core/src/kernels/user.rs", "kernels over addresses"),
     ("core/benches/kernels.rs", "calls kernels"),
