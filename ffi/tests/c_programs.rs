@@ -132,7 +132,7 @@ fn the_peers_benchmark_runs_and_its_results_are_right() {
 
 #[test]
 fn a_c_program_logs_to_standard_error_what_ubccl_debug_asks_for() {
-    let program = build("benches/peers/ubccl_bench.c");
+    let program = build("benches/peers/ubccl_bench.c", Link::Shared);
     let log = program.with_extension("log");
     for (level, expected) in [("INFO", 2), ("", 0)] {
         let mut command = Command::new(&program);
