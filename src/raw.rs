@@ -1,7 +1,7 @@
 //! Calls on raw memory, for interfaces to other languages.
 #![allow(unsafe_code)] // the caller vouches for pointers
 
-use crate::communicator::{Communicator, check_in_place};
+use crate::communicator::{Communicator, Shared, check_in_place};
 use crate::engine::Buffers;
 use crate::reduction::Reduction;
 use crate::work::Work;
@@ -16,7 +16,7 @@ impl Communicator {
     /// `input` is readable and `output` writable for what the call needs on this rank (null is fine for nothing), and
     /// both are left alone until it returns. They overlap only if in place.
     pub unsafe fn run_raw(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<()> {
-        let buffers = self.raw_buffers(call, input, output)?;
+        let buffers = self.shared.raw_buffers(call, input, output)?;
         // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, buffers) }
     }
@@ -32,7 +32,7 @@ impl Communicator {
         input: *const u8,
         output: *mut u8,
     ) -> Result<Work<()>> {
-        let buffers = self.raw_buffers(call, input, output)?;
+        let buffers = self.shared.raw_buffers(call, input, output)?;
         // SAFETY: the caller vouches for both until the operation is over.
         let op = unsafe { self.shared.issue(call, buffers, Some(Box::new(()))) }?;
         Ok(Work::without_buffers(self.shared.clone(), op))
@@ -75,7 +75,7 @@ impl Communicator {
             // SAFETY: the caller vouches for both until the operation is over.
             return unsafe { self.issue_raw(call, input, output) };
         };
-        let buffers = self.raw_buffers(call, products.as_ptr(), output)?;
+        let buffers = self.shared.raw_buffers(call, products.as_ptr(), output)?;
         // SAFETY: the products' memory stays where it is when the vector moves into the box, which the engine keeps until
         // the operation is over; the caller vouches for the output until then.
         let op = unsafe { self.shared.issue(call, buffers, Some(Box::new(products))) }?;
@@ -95,7 +95,7 @@ impl Communicator {
         output: *mut u8,
     ) -> Result<Option<Vec<u8>>> {
         let Reduction::PreMulSum(scalar) = reduction else { return Ok(None) };
-        let is_in_place = matches!(self.raw_buffers(call, input, output)?, Buffers::InPlace(_));
+        let is_in_place = matches!(self.shared.raw_buffers(call, input, output)?, Buffers::InPlace(_));
         let len = call.input_elements(self.ranks(), self.rank()) as usize * call.dtype().size();
         if is_in_place {
             // SAFETY: the check says that both are there, and the caller vouches that the one buffer may be written.
@@ -110,11 +110,20 @@ impl Communicator {
         let input = unsafe { std::slice::from_raw_parts(input, len) };
         reduction.prepare(call, input).map(|products| Some(products.into_owned()))
     }
+}
 
-    /// Checks a call, and sees whether it is in place.
-    fn raw_buffers(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<Buffers> {
-        self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
+impl Shared {
+    /// The buffers at two addresses; in place if they stand to each other as the kind says.
+    ///
+    /// Errors: InvalidArgument, if the call is wrong or a buffer that is needed is null.
+    pub(crate) fn raw_buffers(
+        &self,
+        call: &Collective<'_>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<Buffers> {
+        self.check_call(call)?;
+        let (ranks, rank) = (self.ranks, self.rank);
         let size = call.dtype().size() as u64;
         let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
         for (what, is_null, elements) in

@@ -1,8 +1,7 @@
 //! The completion token of an issued operation.
 
 use crate::communicator::Shared;
-use crate::engine::{OpId, Status};
-use std::any::Any;
+use crate::engine::{OpId, Status, Taken};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,23 +18,27 @@ use ubccl_core::Result;
 pub struct Work<B> {
     shared: Arc<Shared>,
     op: Option<OpId>,
-    /// Makes the caller's buffers of what the engine kept.
-    unpack: fn(Box<dyn Any + Send>) -> B,
+    /// What becomes of what the operation leaves.
+    open: fn(Taken) -> B,
 }
 
 impl Work<()> {
     /// An operation whose memory, if it owns any, is of no use to the caller afterwards.
     pub(crate) fn without_buffers(shared: Arc<Shared>, op: OpId) -> Self {
-        Work { shared, op: Some(op), unpack: drop }
+        Work::with(shared, op, drop)
     }
 }
 
 impl<B: Send + 'static> Work<B> {
     pub(crate) fn new(shared: Arc<Shared>, op: OpId) -> Self {
-        let unpack = |owned: Box<dyn Any + Send>| {
+        Work::with(shared, op, |taken| {
+            let owned = taken.owned.expect("an asynchronous operation owns its buffers");
             *owned.downcast::<B>().expect("the buffers have the type they were issued with")
-        };
-        Work { shared, op: Some(op), unpack }
+        })
+    }
+
+    pub(crate) fn with(shared: Arc<Shared>, op: OpId, open: fn(Taken) -> B) -> Self {
+        Work { shared, op: Some(op), open }
     }
 
     /// Whether it is done; moves on what can move.
@@ -69,7 +72,8 @@ impl<B: Send + 'static> Work<B> {
 
     fn take(&mut self) -> B {
         let op = self.op.take().expect("taken once");
-        (self.unpack)(self.shared.lock().take(op).expect("an asynchronous operation owns its buffers"))
+        let taken = self.shared.lock().take(op);
+        (self.open)(taken)
     }
 }
 

@@ -8,6 +8,7 @@ mod leaks;
 mod refusals;
 mod several;
 mod splits;
+mod virtual_time;
 
 use support::processes::play;
 use support::ranks::Setup;
