@@ -120,6 +120,11 @@
 #define UBCCL_XOR 66
 
 /*
+ The colour of a rank that takes part in `ubccl_comm_split` and gets no communicator.
+ */
+#define UBCCL_NO_COLOUR -1
+
+/*
  Bytes that a rendezvous text and its end need at most.
  */
 #define UBCCL_RENDEZVOUS_TEXT_MAX 128
@@ -168,33 +173,6 @@ typedef struct ubccl_work ubccl_work;
 typedef int32_t ubccl_result;
 
 /*
- What one rank has moved so far. Set `size` to `sizeof(struct ubccl_counters)` before asking; a later version may
- count more, and writes no more than `size` bytes.
- */
-typedef struct ubccl_counters {
-  /*
-   Bytes of this structure as the caller knows it.
-   */
-  size_t size;
-  /*
-   Messages sent, once for each peer.
-   */
-  uint64_t messages_sent;
-  /*
-   Payload bytes sent, once for each peer.
-   */
-  uint64_t bytes_sent;
-  /*
-   Messages received.
-   */
-  uint64_t messages_received;
-  /*
-   Payload bytes received.
-   */
-  uint64_t bytes_received;
-} ubccl_counters;
-
-/*
  What an error is about. Set `size` to `sizeof(struct ubccl_error_info)` before asking; a later version may know more
  fields, and writes no more than `size` bytes. The texts are never null and live until this thread's next call that
  fails.
@@ -241,6 +219,69 @@ typedef struct ubccl_error_info {
    */
   uint64_t sequence;
 } ubccl_error_info;
+
+/*
+ Combines elements: for every k < `count`, `inout[k]` becomes `inout[k] op in[k]` (MPI's functions have the two the
+ other way round, which matters only to operations that don't commute). Both hold `count` ≥ 1 whole elements of
+ `dtype`, aligned for it, and do not overlap; it is seldom all of a message.
+
+ It may be called on any thread, also on one of the library's own, and on several at once. It must not call into a
+ communicator, throw, or leave by longjmp.
+ */
+typedef void (*ubccl_user_function)(const void *in,
+                                    void *inout,
+                                    size_t count,
+                                    int32_t dtype,
+                                    void *context);
+
+/*
+ Messages and bytes.
+ */
+typedef struct ubccl_traffic {
+  /*
+   Messages sent, once for each peer.
+   */
+  uint64_t messages_sent;
+  /*
+   Payload bytes sent, once for each peer.
+   */
+  uint64_t bytes_sent;
+  /*
+   Messages received.
+   */
+  uint64_t messages_received;
+  /*
+   Payload bytes received.
+   */
+  uint64_t bytes_received;
+} ubccl_traffic;
+
+/*
+ What one rank has moved so far. Set `size` to `sizeof(struct ubccl_counters)` before asking; a later version may
+ count more, and writes no more than `size` bytes.
+ */
+typedef struct ubccl_counters {
+  /*
+   Bytes of this structure as the caller knows it.
+   */
+  size_t size;
+  /*
+   Over all links.
+   */
+  struct ubccl_traffic total;
+  /*
+   To and from ranks that are threads of the same process.
+   */
+  struct ubccl_traffic same_process;
+  /*
+   To and from other processes of the same host.
+   */
+  struct ubccl_traffic same_host;
+  /*
+   To and from other hosts.
+   */
+  struct ubccl_traffic network;
+} ubccl_counters;
 
 /*
  How a communicator is made. Fill it with `ubccl_config_init`, then change what you need.
@@ -370,7 +411,8 @@ const char *ubccl_dtype_name(int32_t dtype);
 ubccl_result ubccl_dtype_size(int32_t dtype, size_t *out);
 
 /*
- The name of an operation, as `sum`; "unknown operation" for a number that is none. Never null; lives for ever.
+ The name of an operation, as `sum`; "unknown operation" for a number that is none, or that
+ `ubccl_op_create_user` or `ubccl_op_create_premul_sum` made. Never null; lives for ever.
  */
 const char *ubccl_op_name(int32_t op);
 
@@ -940,6 +982,104 @@ ubccl_result ubccl_comm_all_to_all_v_async(const struct ubccl_comm *comm,
                                            struct ubccl_work **out);
 
 /*
+ Sets how long an operation may take that is issued or waited for from now on. An operation that takes longer fails
+ with `UBCCL_TIMEOUT` and poisons the communicator.
+
+ Errors: InvalidArgument if `timeout_ms` is 0.
+ */
+ubccl_result ubccl_comm_set_operation_timeout(const struct ubccl_comm *comm,
+                                              uint64_t timeout_ms);
+
+/*
+ Ends the communicator on every rank: whatever is under way or called later fails with `UBCCL_ABORTED`. Returns when
+ no buffer of this rank is touched any more; waits for nobody. The handle is still to be destroyed.
+
+ Errors: Closed.
+ Source: ncclCommAbort, which frees the communicator too.
+ */
+ubccl_result ubccl_comm_abort(const struct ubccl_comm *comm);
+
+/*
+ Leaves in good order: the others may close later, and operations of theirs that need this rank fail. Afterwards the
+ queries still answer, calls give `UBCCL_CLOSED`, and the handle is still to be destroyed.
+
+ Errors: InvalidArgument, and nothing is changed, if operations are under way (wait for their works) or another
+         thread is in a call; Closed if it was closed before; Mismatch if another rank has called something else or a
+         message came that no call took; RemoteError if another has called less and left; the first cause if the
+         communicator is poisoned. After these it is closed.
+ Source: ncclCommFinalize.
+ */
+ubccl_result ubccl_comm_close(struct ubccl_comm *comm);
+
+/*
+ Closes the communicator if it was not, and frees it.
+
+ Errors: InvalidArgument, and nothing is changed or freed, if it is null or was destroyed before, operations are
+         under way (wait for their works, or abort), or another thread is in a call. Otherwise as
+         `ubccl_comm_close`, and it is freed whatever the result says.
+ Source: ncclCommDestroy.
+ */
+ubccl_result ubccl_comm_destroy(struct ubccl_comm *comm);
+
+/*
+ The whole message of the last call of this thread that failed, or of the last `ubccl_comm_async_error` that found an
+ error; empty if there is none. Never null; valid until this thread's next call that fails.
+
+ Source: ncclGetLastError.
+ */
+const char *ubccl_last_error(void);
+
+/*
+ The last error of this thread as fields: which rank, on which host, in which operation.
+
+ Errors: InvalidArgument if `out` is null or its `size` too small.
+
+ # Safety
+ `out` is null, or its `size` is readable and says how many of its bytes may be written.
+ */
+ubccl_result ubccl_last_error_info(struct ubccl_error_info *out);
+
+/*
+ Makes an operation of a function. It is commutative, or only plans that combine ranks in their order run it:
+ `((x0 op x1) op x2) …`. It must be associative, and may be used with every element type.
+
+ Ranks: all must use operations of one `name` in one call; that the functions behind it are the same is the caller's
+        promise.
+ Errors: InvalidArgument if `name` is null, empty or no UTF-8, or `function` is null.
+ Source: MPI_Op_create.
+
+ # Safety
+ `name` is null or zero-terminated. `function` may be called as its type says, with `context`, until the process
+ ends: an operation that is destroyed may still be part of one under way. `out` is null or may be written.
+ */
+ubccl_result ubccl_op_create_user(const char *name,
+                                  bool is_commutative,
+                                  ubccl_user_function function,
+                                  void *context,
+                                  int32_t *out);
+
+/*
+ Makes a sum of every rank's input times that rank's `scalar`, which may differ between ranks. Each product is rounded
+ to the element type before it is summed; for integers the scalar must be whole. Out of place the products need a copy
+ of the input, in place the input is multiplied where it stands.
+
+ Source: ncclRedOpCreatePreMulSum.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_op_create_premul_sum(double scalar,
+                                        int32_t *out);
+
+/*
+ Frees an operation's number; what was issued with it goes on.
+
+ Errors: InvalidArgument if it is none that was made, or was destroyed before.
+ Source: ncclRedOpDestroy, MPI_Op_free.
+ */
+ubccl_result ubccl_op_destroy(int32_t op);
+
+/*
  This rank and the number of ranks; either may be null.
 
  Source: ncclCommUserRank, ncclCommCount.
@@ -999,62 +1139,62 @@ ubccl_result ubccl_comm_async_error(const struct ubccl_comm *comm,
 ubccl_result ubccl_comm_counters(const struct ubccl_comm *comm, struct ubccl_counters *out);
 
 /*
- Sets how long an operation may take that is issued or waited for from now on. An operation that takes longer fails
- with `UBCCL_TIMEOUT` and poisons the communicator.
-
- Errors: InvalidArgument if `timeout_ms` is 0.
- */
-ubccl_result ubccl_comm_set_operation_timeout(const struct ubccl_comm *comm,
-                                              uint64_t timeout_ms);
-
-/*
- Ends the communicator on every rank: whatever is under way or called later fails with `UBCCL_ABORTED`. Returns when
- no buffer of this rank is touched any more; waits for nobody. The handle is still to be destroyed.
-
- Errors: Closed.
- Source: ncclCommAbort, which frees the communicator too.
- */
-ubccl_result ubccl_comm_abort(const struct ubccl_comm *comm);
-
-/*
- Leaves in good order: the others may close later, and operations of theirs that need this rank fail. Afterwards the
- queries still answer, calls give `UBCCL_CLOSED`, and the handle is still to be destroyed.
-
- Errors: InvalidArgument, and nothing is changed, if operations are under way (wait for their works) or another
-         thread is in a call; Closed if it was closed before; Mismatch if another rank has called something else or a
-         message came that no call took; RemoteError if another has called less and left; the first cause if the
-         communicator is poisoned. After these it is closed.
- Source: ncclCommFinalize.
- */
-ubccl_result ubccl_comm_close(struct ubccl_comm *comm);
-
-/*
- Closes the communicator if it was not, and frees it.
-
- Errors: InvalidArgument, and nothing is changed or freed, if it is null or was destroyed before, operations are
-         under way (wait for their works, or abort), or another thread is in a call. Otherwise as
-         `ubccl_comm_close`, and it is freed whatever the result says.
- Source: ncclCommDestroy.
- */
-ubccl_result ubccl_comm_destroy(struct ubccl_comm *comm);
-
-/*
- The whole message of the last call of this thread that failed, or of the last `ubccl_comm_async_error` that found an
- error; empty if there is none. Never null; valid until this thread's next call that fails.
-
- Source: ncclGetLastError.
- */
-const char *ubccl_last_error(void);
-
-/*
- The last error of this thread as fields: which rank, on which host, in which operation.
-
- Errors: InvalidArgument if `out` is null or its `size` too small.
+ Bytes of memory that the communicator takes on this rank, the caller's buffers and the kernel's apart; 0 when it is
+ closed.
 
  # Safety
- `out` is null, or its `size` is readable and says how many of its bytes may be written.
+ `out` is null or may be written.
  */
-ubccl_result ubccl_last_error_info(struct ubccl_error_info *out);
+ubccl_result ubccl_comm_memory(const struct ubccl_comm *comm,
+                               uint64_t *out);
+
+/*
+ Makes a communicator of the ranks that give the same colour, 0 or more; this rank's number in it is its place by
+ `key`, then by rank here. A rank with `UBCCL_NO_COLOUR` takes part in the call and gets null.
+
+ The new communicator has this one's settings and is independent of it: it is closed and destroyed on its own, and
+ an abort or error of one leaves the other alone. Only what ends a rank, such as its death, ends all it is in.
+
+ Order:  every rank calls it, as a collective. Ranks that are in two communicators call on them in the same order.
+ Errors: as `ubccl_comm_all_reduce`; InvalidArgument, on every rank, if ranks ask for different kinds of split;
+         StartFailed or SystemError if the group cannot start, after which this one can still be used.
+ Source: ncclCommSplit, MPI_Comm_split.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_split(const struct ubccl_comm *comm,
+                              int32_t colour,
+                              int64_t key,
+                              struct ubccl_comm **out);
+
+/*
+ Makes a communicator of `count` ranks, in this order: the first is its rank 0. All ranks of this one call it with the
+ same list; those that are not in it get null.
+
+ Order:  as `ubccl_comm_split`.
+ Errors: as `ubccl_comm_split`; InvalidArgument, on every rank, if the list is empty, names a rank twice or one that
+         does not exist, or is not the same everywhere.
+ Source: MPI_Comm_create, torch.distributed.new_group.
+
+ # Safety
+ `ranks` is null, misaligned, or has `count` entries; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_split_ranks(const struct ubccl_comm *comm,
+                                    const uint32_t *ranks,
+                                    size_t count,
+                                    struct ubccl_comm **out);
+
+/*
+ Makes another communicator of all ranks, with the same numbers.
+
+ Order, errors: as `ubccl_comm_split`.
+ Source: MPI_Comm_dup.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_duplicate(const struct ubccl_comm *comm, struct ubccl_comm **out);
 
 /*
  Makes a rendezvous: rank 0 does, gives its text to the other ranks, and itself to `ubccl_comm_init`.

@@ -199,6 +199,37 @@ private:
     Handle<ubccl_work, ubccl_work_free> handle_;
 };
 
+/// An operation of one's own. Destroyed with its calls still under way, it is freed when they are done.
+class MadeOp {
+public:
+    static MadeOp premul_sum(double scalar)
+    {
+        std::int32_t code = 0;
+        check(ubccl_op_create_premul_sum(scalar, &code));
+        return MadeOp(code);
+    }
+    static MadeOp user(const char *name, bool is_commutative, ubccl_user_function function, void *context = nullptr)
+    {
+        std::int32_t code = 0;
+        check(ubccl_op_create_user(name, is_commutative, function, context, &code));
+        return MadeOp(code);
+    }
+    MadeOp(MadeOp &&other) noexcept : code_(std::exchange(other.code_, -1)) {}
+    MadeOp(const MadeOp &) = delete;
+    MadeOp &operator=(const MadeOp &) = delete;
+    MadeOp &operator=(MadeOp &&) = delete;
+    ~MadeOp()
+    {
+        if (code_ >= 0)
+            static_cast<void>(ubccl_op_destroy(code_));
+    }
+    Op op() const noexcept { return static_cast<Op>(code_); }
+
+private:
+    explicit MadeOp(std::int32_t code) noexcept : code_(code) {}
+    std::int32_t code_;
+};
+
 /// A communicator. The destructor leaves; call `close` to learn whether all went well.
 class Communicator {
 public:
@@ -207,6 +238,8 @@ public:
     explicit Communicator(Config &&config) : Communicator(config) {}
 
     ubccl_comm *get() const noexcept { return handle_.get(); }
+    /// Whether it is one: a rank that is in no group of a split gets none.
+    explicit operator bool() const noexcept { return get() != nullptr; }
     std::uint32_t rank() const { return place().first; }
     std::uint32_t ranks() const { return place().second; }
     std::string transport() const
@@ -235,6 +268,25 @@ public:
     }
     void abort() { check(ubccl_comm_abort(get())); }
     void close() { check(ubccl_comm_close(get())); }
+
+    [[nodiscard]] Communicator split(std::int32_t colour, std::int64_t key)
+    {
+        ubccl_comm *made = nullptr;
+        check(ubccl_comm_split(get(), colour, key, &made));
+        return Communicator(made);
+    }
+    [[nodiscard]] Communicator split_ranks(const std::uint32_t *ranks, std::size_t count)
+    {
+        ubccl_comm *made = nullptr;
+        check(ubccl_comm_split_ranks(get(), ranks, count, &made));
+        return Communicator(made);
+    }
+    [[nodiscard]] Communicator duplicate()
+    {
+        ubccl_comm *made = nullptr;
+        check(ubccl_comm_duplicate(get(), &made));
+        return Communicator(made);
+    }
 
     template <typename T>
     void all_reduce(const T *send, T *recv, std::size_t count, Op op)
@@ -448,6 +500,7 @@ public:
     }
 
 private:
+    explicit Communicator(ubccl_comm *raw) noexcept : handle_(raw) {}
     std::pair<std::uint32_t, std::uint32_t> place() const
     {
         std::pair<std::uint32_t, std::uint32_t> place;

@@ -97,6 +97,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("ffi/src/comm.rs", "exported functions"),
     ("ffi/src/error.rs", "exported functions"),
     ("ffi/src/ops.rs", "calls functions of C"),
+    ("ffi/src/queries.rs", "exported functions"),
+    ("ffi/src/split.rs", "exported functions"),
     ("ffi/src/start.rs", "exported functions"),
     ("ffi/src/work.rs", "exported functions"),
 ];

@@ -399,25 +399,31 @@ static void names(void)
     CHECK(strcmp(ubccl_op_name(-1), "unknown operation") == 0);
 }
 
-static void queries(const char *transport)
+static void queries(const char *transport_name)
 {
     char text[64];
     struct ubccl_counters counters = {.size = sizeof counters}, later = {.size = sizeof later};
     ubccl_result error = -1;
     uint32_t rank = 99, ranks = 99;
+    uint64_t memory = 0;
     float one = 1, sum = 0;
     OK(ubccl_comm_rank(comm, &rank, &ranks));
     CHECK(rank == me && ranks == all);
     OK(ubccl_comm_transport(comm, text, sizeof text));
-    CHECK(strcmp(text, transport) == 0);
+    CHECK(strcmp(text, transport_name) == 0);
     OK(ubccl_comm_async_error(comm, &error));
     CHECK(error == UBCCL_SUCCESS);
     OK(ubccl_comm_counters(comm, &counters));
     OK(ubccl_comm_all_reduce(comm, &one, &sum, 1, UBCCL_F32, UBCCL_SUM));
     OK(ubccl_comm_counters(comm, &later));
     CHECK(sum == (float)all && later.size == sizeof later);
-    CHECK(all == 1 || (later.messages_sent > counters.messages_sent && later.bytes_sent > counters.bytes_sent));
-    CHECK(all == 1 || later.bytes_received > counters.bytes_received);
+    const struct ubccl_traffic *now = &later.total, *then = &counters.total;
+    CHECK(all == 1 || (now->messages_sent > then->messages_sent && now->bytes_sent > then->bytes_sent));
+    CHECK(all == 1 || now->bytes_received > then->bytes_received);
+    const struct ubccl_traffic *near = strcmp(transport_name, "threads") == 0 ? &later.same_process : &later.same_host;
+    CHECK(near->bytes_sent == now->bytes_sent && later.network.messages_sent == 0);
+    OK(ubccl_comm_memory(comm, &memory));
+    CHECK(memory > 0);
     static const char *const kinds[] = {"all_reduce", "all_gather", "reduce_scatter", "broadcast", "barrier", "sendrecv",
                                         "reduce", "gather", "scatter", "all_to_all", "gather_v", "scatter_v",
                                         "all_gather_v", "reduce_scatter_v", "all_to_all_v"};
@@ -426,6 +432,112 @@ static void queries(const char *transport)
         CHECK(*text);
     }
     OK(ubccl_comm_set_operation_timeout(comm, 50000));
+}
+
+/* inout op in, with a context that counts nothing but must arrive: x op y = 2 x + y does not commute. */
+static void double_and_add(const void *in, void *inout, size_t count, int32_t dtype, void *context)
+{
+    const int factor = *(const int *)context;
+    for (size_t i = 0; i < count; i++)
+        store(inout, i, dtype, factor * load(inout, i, dtype) + load(in, i, dtype));
+}
+
+static void larger(const void *in, void *inout, size_t count, int32_t dtype, void *context)
+{
+    (void)context;
+    for (size_t i = 0; i < count; i++)
+        if (load(in, i, dtype) > load(inout, i, dtype))
+            store(inout, i, dtype, load(in, i, dtype));
+}
+
+static void operations_of_ones_own(size_t n)
+{
+    static int factor = 2;
+    int32_t ordered = 0, commuting = 0, same = 0, scaled = 0;
+    void *send = make(n, UBCCL_I32), *recv = make(n, UBCCL_I32);
+    OK(ubccl_op_create_user("double-and-add", false, double_and_add, &factor, &ordered));
+    OK(ubccl_op_create_user("larger", true, larger, NULL, &commuting));
+    OK(ubccl_op_create_user("larger", true, larger, NULL, &same));
+    CHECK(ordered != commuting && commuting != same && ubccl_op_supports(ordered, UBCCL_F8E5M2) == UBCCL_SUCCESS);
+    CHECK(strcmp(ubccl_op_name(ordered), "unknown operation") == 0);
+    contribute(send, me, 0, n, UBCCL_I32);
+    for (int how = 0; how < HOWS; how++) {
+        CALL(how, all_reduce, comm, send, recv, n, UBCCL_I32, ordered);
+        for (size_t i = 0; i < n; i++) {
+            double expected = value(0, i);
+            for (uint32_t rank = 1; rank < all; rank++)
+                expected = 2 * expected + value(rank, i);
+            CHECK(load(recv, i, UBCCL_I32) == expected);
+        }
+        CALL(how, all_reduce, comm, send, recv, n, UBCCL_I32, how % 2 ? commuting : same);
+        expect_reduced(recv, all, 0, n, UBCCL_MAX, UBCCL_I32);
+    }
+    OK(ubccl_op_destroy(same));
+    REFUSED(ubccl_op_destroy(same), UBCCL_INVALID_ARGUMENT, "destroyed");
+    REFUSED(ubccl_comm_all_reduce(comm, send, recv, n, UBCCL_I32, same), UBCCL_INVALID_ARGUMENT, "destroyed");
+
+    OK(ubccl_op_create_premul_sum(me + 1.0, &scaled));
+    for (int how = 0; how < HOWS; how++) {
+        CALL(how, all_reduce, comm, send, recv, n, UBCCL_I32, scaled);
+        expect(send, me, 0, n, UBCCL_I32); /* out of place it is left alone */
+        CALL(how, reduce, comm, send, me == 0 ? send : NULL, n, UBCCL_I32, scaled, 0);
+        for (size_t i = 0; i < n; i++) {
+            double expected = 0;
+            for (uint32_t rank = 0; rank < all; rank++)
+                expected += (rank + 1) * value(rank, i);
+            CHECK(load(recv, i, UBCCL_I32) == expected);
+            CHECK(load(send, i, UBCCL_I32) == (me == 0 ? expected : value(me, i)));
+        }
+        contribute(send, me, 0, n, UBCCL_I32);
+    }
+    OK(ubccl_op_destroy(scaled));
+    OK(ubccl_op_destroy(commuting));
+    OK(ubccl_op_destroy(ordered));
+    free(send), free(recv);
+}
+
+static void sum_of_ones(struct ubccl_comm *over, uint32_t expected)
+{
+    int32_t one = 1, sum = 0;
+    OK(ubccl_comm_all_reduce(over, &one, &sum, 1, UBCCL_I32, UBCCL_SUM));
+    CHECK(sum == (int32_t)expected);
+}
+
+static void further_communicators(void)
+{
+    struct ubccl_comm *half = NULL, *few = NULL, *twin = NULL;
+    uint32_t rank = 99, ranks = 99, list[MOST_RANKS];
+    char text[64];
+    OK(ubccl_comm_split(comm, (int32_t)(me % 2), -(int64_t)me, &half)); /* backwards */
+    OK(ubccl_comm_rank(half, &rank, &ranks));
+    CHECK(ranks == (all + 1 - me % 2) / 2 && rank == (all - 1 - me) / 2);
+    sum_of_ones(half, ranks);
+    OK(ubccl_comm_transport(half, text, sizeof text));
+    OK(ubccl_comm_destroy(half));
+
+    OK(ubccl_comm_split(comm, me == 0 ? UBCCL_NO_COLOUR : 7, 0, &few));
+    CHECK((me == 0) == (few == NULL));
+    if (few) {
+        sum_of_ones(few, all - 1);
+        OK(ubccl_comm_destroy(few));
+    }
+    for (uint32_t k = 0; k < all; k++)
+        list[k] = all - 1 - k;
+    few = NULL;
+    OK(ubccl_comm_split_ranks(comm, list, all > 1 ? all - 1 : 1, &few)); /* without rank 0, if there is another */
+    CHECK((me == 0 && all > 1) == (few == NULL));
+    if (few) {
+        OK(ubccl_comm_rank(few, &rank, NULL));
+        CHECK(rank == all - 1 - me);
+        OK(ubccl_comm_destroy(few));
+    }
+    REFUSED(ubccl_comm_split_ranks(comm, list, 0, &few), UBCCL_INVALID_ARGUMENT, "empty");
+
+    OK(ubccl_comm_duplicate(comm, &twin));
+    sum_of_ones(twin, all);
+    sum_of_ones(comm, all);
+    OK(ubccl_comm_destroy(twin));
+    sum_of_ones(comm, all);
 }
 
 static const char *transport;
@@ -457,6 +569,9 @@ static void every_call(struct ubccl_comm *given, uint32_t rank, uint32_t ranks)
             barrier((enum how)how);
         }
     many_at_once();
+    operations_of_ones_own(3001);
+    operations_of_ones_own(5);
+    further_communicators();
     OK(ubccl_comm_destroy(comm));
 }
 
