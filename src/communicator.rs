@@ -3,11 +3,14 @@
 
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
-use crate::config::Config;
+use crate::config::{Config, check_alike, settings};
 use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::group::Entries;
+use crate::logging;
+use crate::usage::{MemoryUse, Traffic};
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::{Mutex, MutexGuard};
@@ -15,8 +18,9 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{ConnectOptions, Counters, HostPointer, Memory, Wake};
+use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
+use ubccl_core::usage::MemoryKind;
 use ubccl_core::{
     Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Exchange, Kind, Rank, Result,
     Signature,
@@ -30,12 +34,20 @@ use ubccl_core::{
 /// **When something goes wrong**, one cause (who, on which host, in which operation) ends the communicator on every
 /// rank: operations under way fail with it, and so does every later call, [`Communicator::close`] included. A call that
 /// has already returned on some rank is right; that rank is told by its next call or by `close`.
-/// - A rank that dies, panics or leaves early: `Remote`, within milliseconds.
+/// - A rank that dies or leaves early: `Remote`, within milliseconds.
 /// - Ranks that call different things: `Mismatch`, naming two ranks and what both called as the same operation. A rank
 ///   that closed before another made one call too many has nothing to be told; the other has.
 /// - A rank that does not call: a warning through `tracing` after `warn_after`, `Timeout` after `operation_timeout`.
 ///   Two ranks that both receive, or both send much, to each other end like this too: a thread of either may still make
 ///   the call that is missing, so it is no mismatch.
+///
+/// **What the death of a rank is**, whether it is a process or a thread among others of one:
+/// - Its process ends, however: every rank in it is dead. The cause names one and says which others went with it.
+/// - A panic drops the communicator: it is dead at once, in the middle of an operation or between two.
+/// - The communicator and every [`Work`] of it are dropped with an operation under way: it is dead. A [`Work`] alone
+///   keeps its operation going; dropped between operations, the rank has left, as if by [`Communicator::close`].
+/// - It is leaked, or its thread blocks or ends without dropping it: it is merely slow. What it had issued goes on, what
+///   it does not call ends with the deadline.
 pub struct Communicator {
     pub(crate) shared: Arc<Shared>,
     _wake_on_change: WakerGuard,
@@ -45,14 +57,17 @@ pub struct Communicator {
 pub(crate) struct Shared {
     pub(crate) rank: Rank,
     pub(crate) ranks: u32,
+    /// Goes before the engine: an endpoint may take its time to part from its peers, and they are to know why by then.
+    pub(crate) control: Control,
     pub(crate) engine: Mutex<Engine>,
     /// Threads that wait for the engine while its owner drives or sleeps.
     pub(crate) wanted: AtomicUsize,
     pub(crate) waker: Arc<dyn Wake>,
-    pub(crate) control: Control,
     pub(crate) limits: Limits,
     /// What a communicator split from this one is made with.
     pub(crate) settings: Settings,
+    /// Memory of groups that are over.
+    pub(crate) spare_groups: Mutex<Vec<Entries>>,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
     is_measuring: AtomicBool,
@@ -64,6 +79,7 @@ pub(crate) struct Settings {
     pub(crate) transport: String,
     pub(crate) algorithm: Option<String>,
     pub(crate) choice: Choice,
+    pub(crate) pair_bytes: u64,
     pub(crate) start_timeout: Duration,
 }
 
@@ -79,14 +95,22 @@ impl Communicator {
     }
 
     /// The same until a deadline that may have reasons to be over early.
-    pub(crate) fn start(mut config: Config, deadline: Deadline) -> Result<Self> {
+    pub(crate) fn start(config: Config, deadline: Deadline) -> Result<Self> {
+        let rank = config.rank;
+        Self::connect(config, deadline)
+            .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
+    }
+
+    fn connect(mut config: Config, deadline: Deadline) -> Result<Self> {
         config.check()?;
-        let chooser = Chooser::new(config.algorithm.as_deref())?;
-        let transport = ubccl_transports::find(&config.transport)?;
+        config.origins.tell(&config);
+        let chooser = Chooser::new(config.algorithm.as_deref())
+            .map_err(|error| config.blame(&settings::ALGO, error))?;
+        let transport = ubccl_transports::find(&config.transport)
+            .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
         let mut control = join(&mut config, deadline)?;
-        let alike = format!("{} {:?} {:?}", config.transport, config.choice, chooser);
-        check_alike(&mut control, "transport, lanes, chunk and algorithm", &alike)?;
-        let options = ConnectOptions { lanes: config.choice.lanes, ..ConnectOptions::default() };
+        check_alike(&mut control, &config)?;
+        let options = ConnectOptions { lanes: config.choice.lanes, pair_bytes: config.pair_bytes };
         // Who waits for a peer in vain knows less than the board, if that has a cause.
         let endpoint = transport
             .connect(&mut control, &options)
@@ -112,17 +136,25 @@ impl Communicator {
                 spin,
             },
             settings: Settings {
-                transport: config.transport,
-                algorithm: config.algorithm,
+                transport: config.transport.clone(),
+                algorithm: config.algorithm.clone(),
                 choice: config.choice,
+                pair_bytes: config.pair_bytes,
                 start_timeout: config.start_timeout,
             },
+            spare_groups: Mutex::default(),
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
+        logging::tell_start(&config, spin);
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
-        Ok(Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) })
+        let communicator =
+            Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) };
+        if tracing::enabled!(target: "ubccl::memory", tracing::Level::INFO) {
+            tracing::info!(target: "ubccl::memory", rank, "{}", communicator.memory());
+        }
+        Ok(communicator)
     }
 
     /// This rank.
@@ -154,12 +186,17 @@ impl Communicator {
     /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
     pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
         let stopwatch = self.shared.stopwatch();
-        self.shared.check_call(call)?;
-        let elements = call.in_place_elements(self.ranks(), self.rank());
-        check_size(call, "buffer", buffer.len(), elements)?;
+        self.check_joint(call, buffer.len())?;
         self.shared.checked(stopwatch);
         // SAFETY: the slice is borrowed until `run_blocking` returns, by which time nothing is under way.
         unsafe { self.shared.run_blocking(call, Buffers::InPlace(host_mut(buffer))) }
+    }
+
+    /// Checks a call in place on a buffer of so many bytes.
+    pub(crate) fn check_joint(&self, call: &Collective<'_>, bytes: usize) -> Result<()> {
+        self.shared.check_call(call)?;
+        check_in_place(call)?;
+        check_size(call, "buffer", bytes, call.in_place_elements(self.ranks(), self.rank()))
     }
 
     /// Any collective without waiting; the buffers come back from [`Work::wait`].
@@ -191,53 +228,11 @@ impl Communicator {
         call: &Collective<'_>,
         mut buffer: Vec<T>,
     ) -> Result<Work<Vec<T>>> {
-        self.shared.check_call(call)?;
-        let elements = call.in_place_elements(self.ranks(), self.rank());
-        check_size(call, "buffer", size_of_val(&*buffer), elements)?;
+        self.check_joint(call, size_of_val(&*buffer))?;
         let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
         // SAFETY: as in `run_async`.
         let op = unsafe { self.shared.issue(call, Buffers::InPlace(memory), Some(Box::new(buffer))) }?;
         Ok(Work::new(self.shared.clone(), op))
-    }
-
-    /// Any collective on raw memory; in place if the pointers stand to each other as
-    /// [`Collective::in_place_offsets`] says (NCCL's rule). Blocks.
-    ///
-    /// # Safety
-    /// `input` is readable and `output` writable for what the call needs on this rank (null is fine for nothing), and
-    /// both are left alone until it returns. They overlap only if in place.
-    pub unsafe fn run_raw(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<()> {
-        self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
-        let size = call.dtype().size() as u64;
-        let (needs, gives) = (call.input_elements(ranks, rank), call.output_elements(ranks, rank));
-        for (what, is_null, elements) in
-            [("input", input.is_null(), needs), ("output", output.is_null(), gives)]
-        {
-            if is_null && elements > 0 {
-                return Err(Error::invalid(format!("{call}: the {what} is null")));
-            }
-        }
-        let (ahead, behind) = call.in_place_offsets(rank);
-        let is_same = input.addr()
-            == output
-                .addr()
-                .wrapping_add(((ahead - behind.min(ahead)) * size) as usize)
-                .wrapping_sub(((behind - ahead.min(behind)) * size) as usize);
-        let memory = |address: usize, elements: u64| Memory::Host {
-            address: HostPointer(address),
-            len: elements * size,
-        };
-        let buffers = if is_same && needs > 0 && gives > 0 {
-            let first = input.expose_provenance() - (ahead * size) as usize;
-            output.expose_provenance();
-            Buffers::InPlace(memory(first, call.in_place_elements(ranks, rank)))
-        } else {
-            let (input, output) = (input.expose_provenance(), output.expose_provenance());
-            Buffers::Apart { input: memory(input, needs), output: memory(output, gives) }
-        };
-        // SAFETY: the caller vouches for both until this returns, by which time nothing is under way.
-        unsafe { self.shared.run_blocking(call, buffers) }
     }
 
     /// The algorithm that a call gets here.
@@ -267,9 +262,19 @@ impl Communicator {
         self.shared.lock().breakdown.take()
     }
 
-    /// Messages and bytes moved by this rank so far.
-    pub fn counters(&self) -> Counters {
-        self.shared.lock().counters()
+    /// Messages and bytes that this rank has sent and received so far: in total, and for each class of peers (same
+    /// process, same host, network).
+    pub fn counters(&self) -> Traffic {
+        let class_of = |peer| self.shared.control.link_class(peer);
+        Traffic::of(self.shared.lock().links(), class_of, self.ranks(), self.rank())
+    }
+
+    /// Bytes of memory that this communicator takes on this rank, by kind.
+    pub fn memory(&self) -> MemoryUse {
+        let mut memory = self.shared.lock().memory();
+        let kind = if self.rank() == 0 { MemoryKind::Shared } else { MemoryKind::Mapped };
+        memory.add(kind, self.shared.control.board().bytes());
+        memory
     }
 
     /// Sets how long an operation issued or waited for from now on may take. Default 30 minutes.
@@ -283,6 +288,11 @@ impl Communicator {
     pub fn async_error(&self) -> Option<Error> {
         let poison = self.shared.control.poison();
         poison.is_set().then(|| poison.error())
+    }
+
+    /// Whether no operation of this rank is under way, so that [`Communicator::close`] has nothing to refuse.
+    pub fn is_idle(&self) -> bool {
+        self.shared.lock().is_idle()
     }
 
     /// Ends the communicator on every rank: all operations under way or issued later fail with this cause. Returns
@@ -344,7 +354,7 @@ impl Shared {
         }
     }
 
-    fn check_call(&self, call: &Collective<'_>) -> Result<()> {
+    pub(crate) fn check_call(&self, call: &Collective<'_>) -> Result<()> {
         self.control.poison().check()?;
         call.check(self.ranks, self.rank)?;
         let me = Some(self.rank);
@@ -359,10 +369,11 @@ impl Shared {
     }
 
     /// A call that needs a rank that has left is not begun: it might even look complete here.
-    fn check_present(&self, engine: &mut Engine, call: &Collective<'_>) -> Result<()> {
+    pub(crate) fn check_present(&self, engine: &mut Engine, call: &Collective<'_>) -> Result<()> {
         let cause = match call.kind() {
-            Kind::SendReceive => {
-                let gone = call.to().filter(|&to| self.control.left(to).is_some());
+            Kind::SendReceive | Kind::Group => {
+                let listed = call.send().messages().iter().map(|message| message.peer);
+                let gone = call.to().into_iter().chain(listed).find(|&to| self.control.left(to).is_some());
                 gone.map(|to| self.control.cause(ErrorKind::Remote, to, LEFT_TOO_EARLY))
             }
             _ => self.control.check_left(engine.sequence() + 1),
@@ -371,9 +382,10 @@ impl Shared {
     }
 
     /// Puts a call that was just issued on the board.
-    fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
+    pub(crate) fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
         let sequence = engine.sequence();
-        if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
+        tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
+        if let Some(signature) = engine.called(sequence).filter(|_| !call.kind().is_point_to_point()) {
             self.control.board().called(sequence, signature.0);
         }
         self.show(engine);
@@ -383,7 +395,7 @@ impl Shared {
     ///
     /// # Safety
     /// As for `Engine::issue`, until this returns.
-    unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
+    pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves `finish_blocking` early.
@@ -412,24 +424,39 @@ impl Shared {
     /// Waits for an operation that was just issued, and sees to it that nothing of it is under way afterwards.
     fn finish_blocking(&self, engine: MutexGuard<'_, Engine>, op: OpId) -> Result<()> {
         drop(engine);
+        self.wait_borrowed(&[op]).map(drop)
+    }
+
+    /// Waits for operations over borrowed buffers: when it returns, nothing of them is under way. Answers whose message
+    /// the last one received, if it did.
+    pub(crate) fn wait_borrowed(&self, ops: &[OpId]) -> Result<Option<Rank>> {
         let unwind = Unwind(self);
-        let result = self.wait(op, None);
+        let result = ops.iter().try_for_each(|&op| self.wait(op, None).map(drop));
         std::mem::forget(unwind);
         let mut engine = self.lock();
-        if engine.status(op) == Status::Pending {
+        if ops.iter().any(|&op| engine.status(op) == Status::Pending) {
             // Waiting itself failed: the buffers go back to the caller, so nothing may be under way.
             engine.cancel();
         }
-        engine.take(op);
+        let source = ops.iter().map(|&op| engine.take(op).source).last();
         self.show(&mut engine);
-        result.map(|_| ())
+        result.map(|()| source.flatten())
+    }
+
+    /// After a wait that failed: if it was the waiting itself that failed, the operation is still under way, but its
+    /// raw buffers go back to the caller.
+    pub(crate) fn end_failed(&self, op: OpId) {
+        let mut engine = self.lock();
+        if engine.status(op) == Status::Pending {
+            engine.cancel();
+        }
     }
 
     /// Issues, and leaves the rest to the works and the service thread.
     ///
     /// # Safety
     /// As for `Engine::issue`.
-    unsafe fn issue(
+    pub(crate) unsafe fn issue(
         &self,
         call: &Collective<'_>,
         buffers: Buffers,
@@ -440,14 +467,19 @@ impl Shared {
         // SAFETY: the caller vouches.
         let op = unsafe { engine.issue(call, buffers, owned) }?;
         self.tell(&mut engine, call);
-        // A failure now is the work's to tell: the operation was issued.
-        let _told_by_the_work = self.drive(&mut engine);
-        let is_pending = engine.status(op) == Status::Pending;
+        self.carry_on(engine, &[op]);
+        Ok(op)
+    }
+
+    /// Moves on operations that were just issued and that nobody waits for; what is left is the service thread's.
+    pub(crate) fn carry_on(&self, mut engine: MutexGuard<'_, Engine>, ops: &[OpId]) {
+        // A failure now is the works' to tell: the operations were issued.
+        let _told_by_the_works = self.drive(&mut engine);
+        let is_pending = ops.iter().any(|&op| engine.status(op) == Status::Pending);
         drop(engine);
         if is_pending {
             self.control.service().ring();
         }
-        Ok(op)
     }
 }
 
@@ -485,12 +517,12 @@ impl Drop for Communicator {
         if self.shared.closed.load(Ordering::Acquire) {
             return;
         }
-        tracing::debug!(rank = self.rank(), "communicator dropped without close()");
+        tracing::debug!(target: "ubccl::init", rank = self.rank(), "communicator dropped without close()");
         if std::thread::panicking() && !self.shared.control.poison().is_set() {
             let message = "the thread that held its communicator panicked";
             let cause = self.shared.control.cause(ErrorKind::Remote, self.rank(), message);
             if let Err(error) = self.shared.control.report(cause) {
-                tracing::debug!(%error, "nobody was told");
+                tracing::debug!(target: "ubccl::init", %error, "nobody was told");
             }
         }
     }
@@ -527,22 +559,6 @@ fn join(config: &mut Config, deadline: Deadline) -> Result<Control> {
     Control::join(rendezvous, join)
 }
 
-/// All ranks must be configured alike in what plans depend on.
-fn check_alike(control: &mut Control, what: &str, mine: &str) -> Result<()> {
-    let all = control.all_gather(mine.as_bytes())?;
-    match all.iter().position(|other| other != mine.as_bytes()) {
-        None => Ok(()),
-        Some(rank) => Err(Error::new(
-            ErrorKind::Start,
-            format!(
-                "ranks differ in {what}: rank {rank} has {}, rank {} has {mine}; configure all ranks alike",
-                String::from_utf8_lossy(&all[rank]),
-                control.rank()
-            ),
-        )),
-    }
-}
-
 /// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
 /// cores a spinning rank keeps the one it waits for from running.
 fn default_spin(control: &mut Control) -> Result<Duration> {
@@ -559,15 +575,25 @@ fn rest(waited: Option<Duration>) -> Duration {
     (waited.unwrap_or_default() / 8).clamp(SHORTEST, LONGEST)
 }
 
-fn host(address: *const u8, len: usize) -> Memory {
+pub(crate) fn host(address: *const u8, len: usize) -> Memory {
     Memory::Host { address: HostPointer(address.expose_provenance()), len: len as u64 }
 }
 
-fn host_mut(slice: &mut [u8]) -> Memory {
+pub(crate) fn host_mut(slice: &mut [u8]) -> Memory {
     host(slice.as_mut_ptr().cast_const(), slice.len())
 }
 
-fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
+/// In place, an all-to-all can only take as much from a rank as goes to it.
+pub(crate) fn check_in_place(call: &Collective<'_>) -> Result<()> {
+    if call.kind() == Kind::AllToAllV && call.send() != call.receive() {
+        return Err(Error::invalid(format!(
+            "{call}: in place, what is sent and what is received are the same blocks"
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
     let size = call.dtype().size();
     let needed = elements * size as u64;
     // What lies beyond a table's last block is the caller's own.

@@ -3,7 +3,9 @@
 //! The hot path of every operation is [`Execution::advance`] → [`Execution::post_next`] → `Endpoint::post`.
 
 use std::sync::Arc;
-use ubccl_core::endpoint::{Endpoint, Fault, Key, Post, Posted, RegionId, Span, Stream, Token};
+use ubccl_core::endpoint::{
+    Endpoint, Fault, Key, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
+};
 use ubccl_core::plan::{
     Action, Binding, Cursor, Cut, Extent, Index, Instance, MAX_LANES, Plan, Position, Side, Slice,
 };
@@ -171,6 +173,12 @@ impl Execution {
         })
     }
 
+    /// Whether every step has been posted.
+    #[inline]
+    pub(crate) fn has_posted_all(&self) -> bool {
+        (0..self.lane_count()).all(|lane| self.lanes[lane].cursor.position >= self.binding.total(lane))
+    }
+
     /// Forgets the operation.
     pub(crate) fn stop(&mut self) {
         self.running = None;
@@ -237,11 +245,12 @@ impl Execution {
     }
 }
 
-/// Tagged messages have a lane of their own, so that they never stand in a collective's way.
+/// Point-to-point messages have lanes of their own, so that they never stand in a collective's way.
 fn message_lane(stream: Stream, lane: usize) -> u8 {
     match stream {
         Stream::Collective(_) => lane as u8,
-        Stream::Tagged(_) => ubccl_core::endpoint::POINT_TO_POINT_LANE,
+        Stream::Direct => POINT_TO_POINT_LANE,
+        Stream::Tagged(_) => TAGGED_LANE,
     }
 }
 

@@ -59,14 +59,18 @@ fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
     let said = |header: &Header| match header.stream {
         Stream::Collective(CLOSING) => "close".to_owned(),
         Stream::Collective(sequence) => format!("{} as its operation {sequence}", header.signature),
-        Stream::Tagged(_) => header.signature.to_string(),
+        Stream::Direct => header.signature.to_string(),
+        Stream::Tagged(tag) => format!("{} with tag {tag}", header.signature),
     };
     let advice = if theirs.stream != ours.stream {
         "every rank must make the same calls in the same order"
     } else if theirs.signature.plan() != ours.signature.plan()
         && theirs.signature.describe() == ours.signature.describe()
     {
-        "the calls agree but their plans differ: configure algorithm, lanes and chunk alike on all ranks"
+        "the calls agree but their plans differ: configure algorithm, lanes and chunk alike on all ranks, and name a \
+         user-defined operation alike"
+    } else if theirs.signature == ours.signature && has_tables(theirs.signature) {
+        "what a rank sends another must be as long as the other's table says"
     } else if theirs.signature == ours.signature {
         "the calls agree but the message lengths differ, which is a defect in ubccl"
     } else {
@@ -91,6 +95,10 @@ fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
     }
 }
 
+fn has_tables(signature: Signature) -> bool {
+    signature.kind().is_some_and(|kind| kind.row().tabled)
+}
+
 fn own_failure(me: &Culprit, error: &Error) -> Cause {
     Cause {
         kind: error.kind(),
@@ -104,7 +112,7 @@ fn own_failure(me: &Culprit, error: &Error) -> Cause {
 fn sequence_of(stream: Stream) -> u64 {
     match stream {
         Stream::Collective(sequence) => sequence,
-        Stream::Tagged(_) => 0,
+        Stream::Direct | Stream::Tagged(_) => 0,
     }
 }
 

@@ -95,7 +95,7 @@ impl Shared {
     }
 
     fn child_config(&self, rendezvous: Rendezvous, rank: u32, ranks: u32) -> Config {
-        let Settings { transport, algorithm, choice, start_timeout } = self.settings.clone();
+        let Settings { transport, algorithm, choice, pair_bytes, start_timeout } = self.settings.clone();
         Config {
             rendezvous: Some(rendezvous),
             rank,
@@ -103,11 +103,13 @@ impl Shared {
             transport,
             algorithm,
             choice,
+            pair_bytes,
             start_timeout,
             operation_timeout: *self.limits.operation_timeout.read(),
             warn_after: self.limits.warn_after,
             // Not decided anew: groups of one parent run at the same time, on the same cores.
             spin: Some(self.limits.spin),
+            ..Config::default()
         }
     }
 

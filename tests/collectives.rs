@@ -2,17 +2,27 @@
 
 mod support;
 
-use support::oracle::{Call, exact_data, outputs, rough_data, sizes};
-use support::ranks::{Case, Setup, run};
+use support::oracle::{Call, exact_data, has, outputs_over, rough_data, sizes};
+use support::ranks::{Case, Setup, on_threads, run};
 use support::{Random, seed};
-use ubccl::{Choice, DataType, ReduceOp};
+use ubccl::{Choice, DataType, ErrorKind, F8E4M3, ReduceOp};
 
-fn calls(ranks: usize) -> Vec<Call> {
-    let mut calls = vec![Call::AllGather, Call::Barrier];
+fn calls(ranks: usize, random: &mut Random) -> Vec<Call> {
+    let mut calls = vec![Call::AllGather, Call::Barrier, Call::AllToAll];
     for &(op, _) in ReduceOp::TABLE {
+        let (root, seed) = (random.below(ranks as u64) as usize, random.next());
         calls.extend([Call::AllReduce(op), Call::ReduceScatter(op)]);
+        calls.extend([Call::Reduce { op, root }, Call::ReduceScatterV { op, seed }]);
     }
-    calls.extend((0..ranks).map(|root| Call::Broadcast { root }));
+    for root in 0..ranks {
+        let seed = random.next();
+        calls.extend([Call::Broadcast { root }, Call::Gather { root }, Call::Scatter { root }]);
+        calls.extend([Call::GatherV { root, seed }, Call::ScatterV { root, seed }]);
+    }
+    for parity in 0..2 {
+        let seed = random.next() & !1 | parity;
+        calls.extend([Call::AllGatherV { seed }, Call::AllToAllV { seed }]);
+    }
     calls.extend([Call::Shift(0), Call::Shift(1), Call::Shift(ranks / 2)]);
     calls
 }
@@ -26,7 +36,7 @@ fn case(
     random: &mut Random,
 ) -> Case {
     let inputs =
-        (0..ranks).map(|rank| exact_data(dtype, sizes(call, ranks, rank, count).0, random)).collect();
+        (0..ranks).map(|rank| exact_data(call, dtype, sizes(call, ranks, rank, count).0, random)).collect();
     Case { call, dtype, count, in_place, inputs, skew: random.below(5) as usize * dtype.size() }
 }
 
@@ -35,17 +45,28 @@ fn algorithms() -> Vec<Option<&'static str>> {
     std::iter::once(None).chain(ubccl::algorithms().map(|algorithm| Some(algorithm.name))).collect()
 }
 
-fn does(algorithm: Option<&'static str>, call: Call) -> bool {
-    let needs_one_shot = matches!(call, Call::Shift(_));
+fn does(algorithm: Option<&'static str>, call: Call, ranks: usize) -> bool {
     let Some(name) = algorithm else { return true };
-    let kind = support::ranks::collective(call, DataType::U8, 0, 1, 0).kind();
-    match ubccl::algorithm(name).expect("a name of the index").supports(kind, 2) {
-        Ok(()) => true,
+    let call = support::ranks::collective(call, DataType::U8, 0, ranks as u32, 0);
+    match ubccl::algorithm(name).expect("a name of the index").supports_call(&call, ranks as u32) {
+        Ok(()) => {
+            assert!(name != "ring" || call.op() != Some(ReduceOp::Avg), "an average is no chain of averages");
+            true
+        }
         Err(error) => {
-            assert!(!error.message().is_empty() && (needs_one_shot || name != "mesh-one-shot"));
+            assert!(!error.message().is_empty());
             false
         }
     }
+}
+
+/// A number for each type with each operation.
+fn pair(call: Call, dtype: DataType) -> usize {
+    call.op().map_or(0, |op| usize::from(op.code())) + usize::from(dtype.code())
+}
+
+fn has_type(call: Call, dtype: DataType) -> bool {
+    call.op().is_none_or(|op| has(op, dtype))
 }
 
 /// Counts around nothing, one, odd ones, the fragments of the transports and the chooser's switch.
@@ -54,7 +75,7 @@ const COUNTS: &[usize] = &[0, 1, 2, 3, 7, 16, 1023, 5000, 40_961];
 fn check(setup: &Setup, cases: &[Case]) {
     let results = run(setup, cases);
     for (index, case) in cases.iter().enumerate() {
-        let expected = outputs(case.call, case.dtype, &case.inputs, case.count);
+        let expected = outputs_over(case.call, case.dtype, &case.inputs, case.count, case.in_place);
         for (rank, outputs) in results.iter().enumerate() {
             assert!(
                 outputs[index] == expected[rank],
@@ -70,23 +91,23 @@ fn check(setup: &Setup, cases: &[Case]) {
 
 fn every_call(transport: &'static str) {
     let mut random = Random(seed(transport));
-    for ranks in [1_usize, 2, 3, 5, 8] {
-        for algorithm in algorithms() {
-            let mut cases = Vec::new();
-            for call in calls(ranks).into_iter().filter(|&call| does(algorithm, call)) {
-                for row in DataType::TABLE {
-                    for in_place in [false, true] {
-                        for _ in 0..2 {
-                            let count = COUNTS[random.below(COUNTS.len() as u64) as usize];
-                            cases.push(case(call, row.dtype, count, ranks, in_place, &mut random));
-                        }
-                    }
-                }
+    let ranks = [1_usize, 2, 3, 5, 8].into_iter().enumerate();
+    let setups = ranks.flat_map(|ranks| algorithms().into_iter().enumerate().map(move |a| (ranks, a)));
+    for ((turn, ranks), (number, algorithm)) in setups {
+        let mut cases = Vec::new();
+        let calls = calls(ranks, &mut random).into_iter();
+        for call in calls.filter(|&call| does(algorithm, call, ranks)) {
+            let types = DataType::TABLE.iter().filter(|row| has_type(call, row.dtype));
+            // A third of the pairs at a time: over five rank counts every algorithm meets every pair.
+            for row in types.filter(|row| (pair(call, row.dtype) + number + turn).is_multiple_of(3)) {
+                let count = COUNTS[random.below(COUNTS.len() as u64) as usize];
+                let in_place = random.below(2) == 0 && call.may_be_in_place();
+                cases.push(case(call, row.dtype, count, ranks, in_place, &mut random));
             }
-            let lanes = 1 + random.below(3) as u8;
-            let choice = Choice { lanes, chunk_bytes: [64, 4096, 256 << 10][random.below(3) as usize] };
-            check(&Setup { transport, ranks: ranks as u32, algorithm, choice }, &cases);
         }
+        let lanes = 1 + random.below(3) as u8;
+        let choice = Choice { lanes, chunk_bytes: [64, 4096, 256 << 10][random.below(3) as usize] };
+        check(&Setup { transport, ranks: ranks as u32, algorithm, choice }, &cases);
     }
 }
 
@@ -104,10 +125,14 @@ fn random_floats_give_the_same_bits_on_every_transport_and_rank() {
     for algorithm in algorithms() {
         for ranks in [2_usize, 3, 5, 8] {
             let mut cases = Vec::new();
-            for dtype in [DataType::F32, DataType::BF16] {
-                for count in [1_usize, 37, 5003] {
+            let sums = [ReduceOp::Sum, ReduceOp::Avg].map(Call::AllReduce);
+            let calls: Vec<Call> = sums.into_iter().filter(|&call| does(algorithm, call, ranks)).collect();
+            for row in DataType::TABLE.iter().filter(|row| row.is_float) {
+                let dtype = row.dtype;
+                for (count, &call) in
+                    [1_usize, 37, 5003].into_iter().flat_map(|n| calls.iter().map(move |c| (n, c)))
+                {
                     let inputs = (0..ranks).map(|_| rough_data(dtype, count, &mut random)).collect();
-                    let call = Call::AllReduce(ReduceOp::Sum);
                     cases.push(Case { call, dtype, count, in_place: false, inputs, skew: 0 });
                 }
             }
@@ -128,4 +153,34 @@ fn random_floats_give_the_same_bits_on_every_transport_and_rank() {
             }
         }
     }
+}
+
+fn two_ranks(algorithm: Option<&'static str>) -> Setup {
+    Setup { transport: "shm", ranks: 2, algorithm, choice: Choice::default() }
+}
+
+#[test]
+fn an_operation_that_a_type_or_an_algorithm_has_not_is_refused_and_harms_nothing() {
+    let results = on_threads(&two_ranks(Some("ring")), |comm| {
+        let mut buffer = [1.0_f32 + comm.rank() as f32; 3];
+        let bits = comm.all_reduce_in_place(&mut buffer, ReduceOp::Xor).unwrap_err();
+        assert_eq!(bits.kind(), ErrorKind::InvalidArgument);
+        assert!(bits.message().contains("xor is not defined for f32"), "{bits}");
+        let average = comm.all_reduce_in_place(&mut buffer, ReduceOp::Avg).unwrap_err();
+        assert_eq!(average.kind(), ErrorKind::Unsupported);
+        assert!(average.message().contains("ring does not do avg"), "{average}");
+        comm.all_reduce_in_place(&mut buffer, ReduceOp::Prod).expect("nothing was sent before");
+        buffer
+    });
+    assert_eq!(results, [[2.0; 3]; 2]);
+}
+
+#[test]
+fn eight_bit_floats_are_elements_of_the_typed_calls() {
+    let results = on_threads(&two_ranks(None), |comm| {
+        let mut average = [F8E4M3::from_f32(3.0 * (comm.rank() + 1) as f32), F8E4M3::from_f32(448.0)];
+        comm.all_reduce_in_place(&mut average, ReduceOp::Avg).expect("averages are chosen for");
+        average.map(F8E4M3::to_f32)
+    });
+    assert_eq!(results, [[4.5, 448.0]; 2]);
 }

@@ -35,14 +35,16 @@ const UNSAFE: &[(&str, &str)] = &[
     ("core/src/kernels/avx2.rs", "vector instructions"),
     ("core/src/kernels/avx512.rs", "vector instructions"),
     ("core/src/kernels/tests.rs", "calls kernels"),
+    ("core/src/kernels/tests/user.rs", "calls kernels"),
+    ("core/src/kernels/user.rs", "kernels over addresses"),
     ("core/benches/kernels.rs", "calls kernels"),
-    ("transports/src/host.rs", "spans become addresses"),
+    ("transports/src/host.rs", "spans become addresses; a list of addresses that crosses threads"),
+    ("transports/src/local/ring.rs", "loom's cells in a model of the ring"),
     ("transports/src/optical/endpoint.rs", "implements `register`"),
     ("transports/src/optical/payload.rs", "copies simulated messages from and to real memory"),
     ("transports/src/shm/channel.rs", "entries and slots that another process writes"),
-    ("transports/src/shm/endpoint.rs", "implements `register`; addresses that cross threads"),
+    ("transports/src/shm/endpoint.rs", "implements `register`"),
     ("transports/src/shm/receives.rs", "reads slots into the caller's memory"),
-    ("transports/src/shm/ring.rs", "loom's cells in a model of the ring"),
     ("transports/src/shm/segment.rs", "words and atomics in mapped memory"),
     ("transports/src/shm/sends.rs", "reads the caller's memory"),
     ("transports/src/tcp/endpoint.rs", "implements `register`"),
@@ -52,6 +54,13 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/shm/tests/hostile.rs", "plays a peer that writes nonsense"),
     ("transports/src/shm/tests/mod.rs", "registers its buffers"),
     ("transports/src/shm/tests/sleeping.rs", "registers its buffers"),
+    ("transports/src/threads/channel.rs", "copies small messages between entries and the caller's memory"),
+    ("transports/src/threads/endpoint.rs", "implements `register`"),
+    ("transports/src/threads/receives.rs", "reads entries and the memory of other threads"),
+    ("transports/src/threads/sends.rs", "reads the caller's memory"),
+    ("transports/src/threads/tests/ends.rs", "overwrites withdrawn memory"),
+    ("transports/src/threads/tests/mod.rs", "registers its buffers"),
+    ("transports/src/threads/world.rs", "loom's cells in a model of withdrawing"),
     ("transports/tests/shm_processes.rs", "registers guarded memory; looks at inherited descriptors"),
     ("transports/tests/optical/harness.rs", "registers its buffers"),
     ("transports/tests/optical/memory.rs", "registers its buffers"),
@@ -61,17 +70,36 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/tests/support/double/endpoint.rs", "implements `register`"),
     ("src/control/board.rs", "atomics in memory that processes share"),
     ("src/control/tests/processes.rs", "calls prctl"),
-    ("src/engine.rs", "registers the caller's buffers"),
+    ("src/engine/mod.rs", "registers the caller's buffers"),
+    ("src/engine/tagged.rs", "issues operations on the caller's buffers"),
+    ("src/engine/tests.rs", "issues operations on its buffers"),
+    ("src/group/entries.rs", "passes the caller's buffers on; copies between them"),
+    ("src/group/mod.rs", "passes the caller's buffers on"),
+    ("src/group/owned.rs", "passes buffers on that operations own"),
+    ("src/point_to_point.rs", "passes the caller's buffers on"),
     ("src/communicator.rs", "passes the caller's buffers on"),
+    ("src/raw.rs", "passes pointers of other languages on"),
     ("src/sim/operations.rs", "passes simulated buffers on"),
+    ("src/sim/tagged.rs", "passes simulated buffers on"),
     ("tests/no_allocation.rs", "a counting allocator"),
+    ("tests/usage.rs", "a counting allocator"),
     ("tests/no_system_call.rs", "installs a seccomp filter"),
-    ("ffi/src/lib.rs", "exported functions"),
-    ("ffi/src/handles.rs", "opaque pointers of C"),
+    ("ffi/src/boundary.rs", "reads and writes what pointers of C lead to"),
+    ("ffi/src/codes.rs", "exported functions"),
+    ("ffi/src/collectives/equal.rs", "exported functions"),
+    ("ffi/src/collectives/mod.rs", "passes the buffers of C on"),
+    ("ffi/src/collectives/peers.rs", "exported functions"),
+    ("ffi/src/collectives/rooted.rs", "exported functions"),
+    ("ffi/src/collectives/tables.rs", "exported functions"),
+    ("ffi/src/comm.rs", "exported functions"),
+    ("ffi/src/error.rs", "exported functions"),
+    ("ffi/src/ops.rs", "calls functions of C"),
+    ("ffi/src/start.rs", "exported functions"),
+    ("ffi/src/work.rs", "exported functions"),
 ];
 
 /// The files that may read the environment.
-const READS_ENVIRONMENT: &[&str] = &["src/config.rs"];
+const READS_ENVIRONMENT: &[&str] = &["src/config/mod.rs"];
 
 /// A file longer than this has a second concept in it.
 const MOST_LINES: usize = 600;
@@ -206,6 +234,28 @@ fn libraries_neither_print_nor_exit() {
         }
     }
     assert_none("printing or exiting in a library", &wrong);
+}
+
+#[test]
+fn libraries_log_to_a_named_subsystem() {
+    let levels = ["error", "warn", "info", "debug", "trace"].map(|level| format!("tracing::{level}!("));
+    let known = |text: &str| {
+        ubccl::logging::SUBSYSTEMS.iter().any(|row| text.contains(&format!("target: \"{}\"", row.1)))
+            || text.contains("target: VERSION")
+    };
+    let (mut wrong, mut events) = (Vec::new(), 0);
+    for source in LIBRARIES.into_iter().flat_map(under).filter(|source| !source.is_test()) {
+        let logs = |at: &usize| levels.iter().any(|level| source.shipped()[*at].contains(level.as_str()));
+        for at in (0..source.shipped().len()).filter(logs) {
+            events += 1;
+            // The target is the first argument: on the same line, or alone on the next.
+            if !known(&source.lines[at..source.lines.len().min(at + 2)].concat()) {
+                wrong.push(format!("{}:{}", source.path, at + 1));
+            }
+        }
+    }
+    assert_none("events without `target: \"ubccl::…\"` of logging::SUBSYSTEMS", &wrong);
+    assert!(events > 10, "only {events} events were found");
 }
 
 #[test]

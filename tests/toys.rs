@@ -39,7 +39,7 @@ impl Algorithm for Toy {
 const TRANSPORT: &str = r#"//! A toy: shared memory under another name.
 
 use crate::shm::SHM;
-use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor};
+use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor};
 use ubccl_core::{Exchange, Result};
 
 /// The toy.
@@ -51,7 +51,13 @@ pub struct Toy;
 
 impl Transport for Toy {
     fn descriptor(&self) -> &'static TransportDescriptor {
-        &TransportDescriptor { name: "toy-wire", alias: None, summary: "a toy", clock: Clock::Real }
+        &TransportDescriptor {
+            name: "toy-wire",
+            alias: None,
+            summary: "a toy",
+            clock: Clock::Real,
+            reach: Reach::Host,
+        }
     }
 
     fn connect(&self, exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<Box<dyn Endpoint>> {

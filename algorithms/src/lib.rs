@@ -5,23 +5,26 @@ mod share;
 
 use ubccl_core::{Algorithm, Error, Result};
 
-/// Declares the algorithms: `module::TYPE`, one line each.
+/// Declares the algorithms: `module: TYPES`, a line for each family.
 macro_rules! index {
-    ($($module:ident :: $algorithm:ident,)*) => {
+    ($($module:ident : $($algorithm:ident),+;)*) => {
         $(pub mod $module;)*
 
         /// Every algorithm there is.
         pub fn index() -> &'static [&'static dyn Algorithm] {
-            static INDEX: &[&dyn Algorithm] = &[$(&$module::$algorithm),*];
+            static INDEX: &[&dyn Algorithm] = &[$($(&$module::$algorithm),+),*];
             INDEX
         }
     };
 }
 
 index! {
-    ring::RING,
-    mesh_one_shot::MESH_ONE_SHOT,
-    mesh_two_shot::MESH_TWO_SHOT,
+    ring: RING;
+    mesh_one_shot: MESH_ONE_SHOT;
+    mesh_two_shot: MESH_TWO_SHOT;
+    linear: LINEAR;
+    pairwise: PAIRWISE;
+    knomial: BINOMIAL, KNOMIAL_4;
 }
 
 /// The algorithm of this name; `-` and `_` are the same.

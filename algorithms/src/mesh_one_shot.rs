@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! all-reduce:      send all of x to everybody;  y = x[0] + x[1] + … + x[n-1], rounded once
-//! all-gather:      send x to everybody;         block q = what q sends, for every q
-//! reduce-scatter:  send block q to q, for every q;  y = sum of what comes, rounded once
+//! all-gather(v):   send x to everybody;         block q = what q sends, for every q
+//! reduce-scatter(v):  send block q to q, for every q;  y = sum of what comes, rounded once
 //! broadcast:       the root sends x to everybody
 //! barrier:         send nothing (a header) to everybody; wait for everybody's
 //! sendrecv:        send to one, receive from one
@@ -15,22 +15,25 @@
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
 //! |---|---|---|---|
 //! | all-reduce | 1 | (p−1)·n | (p−1)·n |
-//! | all-gather | 1 | (p−1)/p·n | none |
-//! | reduce-scatter | 1 | (p−1)/p·n | (p−1)/p·n |
+//! | all-gather(v) | 1 | (p−1)/p·n | none |
+//! | reduce-scatter(v) | 1 | (p−1)/p·n | (p−1)/p·n |
 //! | broadcast | 1 | (p−1)·n from the root | none |
 //! | barrier | 1 | none | none |
 //! | sendrecv | 1 | n | none |
 //!
 //! Every element is combined in one reduction over ranks 0 to n−1, in that order, on every rank alike.
 //!
+//! Gather, scatter and reduce in one shot are what `linear` does.
+//!
 //! Source: direct exchange, as in HCCL's mesh ("one shot" in its terms). In place the input is copied aside first: a
 //! send need not complete before its receivers have taken all of it.
 
 use crate::share::{
-    check_window, each_lane, keep_own, mesh_window, share, signed, stable_input, stable_input_scratch,
+    block, check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed, stable_input,
+    stable_input_scratch,
 };
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, Trips};
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, ReduceOp, Result, Spec};
 
 /// The one-shot mesh.
 pub static MESH_ONE_SHOT: MeshOneShot = MeshOneShot;
@@ -52,9 +55,17 @@ impl Algorithm for MeshOneShot {
 
     fn supports(&self, kind: Kind, ranks: u32) -> Result<()> {
         match kind {
-            Kind::ReduceScatter => check_window(DESCRIPTOR.name, ranks),
-            _ => Ok(()),
+            Kind::ReduceScatter | Kind::ReduceScatterV => check_window(DESCRIPTOR.name, ranks),
+            Kind::AllReduce | Kind::AllGather | Kind::AllGatherV | Kind::Broadcast => Ok(()),
+            Kind::Barrier | Kind::SendReceive => Ok(()),
+            _ if kind.row().rooted => refuse(DESCRIPTOR.name, kind, "only the root takes part; use linear"),
+            _ => refuse(DESCRIPTOR.name, kind, "every pair has a message of its own; use pairwise"),
         }
+    }
+
+    /// Any: an element is combined once, from all ranks in their order.
+    fn supports_op(&self, _op: ReduceOp) -> Result<()> {
+        Ok(())
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -66,8 +77,8 @@ impl Algorithm for MeshOneShot {
                 stable_input_scratch(&mut plan);
                 each_lane(&mut plan, window, all_reduce);
             }
-            Kind::AllGather => each_lane(&mut plan, window, all_gather),
-            Kind::ReduceScatter => each_lane(&mut plan, window, reduce_scatter),
+            Kind::AllGather | Kind::AllGatherV => each_lane(&mut plan, window, all_gather),
+            Kind::ReduceScatter | Kind::ReduceScatterV => each_lane(&mut plan, window, reduce_scatter),
             Kind::Broadcast => each_lane(&mut plan, window, broadcast),
             Kind::Barrier => barrier(&mut plan),
             Kind::SendReceive => {
@@ -119,17 +130,15 @@ fn all_reduce(plan: &mut PlanBuilder, lane: u8) {
 
 fn all_gather(plan: &mut PlanBuilder, lane: u8) {
     let spec = *plan.spec();
-    let block = |index: Index| share(Shape::whole(Buffer::Output).even(spec.ranks, index), &spec, lane);
+    let from = Index::on_circle(signed(spec.rank) - 1, spec.ranks).per_outer(-1);
     if spec.ranks > 1 {
         plan.straight();
         plan.send(share(Shape::whole(Buffer::Input), &spec, lane), everybody_else(&spec));
         // Whoever reaches this rank first is received first.
         plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
-        let from = Index::on_circle(signed(spec.rank) - 1, spec.ranks).per_outer(-1);
-        plan.receive(block(from), from);
+        plan.receive(share(block(&spec, Buffer::Output, from), &spec, lane), from);
     }
-    let own = Shape::whole(Buffer::Output).even(spec.ranks, Index::fixed(signed(spec.rank)));
-    keep_own(plan, lane, own);
+    keep_own(plan, lane, block(&spec, Buffer::Output, Index::fixed(signed(spec.rank))));
 }
 
 fn reduce_scatter(plan: &mut PlanBuilder, lane: u8) {
@@ -137,7 +146,7 @@ fn reduce_scatter(plan: &mut PlanBuilder, lane: u8) {
     if spec.ranks == 1 {
         return keep_own(plan, lane, Shape::whole(Buffer::Output));
     }
-    let block = |index: Index| share(Shape::whole(Buffer::Input).even(spec.ranks, index), &spec, lane);
+    let block = |index: Index| share(block(&spec, Buffer::Input, index), &spec, lane);
     // The sum is posted first, and the window has room for it and every send: it takes nothing, beyond what endpoints
     // buffer, until the messages of all ranks are under way.
     plan.straight();
@@ -160,9 +169,9 @@ pub(crate) fn send_blocks(
     plan.send(block(to), Peers::one(to))
 }
 
-fn broadcast(plan: &mut PlanBuilder, lane: u8) {
+pub(crate) fn broadcast(plan: &mut PlanBuilder, lane: u8) {
     let spec = *plan.spec();
-    let root = spec.root.expect("a broadcast has a root");
+    let root = root_of(&spec);
     let output = share(Shape::whole(Buffer::Output), &spec, lane);
     if spec.rank != root {
         plan.straight();

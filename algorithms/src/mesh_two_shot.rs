@@ -4,6 +4,7 @@
 //! all-reduce, the vector cut into n blocks:
 //!   send block q to q, for every q;  block r = x[0] + x[1] + … + x[n-1], rounded once
 //!   send block r to everybody;       block q = what q sends, for every q
+//! reduce: likewise, but the second shot goes to the root alone
 //! broadcast, the vector cut into n-1 blocks, v = the rank's distance from the root:
 //!   the root sends block v-1 to the rank at distance v, for every v
 //!   everybody but the root sends its block to everybody but the root
@@ -15,6 +16,7 @@
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
 //! |---|---|---|---|
 //! | all-reduce | 2 | 2(p−1)/p·n | (p−1)/p·n |
+//! | reduce | 2 | (p−1)/p·n, and n/p more to the root | (p−1)/p·n |
 //! | broadcast | 2 | n from the root, (p−2)/(p−1)·n from the others | none |
 //!
 //! Every element is combined in one reduction over ranks 0 to n−1, in that order, on one rank.
@@ -23,9 +25,11 @@
 //! all-gather after R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005).
 
 use crate::mesh_one_shot::{everybody, everybody_else, send_blocks};
-use crate::share::{check_window, each_lane, keep_own, mesh_window, share, signed};
-use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Trips};
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, Result, Spec};
+use crate::share::{check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed};
+use ubccl_core::plan::{
+    Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
+};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, ReduceOp, Result, Spec};
 
 /// The two-shot mesh.
 pub static MESH_TWO_SHOT: MeshTwoShot = MeshTwoShot;
@@ -47,19 +51,28 @@ impl Algorithm for MeshTwoShot {
 
     fn supports(&self, kind: Kind, ranks: u32) -> Result<()> {
         match kind {
-            Kind::AllReduce => check_window(DESCRIPTOR.name, ranks),
+            Kind::AllReduce | Kind::Reduce => check_window(DESCRIPTOR.name, ranks),
             Kind::Broadcast => Ok(()),
-            other => Err(Error::unsupported(format!(
-                "mesh-two-shot does not do {}: it takes one shot; use mesh-one-shot",
-                other.name()
-            ))),
+            _ => refuse(DESCRIPTOR.name, kind, "it takes one shot; use mesh-one-shot, linear or pairwise"),
         }
+    }
+
+    /// Any: an element is combined once, from all ranks in their order.
+    fn supports_op(&self, _op: ReduceOp) -> Result<()> {
+        Ok(())
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
         let association = if spec.op.is_some() { Association::Flat } else { Association::None };
         let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
-        let fill = if spec.kind == Kind::AllReduce { all_reduce } else { broadcast };
+        let fill = match spec.kind {
+            Kind::AllReduce => all_reduce,
+            Kind::Reduce => {
+                reduce_scratch(&mut plan);
+                reduce
+            }
+            _ => broadcast,
+        };
         each_lane(&mut plan, mesh_window(spec), fill);
         plan.finish()
     }
@@ -70,21 +83,68 @@ fn all_reduce(plan: &mut PlanBuilder, lane: u8) {
     if spec.ranks == 1 {
         return keep_own(plan, lane, Shape::whole(Buffer::Output));
     }
-    let rank = signed(spec.rank);
-    let block =
-        |buffer: Buffer, index: Index| share(Shape::whole(buffer).even(spec.ranks, index), &spec, lane);
-    let own = Index::fixed(rank);
+    let own = block_of(&spec, lane, Buffer::Output, own(&spec));
+    let [sum, scatter] = first_shot(plan, lane, own.clone().into());
+    plan.straight();
+    let give = plan.send(own, everybody_else(&spec));
+    plan.after(give, sum);
+    take_blocks(plan, lane, scatter);
+}
+
+fn reduce(plan: &mut PlanBuilder, lane: u8) {
+    let spec = *plan.spec();
+    if spec.ranks == 1 {
+        return keep_own(plan, lane, Shape::whole(Buffer::Output));
+    }
+    let root = root_of(&spec);
+    if spec.rank == root {
+        let own = block_of(&spec, lane, Buffer::Output, own(&spec));
+        let [_, scatter] = first_shot(plan, lane, own.into());
+        return take_blocks(plan, lane, scatter);
+    }
+    let slot = Index::fixed(i32::from(lane));
+    let shape = block_of(&spec, lane, Buffer::Input, own(&spec));
+    let summed = Slice::Scratch { slot, shape, part: Vec::new() };
+    let [sum, _] = first_shot(plan, lane, summed.clone());
+    plan.straight();
+    let give = plan.send(summed, Peers::one(Index::fixed(signed(root))));
+    plan.after(give, sum);
+}
+
+/// Ranks that are not the root have nowhere else for the block that they sum.
+fn reduce_scratch(plan: &mut PlanBuilder) {
+    let spec = *plan.spec();
+    if spec.rank != root_of(&spec) {
+        let shape = block_of(&spec, 0, Buffer::Input, own(&spec));
+        plan.scratch(u32::from(spec.choice.lanes.max(1)), shape);
+    }
+}
+
+fn own(spec: &Spec) -> Index {
+    Index::fixed(signed(spec.rank))
+}
+
+/// The lane's share of a block of the vector.
+fn block_of(spec: &Spec, lane: u8, buffer: Buffer, index: Index) -> Shape {
+    share(Shape::whole(buffer).even(spec.ranks, index), spec, lane)
+}
+
+/// Sums the rank's own block and sends the others; answers these two steps.
+fn first_shot(plan: &mut PlanBuilder, lane: u8, into: Slice) -> [StepId; 2] {
+    let spec = *plan.spec();
     // The sum is posted first, and the window has room for it and every send: it takes nothing, beyond what endpoints
     // buffer, until the messages of all ranks are under way.
     plan.straight();
-    let sum = plan.receive_reduce(everybody(&spec), block(Buffer::Input, own), block(Buffer::Output, own));
-    let scatter = send_blocks(plan, |index| block(Buffer::Input, index));
-    plan.straight();
-    let give = plan.send(block(Buffer::Output, own), everybody_else(&spec));
-    plan.after(give, sum);
+    let sum = plan.receive_reduce(everybody(&spec), block_of(&spec, lane, Buffer::Input, own(&spec)), into);
+    [sum, send_blocks(plan, |index| block_of(&spec, lane, Buffer::Input, index))]
+}
+
+/// Receives every other rank's block; `scatter` is the step that sent what lay there.
+fn take_blocks(plan: &mut PlanBuilder, lane: u8, scatter: StepId) {
+    let spec = *plan.spec();
     plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
-    let from = Index::on_circle(rank - 1, spec.ranks).per_outer(-1);
-    let take = plan.receive(block(Buffer::Output, from), from);
+    let from = Index::on_circle(signed(spec.rank) - 1, spec.ranks).per_outer(-1);
+    let take = plan.receive(block_of(&spec, lane, Buffer::Output, from), from);
     if spec.in_place {
         // The block that is overwritten must have left: it went to the same rank, at turn n-2-i.
         let turn = Index::fixed(signed(spec.ranks) - 2).per_outer(-1);
@@ -94,7 +154,7 @@ fn all_reduce(plan: &mut PlanBuilder, lane: u8) {
 
 fn broadcast(plan: &mut PlanBuilder, lane: u8) {
     let spec = *plan.spec();
-    let root = spec.root.expect("a broadcast has a root");
+    let root = root_of(&spec);
     let others = spec.ranks - 1;
     let block = |buffer: Buffer, index: Index| share(Shape::whole(buffer).even(others, index), &spec, lane);
     if spec.rank == root {

@@ -16,9 +16,11 @@
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
 //! |---|---|---|---|
 //! | all-reduce | 2(p−1) | 2(p−1)/p·n | (p−1)/p·n |
-//! | reduce-scatter, all-gather | p−1 | (p−1)/p·n | (p−1)/p·n, none |
+//! | reduce-scatter(v), all-gather(v) | p−1 | (p−1)/p·n | (p−1)/p·n, none |
 //! | broadcast (a chain) | p−1, pipelined by chunks | n, the last rank none | none |
 //! | barrier | p−1 | none | none |
+//!
+//! With tables, blocks are as long as they say, and each step takes as long as the longest block.
 //!
 //! Block b is summed as `((x[b+1] + x[b+2]) + …) + x[b]`, so it ends on rank b.
 //!
@@ -26,11 +28,11 @@
 //! (2009). We differ in chunks: each step's block is moved in chunks, and chunk c of a step waits for chunk c of the
 //! step before only, so that neighbours overlap.
 
-use crate::share::{each_lane, keep_own, share, share_cuts, signed};
+use crate::share::{block, each_lane, keep_own, refuse, root_of, share, signed};
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
 
 /// The ring family.
 pub static RING: Ring = Ring;
@@ -54,10 +56,13 @@ impl Algorithm for Ring {
 
     fn supports(&self, kind: Kind, _ranks: u32) -> Result<()> {
         match kind {
-            Kind::SendReceive => Err(Error::unsupported(
-                "ring does not do sendrecv: two ranks need no circle; use mesh-one-shot",
-            )),
-            _ => Ok(()),
+            Kind::AllReduce | Kind::ReduceScatter | Kind::ReduceScatterV => Ok(()),
+            Kind::AllGather | Kind::AllGatherV | Kind::Broadcast | Kind::Barrier => Ok(()),
+            Kind::SendReceive => {
+                refuse(DESCRIPTOR.name, kind, "two ranks need no circle; use mesh-one-shot")
+            }
+            _ if kind.row().rooted => refuse(DESCRIPTOR.name, kind, "most of its steps would wait; use linear"),
+            _ => refuse(DESCRIPTOR.name, kind, "blocks would take detours; use pairwise"),
         }
     }
 
@@ -67,8 +72,8 @@ impl Algorithm for Ring {
         match spec.kind {
             Kind::Barrier => barrier(&mut plan),
             Kind::Broadcast => each_lane(&mut plan, WINDOW, broadcast),
-            Kind::AllGather => each_lane(&mut plan, WINDOW, all_gather),
-            Kind::ReduceScatter => {
+            Kind::AllGather | Kind::AllGatherV => each_lane(&mut plan, WINDOW, all_gather),
+            Kind::ReduceScatter | Kind::ReduceScatterV => {
                 reduce_scatter_scratch(&mut plan);
                 each_lane(&mut plan, WINDOW, reduce_scatter);
             }
@@ -113,8 +118,8 @@ impl Circle {
     }
 
     /// The lane's share of a block of a buffer, all chunks.
-    fn share(&self, buffer: Buffer, block: Index) -> Shape {
-        share(Shape::whole(buffer).even(self.spec.ranks, block), &self.spec, self.lane)
+    fn share(&self, buffer: Buffer, index: Index) -> Shape {
+        share(block(&self.spec, buffer, index), &self.spec, self.lane)
     }
 
     /// The inner loop's chunk of it.
@@ -122,7 +127,7 @@ impl Circle {
         self.share(buffer, block).chunk(self.spec.chunk_elements(), Index::INNER)
     }
 
-    /// One turn for each chunk of a block.
+    /// One turn for each chunk of the longest block, which all ranks know: of a shorter one, the last are empty.
     fn chunks(&self, buffer: Buffer) -> Trips {
         let shape = self.share(buffer, Index::fixed(0));
         Trips::Chunks { shape, elements: self.spec.chunk_elements() }
@@ -174,7 +179,7 @@ fn reduce_block(plan: &mut PlanBuilder, circle: &Circle, block: Index) -> StepId
 fn all_gather(plan: &mut PlanBuilder, lane: u8) {
     let circle = Circle::new(plan, lane);
     let n = circle.ranks();
-    keep_own(plan, lane, Shape::whole(Buffer::Output).even(circle.spec.ranks, circle.block(0)));
+    keep_own(plan, lane, block(&circle.spec, Buffer::Output, circle.block(0)));
     if n == 1 {
         return;
     }
@@ -190,11 +195,13 @@ fn all_gather(plan: &mut PlanBuilder, lane: u8) {
     after_turn(plan, give, take, Index::OUTER.plus(-1));
 }
 
-/// Partial sums may not touch the input: two blocks of scratch, one being filled while the other is sent.
+/// Partial sums may not touch the input: two blocks of scratch, one being filled while the other is sent. Each lane has
+/// its own: its shares of two blocks that differ in length would overlap another's.
 fn reduce_scatter_scratch(plan: &mut PlanBuilder) {
     let spec = *plan.spec();
     if spec.ranks > 2 {
-        plan.scratch(2, Shape::whole(Buffer::Input).even(spec.ranks, Index::fixed(0)));
+        let shape = share(block(&spec, Buffer::Input, Index::fixed(0)), &spec, 0);
+        plan.scratch(2 * u32::from(spec.choice.lanes.max(1)), shape);
     }
 }
 
@@ -207,11 +214,10 @@ fn reduce_scatter(plan: &mut PlanBuilder, lane: u8) {
     let elements = circle.spec.chunk_elements();
     let chunks = circle.chunks(Buffer::Input);
     let output = || share(Shape::whole(Buffer::Output), &circle.spec, lane).chunk(elements, Index::INNER);
-    let partial = |slot: Index| {
-        let mut part = share_cuts(&circle.spec, lane);
-        part.push(Cut::Chunk { elements, index: Index::INNER });
-        let shape = Shape::whole(Buffer::Input).even(circle.spec.ranks, Index::fixed(0));
-        Slice::Scratch { slot, shape, part }
+    // A block's partial sum, in one of the lane's slots.
+    let partial = |slot: Index, index: Index| {
+        let (slot, shape) = (slot.from(2 * i32::from(lane), 0), circle.share(Buffer::Input, index));
+        Slice::Scratch { slot, shape, part: vec![Cut::Chunk { elements, index: Index::INNER }] }
     };
     let sum = |plan: &mut PlanBuilder, block: Index, into: Slice| {
         plan.receive_reduce(circle.previous_then_me(), circle.chunk(Buffer::Input, block), into)
@@ -222,17 +228,18 @@ fn reduce_scatter(plan: &mut PlanBuilder, lane: u8) {
         sum(plan, circle.block(0), output().into());
         return;
     }
-    let first_sum = sum(plan, circle.block(-2), partial(Index::fixed(0)));
+    let first_sum = sum(plan, circle.block(-2), partial(Index::fixed(0), circle.block(-2)));
     // Turn o sends what lies in slot o mod 2 and sums into the other one.
     plan.repeat(Trips::Fixed(n as u32 - 3), chunks.clone());
-    let pass = plan.send(partial(Index::on_circle(0, 2).per_outer(1)), circle.next());
-    let next_sum = sum(plan, circle.block(-3).per_outer(-1), partial(Index::on_circle(1, 2).per_outer(1)));
+    let (held, summed) = (circle.block(-2).per_outer(-1), circle.block(-3).per_outer(-1));
+    let pass = plan.send(partial(Index::on_circle(0, 2).per_outer(1), held), circle.next());
+    let next_sum = sum(plan, summed, partial(Index::on_circle(1, 2).per_outer(1), summed));
     after_turn(plan, pass, first_sum, Index::OUTER);
     after_turn(plan, pass, next_sum, Index::OUTER.plus(-1));
     after_turn(plan, next_sum, pass, Index::OUTER.plus(-1));
     // The last turn sums into the output.
     plan.repeat(Trips::ONCE, chunks);
-    let last = plan.send(partial(Index::on_circle(n - 3, 2)), circle.next());
+    let last = plan.send(partial(Index::on_circle(n - 3, 2), circle.block(1)), circle.next());
     let before = if n == 3 { first_sum } else { next_sum };
     after_turn(plan, last, before, Index::fixed((n - 4).max(0)));
     sum(plan, circle.block(0), output().into());
@@ -241,7 +248,7 @@ fn reduce_scatter(plan: &mut PlanBuilder, lane: u8) {
 fn broadcast(plan: &mut PlanBuilder, lane: u8) {
     let circle = Circle::new(plan, lane);
     let spec = circle.spec;
-    let root = spec.root.expect("a broadcast has a root");
+    let root = root_of(&spec);
     let chunk =
         |buffer: Buffer| share(Shape::whole(buffer), &spec, lane).chunk(spec.chunk_elements(), Index::OUTER);
     if spec.rank == root {

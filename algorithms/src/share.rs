@@ -1,7 +1,27 @@
 //! What every family needs: a lane's share of a range, and the copies of calls that are not in place.
 
-use ubccl_core::plan::{Buffer, Cut, Index, MAX_WINDOW, MAX_WINDOW_PER_PEER, PlanBuilder, Shape, Slice};
-use ubccl_core::{Error, Result, Spec};
+use ubccl_core::plan::{Buffer, Index, MAX_WINDOW, MAX_WINDOW_PER_PEER, PlanBuilder, Shape, Side, Slice};
+use ubccl_core::{Error, Kind, Result, Spec};
+
+/// The refusal of a kind that an algorithm does not do.
+pub(crate) fn refuse(name: &str, kind: Kind, why: &str) -> Result<()> {
+    Err(Error::unsupported(format!("{name} does not do {}: {why}", kind.name())))
+}
+
+/// The root of a kind that has one.
+pub(crate) fn root_of(spec: &Spec) -> u32 {
+    spec.root.expect("the kind has a root")
+}
+
+/// Block `index` of a buffer that has one for each rank: its table says which, if the kind has tables.
+pub(crate) fn block(spec: &Spec, buffer: Buffer, index: Index) -> Shape {
+    let whole = Shape::whole(buffer);
+    match buffer {
+        _ if !spec.kind.row().tabled => whole.even(spec.ranks, index),
+        Buffer::Input => whole.block(Side::Send, index),
+        Buffer::Output => whole.block(Side::Receive, index),
+    }
+}
 
 /// Lane `lane`'s share of a range.
 pub(crate) fn share(shape: Shape, spec: &Spec, lane: u8) -> Shape {
@@ -9,11 +29,6 @@ pub(crate) fn share(shape: Shape, spec: &Spec, lane: u8) -> Shape {
         0 | 1 => shape,
         lanes => shape.even(u32::from(lanes), Index::fixed(i32::from(lane))),
     }
-}
-
-/// The cuts that [`share`] makes, for a range inside scratch.
-pub(crate) fn share_cuts(spec: &Spec, lane: u8) -> Vec<Cut> {
-    share(Shape::whole(Buffer::Input), spec, lane).cuts
 }
 
 /// Begins each lane in turn and fills it.
@@ -46,10 +61,15 @@ pub(crate) fn signed(rank: u32) -> i32 {
 
 /// Brings the input to its place in the output, unless the call is in place.
 pub(crate) fn keep_own(plan: &mut PlanBuilder, lane: u8, into: Shape) {
+    keep_block(plan, lane, Shape::whole(Buffer::Input), into);
+}
+
+/// Brings a part of the input to its place in the output, unless the call is in place.
+pub(crate) fn keep_block(plan: &mut PlanBuilder, lane: u8, from: Shape, into: Shape) {
     let spec = *plan.spec();
     if !spec.in_place {
         plan.straight();
-        plan.copy(share(Shape::whole(Buffer::Input), &spec, lane), share(into, &spec, lane));
+        plan.copy(share(from, &spec, lane), share(into, &spec, lane));
     }
 }
 

@@ -4,14 +4,14 @@
 
 mod cases;
 
-use cases::{Case, variants};
+use cases::{Case, FIRST, Lengths, OPS, Pattern, Placement, variants};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use ubccl_core::plan::Plan;
 use ubccl_core::verify::mutate::{Mutation, Random, mutate};
 use ubccl_core::verify::schedule::{equivalent, stable};
-use ubccl_core::verify::verify;
-use ubccl_core::{Algorithm, Choice, DataType, Kind, Rank};
+use ubccl_core::verify::{Violation, verify, verify_calls};
+use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Rank, ReduceOp, Spec};
 
 /// Mutants that matter, for each algorithm, collective and mutation, unless there are too few to find.
 const WANTED: usize = 40;
@@ -45,8 +45,19 @@ fn random_case(algorithm: &'static dyn Algorithm, kind: Kind, random: &mut Rando
         kind,
         ranks,
         variant: *random.pick(&variants(kind, ranks)).expect("every kind has one"),
+        operation: random.below(OPS as usize) as u32,
         // Nothing to move rarely shows a fault.
         count: if kind == Kind::Barrier || random.below(16) == 0 { 0 } else { 1 + random.below(most) as u64 },
+        lengths: Lengths {
+            pattern: match random.below(2) {
+                0 => Pattern::Random,
+                // All but the last, whose lengths no run goes through element by element.
+                _ => Pattern::ALL[random.below(Pattern::ALL.len() - 1)],
+            },
+            placement: *random.pick(&Placement::ALL).expect("there are some"),
+            scale: 3,
+            seed: random.bits(),
+        },
         in_place: random.below(2) == 0,
         dtype: DataType::U8,
         choice: Choice { lanes: 1 + random.below(2) as u8, chunk_bytes: elements },
@@ -65,13 +76,15 @@ fn tally(
             break;
         }
         let case = random_case(algorithm, kind, &mut random);
+        let calls = case.calls();
+        let calls = |rank| calls.get(rank);
         let original: Vec<Plan> = (0..case.ranks).map(|rank| case.plan(rank)).collect();
         let rank = random.below(original.len()) as Rank;
         let Some(changed) = mutate(&original[rank as usize], mutation, &mut random) else { continue };
         let mut mutant = original.clone();
         mutant[rank as usize] = changed;
-        let refused = verify(&|rank| mutant[rank as usize].clone(), case.ranks, case.count).is_err();
-        if equivalent(&original, &mutant, rank, case.count, &mut random) {
+        let refused = verify_calls(&|rank| mutant[rank as usize].clone(), &calls, case.ranks).is_err();
+        if equivalent(&original, &mutant, &calls, rank, &mut random) {
             tally.same += 1;
             tally.same_refused += usize::from(refused);
             continue;
@@ -137,8 +150,38 @@ fn real_plans_behave_the_same_under_every_schedule() {
             for _ in 0..6 {
                 let case = random_case(algorithm, kind, &mut random);
                 let plans: Vec<Plan> = (0..case.ranks).map(|rank| case.plan(rank)).collect();
-                assert!(stable(&plans, case.count, &mut random), "{}", case.text());
+                let calls = case.calls();
+                assert!(stable(&plans, &|rank| calls.get(rank), &mut random), "{}", case.text());
             }
         }
     }
+}
+
+/// `supports_op` is not taken at its word: made all the same, the plans of a refused operation are refused too.
+#[test]
+fn plans_that_an_operation_does_not_allow_are_refused() {
+    let mut refusals = 0;
+    for &algorithm in ubccl_algorithms::index() {
+        for op in [ReduceOp::Avg, ReduceOp::User(&FIRST)] {
+            if algorithm.supports_op(op).is_ok() {
+                continue;
+            }
+            for call in [Collective::all_reduce, Collective::reduce_scatter] {
+                let call = call(9, DataType::F32, op);
+                if algorithm.supports(call.kind(), 3).is_err() {
+                    continue;
+                }
+                let plan = |rank| algorithm.plan(&Spec::new(&call, 3, rank, false, Choice::default()));
+                let violation = verify(&plan, 3, 9).expect_err("it was not supported");
+                let is_right = match violation {
+                    Violation::Nested { .. } => !op.nests(),
+                    Violation::Malformed { .. } => !op.commutes(),
+                    _ => false,
+                };
+                assert!(is_right, "{} {call}: {violation}", algorithm.descriptor().name);
+                refusals += 1;
+            }
+        }
+    }
+    assert!(refusals >= 4, "the ring refuses two operations of two collectives");
 }

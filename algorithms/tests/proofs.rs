@@ -5,12 +5,12 @@
 
 mod cases;
 
-use cases::{Case, variants};
+use cases::{Case, Lengths, OPS, Pattern, Placement, variants};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use ubccl_core::verify::{Report, Violation, verify};
+use ubccl_core::verify::{Report, Violation, verify_calls};
 use ubccl_core::{Algorithm, Choice, DataType, Kind};
 
 /// The window of every lane that loops over chunks: such loops are also tried with this many turns and one more.
@@ -39,13 +39,20 @@ fn choices(ranks: u32) -> &'static [(u8, Chunk)] {
     }
 }
 
+/// Cases of every algorithm; `UBCCL_TEST_ALGO` keeps those whose algorithm's or collective's name holds it.
 fn all_cases() -> Vec<Case> {
+    let only = std::env::var("UBCCL_TEST_ALGO").unwrap_or_default();
     let mut cases = Vec::new();
     for &algorithm in ubccl_algorithms::index() {
         for row in Kind::TABLE {
             for ranks in (1..=33).chain([48, 64, 127, 384, 768]) {
-                if algorithm.supports(row.kind, ranks).is_ok() {
-                    add_cases(&mut cases, algorithm, row.kind, ranks);
+                let names = format!("{} {}", algorithm.descriptor().name, row.name);
+                if algorithm.supports(row.kind, ranks).is_err() || !names.contains(&only) {
+                    continue;
+                }
+                match row.tabled {
+                    true => add_tabled_cases(&mut cases, algorithm, row.kind, ranks),
+                    false => add_cases(&mut cases, algorithm, row.kind, ranks),
                 }
             }
         }
@@ -56,17 +63,31 @@ fn all_cases() -> Vec<Case> {
 fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kind, ranks: u32) {
     let n = u64::from(ranks);
     let dtypes = [DataType::F32, DataType::BF16, DataType::I32, DataType::U8];
-    let looped = |count: u64| if kind == Kind::AllReduce { count / n } else { count };
-    let mut add = |variant, count, (lanes, chunk): (u8, Chunk)| {
+    let per_turn = if kind == Kind::AllReduce && algorithm.descriptor().name == "ring" { n } else { 1 };
+    let mut add = |variant, count: u64, (lanes, chunk): (u8, Chunk)| {
         let elements = match chunk {
             Chunk::Whole => 1 << 20,
-            Chunk::Half => (looped(count) / 2 / u64::from(lanes)).max(1),
+            Chunk::Half => (count / per_turn / 2 / u64::from(lanes)).max(1),
             Chunk::Elements(elements) => elements,
         };
         for in_place in [false, true] {
+            // Operations take turns: each is proved of many plans, none of all.
+            let operation = cases.len() as u32 / 2 % OPS;
             let dtype = dtypes[cases.len() % dtypes.len()];
             let choice = Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32 };
-            cases.push(Case { algorithm, kind, ranks, variant, count, in_place, dtype, choice });
+            let lengths = NO_TABLES;
+            cases.push(Case {
+                algorithm,
+                kind,
+                ranks,
+                variant,
+                operation,
+                count,
+                lengths,
+                in_place,
+                dtype,
+                choice,
+            });
         }
     };
     let counts = if kind == Kind::Barrier { vec![0] } else { vec![0, n - 1, 4 * n + 3] };
@@ -77,7 +98,6 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
     }
     if ranks <= 9 {
         // Chunk loops of exactly the window's width, and one turn more, in every lane.
-        let per_turn = if kind == Kind::AllReduce { n } else { 1 };
         for (turns, lanes) in [(WINDOW, 1), (WINDOW + 1, 1), (WINDOW, 2), (WINDOW + 1, 2)] {
             let root = variants(kind, ranks).pop().expect("there is one");
             add(root, turns * per_turn * u64::from(lanes), (lanes, Chunk::Elements(1)));
@@ -89,13 +109,67 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
     }
 }
 
+/// Tables with every pattern and placement up to 17 ranks, above in turn. Lanes and chunks take turns: what is particular
+/// about them does not depend on how long a block is.
+fn add_tabled_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kind, ranks: u32) {
+    let mut add = |number: usize, variant, pattern, placement| {
+        // A pipeline of chunks of 2^47 elements would have too many.
+        let is_chunked = algorithm.descriptor().name == "ring";
+        if pattern == Pattern::Huge && is_chunked {
+            return;
+        }
+        let scale = [7, 40, u64::from(ranks)][number % 3];
+        let (lanes, elements) = [(1, 1 << 20), (2, 5), (2, 1 << 20), (1, 1)][number % 4];
+        for in_place in [false, true] {
+            let dtype = [DataType::U8, DataType::F32, DataType::BF16][cases.len() % 3];
+            // Messages of groups are counted in bytes.
+            let dtype = if kind == Kind::Group { DataType::U8 } else { dtype };
+            let choice = Choice { lanes, chunk_bytes: elements * dtype.size() as u32 };
+            let lengths = Lengths { pattern, placement, scale, seed: cases.len() as u64 };
+            let operation = cases.len() as u32 / 2 % OPS;
+            cases.push(Case {
+                algorithm,
+                kind,
+                ranks,
+                variant,
+                operation,
+                count: 0,
+                lengths,
+                in_place,
+                dtype,
+                choice,
+            });
+        }
+    };
+    let patterns = match ranks {
+        0..=33 => &Pattern::ALL[..],
+        34..=127 => &Pattern::ALL[..2],
+        _ => &Pattern::ALL[..1],
+    };
+    for (which, variant) in variants(kind, ranks).into_iter().enumerate() {
+        for (row, &pattern) in patterns.iter().enumerate() {
+            for (column, &placement) in Placement::ALL.iter().enumerate() {
+                let number = ranks as usize + which + row + column;
+                if ranks <= 17 || number.is_multiple_of(Placement::ALL.len()) {
+                    add(number, variant, pattern, placement);
+                }
+            }
+        }
+    }
+}
+
+/// For kinds without tables.
+const NO_TABLES: Lengths =
+    Lengths { pattern: Pattern::Nothing, placement: Placement::Packed, scale: 0, seed: 0 };
+
 /// Roughly how long a case takes, for the order of work.
 fn weight(case: &Case) -> u64 {
     u64::from(case.ranks).pow(2) * (1 + u64::from(case.count > 0))
 }
 
 fn prove(case: &Case) -> Result<Report, Violation> {
-    verify(&|rank| case.plan(rank), case.ranks, case.count)
+    let calls = case.calls();
+    verify_calls(&|rank| case.plan(rank), &|rank| calls.get(rank), case.ranks)
 }
 
 /// What was proved of one algorithm and kind.
@@ -155,7 +229,9 @@ fn depth_and_messages_are_the_textbooks() {
             kind,
             ranks,
             variant: 0,
+            operation: 0,
             count: u64::from(ranks),
+            lengths: NO_TABLES,
             in_place: false,
             dtype: DataType::F32,
             choice: Choice::default(),

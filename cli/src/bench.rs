@@ -9,6 +9,7 @@ use crate::report::{self, Agenda, Report, Summary, can_show_progress, conclude, 
 use crate::sim::{Simulator, most_real_bytes, peak_memory_bytes};
 use crate::table::general;
 use crate::target::{self, Machine, MachineOptions, Member, Overrides};
+use crate::threads::{Muster, Threads};
 use crate::together::Together;
 use crate::units::show_bytes;
 use std::ffi::OsString;
@@ -45,6 +46,9 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
             "UBCCL_RANK or UBCCL_SIZE is set but UBCCL_RENDEZVOUS is not: {advice}"
         )));
     }
+    if target::is_within_a_process(transport) {
+        return run_threads(args, transport, overrides, out);
+    }
     run_processes(args, transport, config.algorithm, out)
 }
 
@@ -78,7 +82,28 @@ fn json(args: &SweepArgs) -> Outcome<Option<JsonLines>> {
     args.json.as_deref().map(JsonLines::create).transpose()
 }
 
-/// Starts the ranks and measures.
+/// Whether each rank binds to a processor.
+fn is_pinned(args: &BenchArgs) -> bool {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    args.pin == Pin::On || (args.pin == Pin::Auto && args.sweep.ranks as usize <= cpus)
+}
+
+/// Starts the ranks as threads and measures.
+fn run_threads(args: &BenchArgs, transport: &str, overrides: Overrides, out: &mut dyn Write) -> Outcome<()> {
+    let ranks = args.sweep.ranks;
+    let mut agenda = agenda(&args.sweep, ranks, transport)?;
+    let json = json(&args.sweep)?;
+    let crew = Threads::start(&Muster { ranks, pin: is_pinned(args), overrides })?;
+    agenda.remarks =
+        crew_remarks(std::iter::repeat(std::process::id()), &crew.cpus, &crew.memory_bytes, transport);
+    let mut stopwatch = Stopwatch { crew, effort: agenda.effort };
+    let mut report = Report { out, json, mark: "", progress: can_show_progress() };
+    let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
+    stopwatch.crew.finish()?;
+    conclude(&agenda, &summary, out)
+}
+
+/// Starts the ranks as processes and measures.
 fn run_processes(
     args: &BenchArgs,
     transport: &str,
@@ -88,11 +113,9 @@ fn run_processes(
     let ranks = args.sweep.ranks;
     let mut agenda = agenda(&args.sweep, ranks, transport)?;
     let json = json(&args.sweep)?;
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let pin = args.pin == Pin::On || (args.pin == Pin::Auto && ranks as usize <= cpus);
     let mut arguments: Vec<OsString> =
         vec!["worker".into(), "--parent".into(), std::process::id().to_string().into()];
-    if pin {
+    if is_pinned(args) {
         arguments.push("--pin".into());
     }
     if let Some(algorithm) = algorithm {
@@ -102,7 +125,7 @@ fn run_processes(
         arguments.extend(["--timeout-ms".into(), timeout.as_millis().max(1).to_string().into()]);
     }
     let crew = Processes::start(&Launch { ranks, transport: transport.to_owned(), arguments })?;
-    agenda.remarks = crew_remarks(&crew, transport);
+    agenda.remarks = crew_remarks(crew.pids(), &crew.cpus, &crew.memory_bytes, transport);
     let mut stopwatch = Stopwatch { crew, effort: agenda.effort };
     let mut report = Report { out, json, mark: "", progress: can_show_progress() };
     let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
@@ -111,19 +134,26 @@ fn run_processes(
 }
 
 /// nccl-tests' list of devices.
-fn crew_remarks(crew: &Processes, transport: &str) -> Vec<String> {
+fn crew_remarks(
+    pids: impl Iterator<Item = u32>,
+    cpus: &[Option<usize>],
+    memory_bytes: &[u64],
+    transport: &str,
+) -> Vec<String> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut remarks = vec!["Using devices".to_owned()];
-    for (rank, (pid, cpu)) in crew.pids().zip(&crew.cpus).take(MOST_LISTED).enumerate() {
+    for (rank, (pid, cpu)) in pids.zip(cpus).take(MOST_LISTED).enumerate() {
         let cpu = cpu.map_or(-1, |cpu| cpu as i64);
         remarks.push(format!(
             " Rank {rank:2} Group  0 Pid {pid:6} on {host:>10} device {cpu:2} [cpu] {transport}"
         ));
     }
-    let more = crew.cpus.len().saturating_sub(MOST_LISTED);
+    let more = cpus.len().saturating_sub(MOST_LISTED);
     if more > 0 {
         remarks.push(format!(" and {more} ranks more"));
     }
+    let memory_bytes = memory_bytes.iter().copied().max().unwrap_or(0);
+    remarks.push(format!("Communicator memory per rank: {} at most", show_bytes(memory_bytes)));
     remarks
 }
 

@@ -81,9 +81,14 @@ impl Call {
     }
 
     /// Whether each repetition in place, on its own result, makes another result: sums grow, a send/receive goes
-    /// round the ring.
+    /// round the ring. The average of equal numbers is the same number, but a reduce-scatter averages with the others'.
     pub(crate) fn accumulates_in_place(&self) -> bool {
-        self.kind == Kind::SendReceive || (self.kind.row().reduces && self.op != ReduceOp::Max)
+        match (self.kind, self.op) {
+            (Kind::SendReceive, _) => true,
+            (_, ReduceOp::Max | ReduceOp::Min | ReduceOp::And | ReduceOp::Or) => false,
+            (kind, ReduceOp::Avg) => kind == Kind::ReduceScatter,
+            (kind, _) => kind.row().reduces,
+        }
     }
 
     /// Algorithm bandwidth and bus bandwidth in GB/s (10⁹) for a call that takes this long.

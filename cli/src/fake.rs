@@ -3,10 +3,10 @@
 
 use crate::call::Call;
 use crate::failure::{Failure, Outcome};
+use crate::floats;
 use crate::orders::{Answer, Crew, Order};
 use crate::rank::Rank;
 use crate::target::{DataType, Error, Kind, ReduceOp, Target};
-use half::bf16;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 
@@ -44,23 +44,53 @@ pub(crate) struct Fake {
     calls: u64,
 }
 
-fn decode(dtype: DataType, bytes: &[u8]) -> f64 {
-    match dtype {
-        DataType::F32 => f64::from(f32::from_le_bytes(bytes.try_into().unwrap())),
-        DataType::BF16 => f64::from(bf16::from_le_bytes(bytes.try_into().unwrap())),
-        DataType::I32 => f64::from(i32::from_le_bytes(bytes.try_into().unwrap())),
-        _ => f64::from(bytes[0]),
+/// Reduces one element of all ranks by definition: in f64 and i128.
+fn combine(dtype: DataType, op: ReduceOp, column: &[&[u8]]) -> Vec<u8> {
+    let bits = column.iter().map(|bytes| {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(whole)
+    });
+    let result = match floats::of(dtype.name()) {
+        Some(layout) => {
+            layout.nearest(combine_floats(op, &bits.map(|b| layout.value(b)).collect::<Vec<_>>()))
+        }
+        None => {
+            let unused = 128 - 8 * dtype.size() as u32;
+            let widen = |bits: u64| match dtype.name().starts_with('i') {
+                true => i128::from(bits) << unused >> unused,
+                false => i128::from(bits),
+            };
+            combine_integers(op, &bits.map(widen).collect::<Vec<_>>()) as u64
+        }
+    };
+    result.to_le_bytes()[..dtype.size()].to_vec()
+}
+
+fn combine_floats(op: ReduceOp, values: &[f64]) -> f64 {
+    let fold = |combine: fn(f64, f64) -> f64| values.iter().copied().reduce(combine).unwrap();
+    match op {
+        ReduceOp::Sum => fold(|a, b| a + b),
+        ReduceOp::Prod => fold(|a, b| a * b),
+        ReduceOp::Max => fold(f64::max),
+        ReduceOp::Min => fold(f64::min),
+        ReduceOp::Avg => fold(|a, b| a + b) / values.len() as f64,
+        other => panic!("{other:?} is not for floats"),
     }
 }
 
-fn combine(dtype: DataType, op: ReduceOp, a: &[u8], b: &[u8]) -> Vec<u8> {
-    let (x, y) = (decode(dtype, a), decode(dtype, b));
-    let value = if op == ReduceOp::Max { x.max(y) } else { x + y };
-    match dtype {
-        DataType::F32 => (value as f32).to_le_bytes().to_vec(),
-        DataType::BF16 => bf16::from_f64(value).to_le_bytes().to_vec(),
-        DataType::I32 => (value as i64 as i32).to_le_bytes().to_vec(),
-        _ => vec![value as i64 as u8],
+fn combine_integers(op: ReduceOp, values: &[i128]) -> i128 {
+    let fold = |combine: fn(i128, i128) -> i128| values.iter().copied().reduce(combine).unwrap();
+    match op {
+        ReduceOp::Sum => fold(|a, b| a + b),
+        ReduceOp::Prod => fold(i128::wrapping_mul),
+        ReduceOp::Max => fold(i128::max),
+        ReduceOp::Min => fold(i128::min),
+        ReduceOp::Avg => fold(|a, b| a + b) / values.len() as i128,
+        ReduceOp::And => fold(|a, b| a & b),
+        ReduceOp::Or => fold(|a, b| a | b),
+        ReduceOp::Xor => fold(|a, b| a ^ b),
+        other => panic!("the fake does not know {other:?}"),
     }
 }
 
@@ -69,15 +99,11 @@ impl Fake {
         let size = call.dtype.size();
         let block = call.count as usize * size;
         let reduce = |from: usize, len: usize| -> Vec<u8> {
-            let part = |rank: &Vec<u8>| rank[from..from + len].to_vec();
-            let mut all = inputs.iter().map(part);
-            let first = all.next().unwrap();
-            all.fold(first, |sum, next| {
-                sum.chunks(size)
-                    .zip(next.chunks(size))
-                    .flat_map(|(a, b)| combine(call.dtype, call.op, a, b))
-                    .collect()
-            })
+            let column = |at: usize| inputs.iter().map(|rank| &rank[at..at + size]).collect::<Vec<_>>();
+            (from..from + len)
+                .step_by(size)
+                .flat_map(|at| combine(call.dtype, call.op, &column(at)))
+                .collect()
         };
         match call.kind {
             Kind::AllReduce => reduce(0, block),

@@ -7,6 +7,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::orders::{Answer, Crew, Order};
 use crate::signals::Signals;
+use crate::target::place_variables;
 use crate::wire::{self, Inbox, Word};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -22,18 +23,6 @@ use std::time::{Duration, Instant};
 const GRACE: Duration = Duration::from_secs(2);
 /// At the end, ranks have so long to close their communicator.
 const FAREWELL: Duration = Duration::from_secs(10);
-
-/// The environment that tells a process which rank it is.
-pub(crate) mod environment {
-    /// Where the ranks meet.
-    pub(crate) const RENDEZVOUS: &str = "UBCCL_RENDEZVOUS";
-    /// Which rank this process is.
-    pub(crate) const RANK: &str = "UBCCL_RANK";
-    /// How many ranks there are.
-    pub(crate) const SIZE: &str = "UBCCL_SIZE";
-    /// Over what the ranks talk.
-    pub(crate) const TRANSPORT: &str = "UBCCL_TRANSPORT";
-}
 
 /// How to start the ranks.
 #[derive(Clone, Debug)]
@@ -62,10 +51,11 @@ impl Member {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&launch.arguments).stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
-        command.env(environment::RANK, rank.to_string()).env(environment::SIZE, launch.ranks.to_string());
-        command.env(environment::TRANSPORT, &launch.transport).env_remove(environment::RENDEZVOUS);
+        let [meeting, place, size, transport] = place_variables();
+        command.env(place, rank.to_string()).env(size, launch.ranks.to_string());
+        command.env(transport, &launch.transport).env_remove(meeting);
         if let Some(rendezvous) = rendezvous {
-            command.env(environment::RENDEZVOUS, rendezvous);
+            command.env(meeting, rendezvous);
         }
         let child = command.process_group(0).spawn()?;
         Ok(Member { child, socket: ours, inbox: Inbox::default(), word: None, ended: None })
@@ -111,6 +101,8 @@ pub(crate) struct Processes {
     signals: Signals,
     /// The processors they are bound to.
     pub(crate) cpus: Vec<Option<usize>>,
+    /// Bytes that the communicator takes on each when it has started.
+    pub(crate) memory_bytes: Vec<u64>,
 }
 
 impl Processes {
@@ -121,7 +113,7 @@ impl Processes {
     pub(crate) fn start(launch: &Launch) -> Outcome<Self> {
         let caught = Signals::catch();
         let signals = caught.map_err(|error| Failure::new(format!("cannot catch signals: {error}")))?;
-        let mut crew = Processes { members: Vec::new(), signals, cpus: Vec::new() };
+        let mut crew = Processes { members: Vec::new(), signals, cpus: Vec::new(), memory_bytes: Vec::new() };
         crew.add(launch, 0, None)?;
         let mut first = crew.gather()?;
         let Some(Word::Rendezvous(rendezvous)) = first.pop() else {
@@ -131,10 +123,11 @@ impl Processes {
             crew.add(launch, rank, Some(&rendezvous))?;
         }
         for word in crew.gather()? {
-            let Word::Ready { cpu } = word else {
+            let Word::Ready { cpu, memory_bytes } = word else {
                 return Err(Failure::new("a rank did not start as agreed"));
             };
             crew.cpus.push(cpu);
+            crew.memory_bytes.push(memory_bytes);
         }
         Ok(crew)
     }
@@ -267,14 +260,16 @@ impl Crew for Processes {
 
 /// What the ranks said and how they ended.
 #[derive(Debug, Default)]
-struct Causes {
-    deaths: Vec<(usize, String)>,
-    errors: Vec<(usize, String)>,
+pub(crate) struct Causes {
+    /// Ranks whose process ended.
+    pub(crate) deaths: Vec<(usize, String)>,
+    /// Ranks that failed, and why.
+    pub(crate) errors: Vec<(usize, String)>,
 }
 
 impl Causes {
     /// Deaths first, then every different error once, with the ranks that report it.
-    fn tell(self) -> String {
+    pub(crate) fn tell(self) -> String {
         let mut lines: Vec<String> =
             self.deaths.iter().map(|(rank, text)| format!("rank {rank}: {text}")).collect();
         let mut grouped: Vec<(String, Vec<String>)> = Vec::new();

@@ -5,9 +5,13 @@ mod args;
 mod bench;
 mod buffer;
 mod call;
+mod config;
 mod failure;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+#[path = "../../core/src/kernels/tests/layout.rs"]
+mod floats;
 mod json;
 mod launch;
 mod layout;
@@ -23,6 +27,7 @@ mod stats;
 mod sweep;
 mod table;
 mod target;
+mod threads;
 mod together;
 mod units;
 mod wire;
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    target::show_logs();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => end(failure),
@@ -55,6 +61,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Bench(args) => bench::run(&args, out),
         Command::Sim(args) => bench::run_sim(&args.sweep, &args.fabric, out),
         Command::Plan(args) => plan::run(&args, out),
+        Command::Config(args) => config::run(&args, out),
         Command::Worker(args) => worker::run(worker_of(args)),
     }
 }

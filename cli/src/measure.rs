@@ -241,7 +241,8 @@ mod tests {
                 (DataType::BF16, ReduceOp::Sum),
                 (DataType::U8, ReduceOp::Sum),
                 (DataType::I32, ReduceOp::Max),
-                (DataType::BF16, ReduceOp::Max),
+                (DataType::F8E5M2, ReduceOp::Prod),
+                (DataType::U16, ReduceOp::Xor),
             ] {
                 for (count, ranks) in [(0, 2), (1, 2), (7, 3), (1, 1), (3000, 2), (4999, 3)] {
                     for in_place in [false, true] {
@@ -251,6 +252,42 @@ mod tests {
                         assert_eq!(measured.iterations, 3);
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn right_results_are_found_right_for_every_type_and_operation() {
+        for (dtype, op) in
+            DataType::TABLE.iter().flat_map(|row| ReduceOp::TABLE.iter().map(|op| (row.dtype, op.0)))
+        {
+            if op.supports(dtype).is_err() || op == ReduceOp::PreMulSum {
+                continue;
+            }
+            for (kind, in_place, count, ranks) in [
+                (Kind::AllReduce, true, 7, 3),
+                (Kind::AllReduce, false, 64, 4),
+                (Kind::ReduceScatter, true, 64, 2),
+                (Kind::ReduceScatter, true, 1400, 3), // call by call, with stamps
+            ] {
+                let call = Call { dtype, op, ..call(kind, count, ranks) };
+                let measured = measure(call, in_place, Fault::None, 2);
+                assert_eq!(measured.wrong, Some(0), "{call:?} {in_place}: {:?}", measured.note);
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_rank_is_found_in_every_type_and_operation() {
+        for (dtype, op) in
+            DataType::TABLE.iter().flat_map(|row| ReduceOp::TABLE.iter().map(|op| (row.dtype, op.0)))
+        {
+            if op.supports(dtype).is_err() || op == ReduceOp::PreMulSum {
+                continue;
+            }
+            for (fault, in_place) in [(Fault::LosesLastRank, false), (Fault::SwapsHalves, true)] {
+                let call = Call { dtype, op, ..call(Kind::AllReduce, 32, 3) };
+                assert!(measure(call, in_place, fault, 2).wrong > Some(0), "{call:?} {in_place} {fault:?}");
             }
         }
     }

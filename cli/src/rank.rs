@@ -34,6 +34,8 @@ pub(crate) struct Rank<T> {
     pub(crate) target: T,
     buffers: Buffers,
     case: Option<Case>,
+    /// Counts what processor time this rank takes.
+    cpu_clock: ClockId,
 }
 
 /// The prepared call.
@@ -103,7 +105,13 @@ fn clock_ns(clock: ClockId) -> u64 {
 impl<T: Target> Rank<T> {
     /// A rank without buffers yet.
     pub(crate) fn new(target: T) -> Result<Self, Error> {
-        Ok(Rank { target, buffers: [Guarded::new(0)?, Guarded::new(0)?], case: None })
+        let cpu_clock = ClockId::ProcessCPUTime;
+        Ok(Rank { target, buffers: [Guarded::new(0)?, Guarded::new(0)?], case: None, cpu_clock })
+    }
+
+    /// Counts processor time by this clock, if the process is not this rank's alone.
+    pub(crate) fn counting_by(self, cpu_clock: ClockId) -> Self {
+        Rank { cpu_clock, ..self }
     }
 
     /// Does what is asked.
@@ -246,7 +254,7 @@ impl<T: Target> Rank<T> {
     fn timed(&mut self, run: &mut Run, layout: &Layout, samples: u32) -> Result<(), Error> {
         let in_place = run.case.in_place;
         self.target.barrier()?;
-        let cpu = clock_ns(ClockId::ProcessCPUTime);
+        let cpu = clock_ns(self.cpu_clock);
         for _ in 0..samples {
             if run.case.call.is_rooted() {
                 self.target.barrier()?;
@@ -267,7 +275,7 @@ impl<T: Target> Rank<T> {
                 layout.fill_stamps(touch(&mut self.buffers));
             }
         }
-        run.cpu_ns += clock_ns(ClockId::ProcessCPUTime) - cpu;
+        run.cpu_ns += clock_ns(self.cpu_clock) - cpu;
         Ok(())
     }
 
@@ -280,7 +288,7 @@ impl<T: Target> Rank<T> {
         if self.target.rank() == round % case.call.ranks {
             std::thread::sleep(LATE);
         }
-        // The monotonic clock is the same for all processes of a host.
+        // The monotonic clock is the same for all threads and processes of a host.
         let entered = clock_ns(ClockId::Monotonic);
         self.call(false)?;
         let samples_ns = vec![entered, clock_ns(ClockId::Monotonic)];

@@ -38,14 +38,16 @@ pub(crate) struct Agenda {
 }
 
 impl Agenda {
-    /// Every call with the size that was asked for, in nccl-tests' order.
+    /// Every call with the size that was asked for, in nccl-tests' order. Of `all` types and operations, those pairs
+    /// that exist; one pair that does not is left for the library to refuse.
     fn calls(&self) -> Vec<(Call, u64)> {
         let row = self.kind.row();
         let ops = if row.reduces { &self.ops[..] } else { &self.ops[..1] };
         let roots = if row.rooted { &self.roots[..] } else { &self.roots[..1] };
         let mut calls = Vec::new();
         for &dtype in &self.dtypes {
-            for &op in ops {
+            let is_only = self.dtypes.len() == 1 && ops.len() == 1;
+            for &op in ops.iter().filter(|op| is_only || op.supports(dtype).is_ok()) {
                 for &root in roots {
                     let call = Call { kind: self.kind, count: 0, dtype, op, root, ranks: self.ranks };
                     calls.extend(self.sizes(dtype).map(|asked| (call.sized(asked), asked)));
@@ -280,6 +282,19 @@ mod tests {
         let summary = run(agenda, &mut Scripted(script, 0), &mut report).unwrap();
         let verdict = conclude(agenda, &summary, &mut out);
         (String::from_utf8(out).unwrap(), verdict)
+    }
+
+    #[test]
+    fn of_all_types_and_operations_those_pairs_come_that_exist() {
+        let dtypes = vec![DataType::F32, DataType::U8];
+        let both = Agenda { dtypes, ops: vec![ReduceOp::Sum, ReduceOp::Xor], ..agenda(Kind::AllReduce) };
+        let pairs: Vec<_> = both.calls().iter().map(|(call, _)| (call.dtype, call.op)).collect();
+        assert!(
+            pairs.contains(&(DataType::U8, ReduceOp::Xor)) && pairs.contains(&(DataType::F32, ReduceOp::Sum))
+        );
+        assert!(!pairs.contains(&(DataType::F32, ReduceOp::Xor)));
+        let one = Agenda { dtypes: vec![DataType::F32], ops: vec![ReduceOp::Xor], ..agenda(Kind::AllReduce) };
+        assert!(!one.calls().is_empty(), "the library tells what is wrong with it");
     }
 
     #[test]

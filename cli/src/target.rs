@@ -1,13 +1,15 @@
 //! The seam to the library: everything the program asks of it goes through here.
 
-pub(crate) use ubccl::{DataType, Error, ErrorKind, Kind, ReduceOp};
+pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceOp, Resolved};
 
 use crate::call::Call;
 use crate::measure::Simulated;
 use std::time::Duration;
+pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
+use ubccl::settings::{self, SETTINGS};
 use ubccl::sim::{RankMemory, World, WorldConfig};
-use ubccl::{Clock, Collective, Communicator, Config, Rendezvous, Result};
+use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting};
 
 /// One rank's communicator, as the measuring needs it.
 pub(crate) trait Target {
@@ -70,6 +72,12 @@ pub(crate) fn configuration(overrides: &Overrides) -> Result<Config> {
     Ok(config)
 }
 
+/// Shows on standard error what `UBCCL_DEBUG` asks for. What is wrong with the configuration is for the subcommand to
+/// say, if it uses one.
+pub(crate) fn show_logs() {
+    let _ = Config::from_env().and_then(|config| ubccl::logging::install(&config));
+}
+
 /// A new place to meet, which rank 0 makes.
 pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
     Rendezvous::create()
@@ -90,6 +98,11 @@ impl Member {
             call: Collective::barrier(),
             selected: Ok(()),
         })
+    }
+
+    /// Bytes of memory that its communicator takes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.communicator.memory().total()
     }
 
     /// Leaves in good order.
@@ -246,9 +259,24 @@ pub(crate) fn transports() -> Vec<Named> {
     ubccl::transports().map(|transport| (transport.name, transport.summary)).collect()
 }
 
-/// The environment variables that count.
-pub(crate) fn environment() -> &'static [Named] {
-    ubccl::ENVIRONMENT
+/// The environment variables that count, with what they do and what they may be.
+pub(crate) fn environment() -> Vec<(&'static str, String)> {
+    let told = |setting: &&'static Setting| {
+        let default = setting.default_text();
+        (setting.variable, format!("{} (default {default})", setting.doc))
+    };
+    SETTINGS.iter().map(told).collect()
+}
+
+/// The variables that tell a process which rank it is: where the ranks meet, rank, size, transport.
+pub(crate) fn place_variables() -> [&'static str; 4] {
+    [&settings::RENDEZVOUS, &settings::RANK, &settings::SIZE, &settings::TRANSPORT]
+        .map(|place| place.variable)
+}
+
+/// Finds a setting by its name or its variable.
+pub(crate) fn find_setting(name: &str) -> Result<&'static Setting> {
+    settings::find(name)
 }
 
 /// Finds a transport by name or alias: its name, and whether its time is virtual.
@@ -256,6 +284,11 @@ pub(crate) fn find_transport(name: &str) -> std::result::Result<(&'static str, b
     let known = ubccl::transports().find(|transport| transport.name == name || transport.alias == Some(name));
     let found = known.map(|transport| (transport.name, transport.clock == Clock::Virtual));
     found.ok_or_else(|| format!("unknown transport '{name}'; there are: {}", list(&transports())))
+}
+
+/// Whether all ranks of this transport must be in one process.
+pub(crate) fn is_within_a_process(name: &str) -> bool {
+    ubccl::transports().any(|transport| transport.name == name && transport.reach == Reach::Process)
 }
 
 /// Finds an algorithm; `-` and `_` are the same.

@@ -17,6 +17,8 @@ pub(crate) enum Word {
     Ready {
         /// The processor it is bound to.
         cpu: Option<usize>,
+        /// Bytes of memory that its communicator takes.
+        memory_bytes: u64,
     },
     /// It did as ordered.
     Answer(Answer),

@@ -3,10 +3,11 @@
 use crate::failure::{Failure, Outcome};
 use crate::orders::Order;
 use crate::rank::Rank;
-use crate::target::{self, Error, Member, Overrides};
+use crate::target::{self, Config, Error, Member, Overrides};
 use crate::wire::{self, Word};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::ClockId;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -28,7 +29,7 @@ pub(crate) fn run(worker: Worker) -> Outcome<()> {
     let owned =
         standard_input.map_err(|error| Failure::new(format!("no connection to the parent: {error}")))?;
     let mut parent = UnixStream::from(owned);
-    let served = serve(worker, &mut parent);
+    let served = begin(&worker, &mut parent);
     if let Err(error) = served {
         // If the parent is gone too, nobody is left to tell.
         let _ = wire::send(&mut parent, &Word::Failed(error.to_string()));
@@ -45,25 +46,57 @@ fn die_with(parent: u32) -> Outcome<()> {
     if now == parent { Ok(()) } else { Err(Failure::NobodyListens) }
 }
 
-fn serve(worker: Worker, parent: &mut UnixStream) -> Result<(), Error> {
-    let gone = |error: std::io::Error| Error::system("the connection to the parent broke", error);
+/// Whom a rank listens to.
+pub(crate) trait Parent {
+    /// Tells it.
+    fn say(&mut self, word: Word) -> Result<(), Error>;
+    /// Waits for the next order; nothing when there will be none.
+    fn next(&mut self) -> Result<Option<Order>, Error>;
+}
+
+impl Parent for UnixStream {
+    fn say(&mut self, word: Word) -> Result<(), Error> {
+        wire::send(self, &word).map_err(gone)
+    }
+
+    fn next(&mut self) -> Result<Option<Order>, Error> {
+        wire::receive(self).map_err(gone)
+    }
+}
+
+fn gone(error: std::io::Error) -> Error {
+    Error::system("the connection to the parent broke", error)
+}
+
+fn begin(worker: &Worker, parent: &mut UnixStream) -> Result<(), Error> {
     let mut config = target::configuration(&worker.overrides)?;
-    let cpu = if worker.pin { pin(config.rank)? } else { None };
     if config.rank == 0 {
         let rendezvous = target::new_rendezvous()?;
-        wire::send(parent, &Word::Rendezvous(rendezvous.text())).map_err(gone)?;
+        parent.say(Word::Rendezvous(rendezvous.text()))?;
         config.rendezvous = Some(rendezvous);
     }
-    let mut rank = Rank::new(Member::join(config)?)?;
-    wire::send(parent, &Word::Ready { cpu }).map_err(gone)?;
-    while let Some(order) = wire::receive::<Order>(parent).map_err(gone)? {
+    serve(config, worker.pin, ClockId::ProcessCPUTime, parent)
+}
+
+/// Joins and does as ordered until there are no more orders. Processor time is that of `cpu_clock`.
+pub(crate) fn serve(
+    config: Config,
+    is_pinned: bool,
+    cpu_clock: ClockId,
+    parent: &mut impl Parent,
+) -> Result<(), Error> {
+    let cpu = if is_pinned { pin(config.rank)? } else { None };
+    let mut rank = Rank::new(Member::join(config)?)?.counting_by(cpu_clock);
+    let memory_bytes = rank.target.memory_bytes();
+    parent.say(Word::Ready { cpu, memory_bytes })?;
+    while let Some(order) = parent.next()? {
         let answer = rank.obey(&order)?;
-        wire::send(parent, &Word::Answer(answer)).map_err(gone)?;
+        parent.say(Word::Answer(answer))?;
     }
     rank.target.close()
 }
 
-/// Binds this process to one of the processors it may use: rank r to the r-th, round and round.
+/// Binds this thread, and those it will start, to one of the processors it may use: rank r to the r-th, round and round.
 fn pin(rank: u32) -> Result<Option<usize>, Error> {
     let refused =
         |errno| Error::system("cannot bind to a processor; use --pin off", std::io::Error::from(errno));

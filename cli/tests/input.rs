@@ -10,7 +10,7 @@ fn bad_words_end_with_an_error_that_lists_what_exists() {
         ("bench all_reduce --datatype f33", &["f33", "f32 (float)", "u8 (uint8)"]),
         ("bench all_reduce -o summ", &["summ", "sum", "max"]),
         ("bench all_reduce --algo treee", &["treee", "ring", "mesh-one-shot"]),
-        ("bench all_reduce --transport teleport", &["teleport", "shm", "tcp", "optical"]),
+        ("bench all_reduce --transport teleport", &["teleport", "shm", "threads", "tcp", "optical"]),
         ("bench all_reduce --warmup", &["--warmup", "--warmup_iters", "--minbytes"]),
         ("sim all_reduce --fabric atlantis --ranks 2", &["atlantis", "cloudmatrix384"]),
         ("nonsense", &["nonsense", "bench", "sim", "plan"]),

@@ -1,4 +1,4 @@
-//! `ubccl bench` on real processes: its results, and that nothing is ever left behind.
+//! `ubccl bench` on real processes and threads: its results, and that nothing is ever left behind.
 
 mod common;
 use common::{children, err, exists, finish, out, run, send_signal, ubccl, until};
@@ -19,8 +19,8 @@ fn rows_of(line: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn every_collective_is_right_on_both_transports_and_odd_rank_counts() {
-    for transport in ["shm", "tcp"] {
+fn every_collective_is_right_on_every_real_transport_and_odd_rank_counts() {
+    for transport in ["shm", "threads", "tcp"] {
         for collective in ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "sendrecv", "barrier"] {
             for ranks in [1, 2, 3] {
                 let rest = "-b 1 -e 5000 -f 70 -n 3 -w 1 -d all -o all -r all";
@@ -127,11 +127,14 @@ fn a_signal_to_the_parent_leaves_no_process_and_is_what_the_shell_sees() {
 
 #[test]
 fn a_closed_standard_output_ends_the_measurement() {
-    let mut child = ubccl("bench all_reduce -b 8 -e 64 -n 20").spawn().unwrap();
-    drop(child.stdout.take());
-    let output = finish(child);
-    assert!(!output.status.success());
-    assert_eq!(err(&output), "", "nobody listens, so nobody is told");
+    for transport in ["shm", "threads"] {
+        let line = format!("bench all_reduce --transport {transport} -b 8 -e 64 -n 20");
+        let mut child = ubccl(&line).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = finish(child);
+        assert!(!output.status.success());
+        assert_eq!(err(&output), "", "nobody listens, so nobody is told");
+    }
 }
 
 #[test]
@@ -158,10 +161,32 @@ fn ranks_of_another_launcher_measure_together_and_rank_0_prints() {
 
 #[test]
 fn an_error_of_all_ranks_is_told_once() {
-    let output = run("bench all_gather --ranks 2 --algo mesh-two-shot -e 8");
-    assert!(!output.status.success());
-    assert_eq!(err(&output).matches("mesh-two-shot").count(), 1, "{}", err(&output));
-    assert!(err(&output).contains("ranks 0, 1:"), "{}", err(&output));
+    for transport in ["shm", "threads"] {
+        let line = format!("bench all_gather --transport {transport} --ranks 2 --algo mesh-two-shot -e 8");
+        let output = run(&line);
+        assert!(!output.status.success());
+        assert_eq!(err(&output).matches("mesh-two-shot").count(), 1, "{}", err(&output));
+        assert!(err(&output).contains("ranks 0, 1:"), "{}", err(&output));
+    }
+}
+
+/// Its ranks are threads of the program, which a signal ends as it ends any other.
+#[test]
+fn ranks_that_share_a_process_are_threads_of_the_program() {
+    use std::os::unix::process::ExitStatusExt;
+    let line = "bench all_reduce --transport threads --ranks 3 -b 4K -e 4K -n 1000000 -w 1000000";
+    let child = ubccl(line).spawn().unwrap();
+    let pid = child.id();
+    let ranks = || {
+        let names = std::fs::read_dir(format!("/proc/{pid}/task"))
+            .ok()?
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        Some(names.filter(|name| name.starts_with("rank ")).count()).filter(|&found| found == 3)
+    };
+    until("all ranks run", ranks);
+    assert_eq!(children(pid), Vec::<u32>::new());
+    send_signal("INT", pid);
+    assert_eq!(finish(child).status.signal(), Some(2));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::blocks::Blocks;
 use crate::collective::{Collective, Rank};
 use crate::dtype::DataType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kind::Kind;
 use crate::op::ReduceOp;
 use crate::plan::Plan;
@@ -123,6 +123,9 @@ pub struct AlgorithmDescriptor {
 /// 2. Any rank count from 1, any root, any count, unless [`Algorithm::supports`] says why not.
 /// 3. The plans of all ranks of one spec pass the verifier, in place and out of place.
 /// 4. A plan depends on nothing but its spec; it names no transport and no clock.
+/// 5. An operation that does not nest ([`ReduceOp::nests`]) gets one reduction over all ranks for each element, one that
+///    does not commute ([`ReduceOp::commutes`]) a plan of [`Association::Flat`](crate::plan::Association::Flat); or
+///    [`Algorithm::supports_op`] refuses it.
 pub trait Algorithm: Sync {
     /// Its descriptor.
     fn descriptor(&self) -> &'static AlgorithmDescriptor;
@@ -130,6 +133,29 @@ pub trait Algorithm: Sync {
     /// Whether it can do this; the error says why not.
     fn supports(&self, kind: Kind, ranks: u32) -> Result<()>;
 
-    /// The plan of one rank. Only called if [`Algorithm::supports`] agrees.
+    /// Whether it can reduce with this operation; the error says why not. Unless an algorithm says otherwise, it combines
+    /// step by step in an order of its own, which neither an average nor a user's operation that does not commute allows.
+    fn supports_op(&self, op: ReduceOp) -> Result<()> {
+        let needs = match op {
+            _ if !op.nests() => "all of them at once",
+            _ if !op.commutes() => "them in rank order",
+            _ => return Ok(()),
+        };
+        let (name, op) = (self.descriptor().name, op.name());
+        Err(Error::unsupported(format!(
+            "{name} does not do {op}: it combines ranks step by step, and {op} needs {needs}; name no \
+             algorithm, or one that combines in one step"
+        )))
+    }
+
+    /// Whether it can do this call.
+    ///
+    /// Errors: Unsupported, with what [`Algorithm::supports`] or [`Algorithm::supports_op`] says.
+    fn supports_call(&self, call: &Collective, ranks: u32) -> Result<()> {
+        self.supports(call.kind(), ranks)?;
+        call.op().map_or(Ok(()), |op| self.supports_op(op))
+    }
+
+    /// The plan of one rank. Only called if [`Algorithm::supports_call`] agrees.
     fn plan(&self, spec: &Spec) -> Plan;
 }

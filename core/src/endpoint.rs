@@ -8,9 +8,12 @@ use crate::op::ReduceOp;
 use crate::plan::PeerRun;
 use crate::signature::Signature;
 use crate::symbolic::Piece;
+use crate::usage::{MemoryKind, Over};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use crate::usage::Counters;
 
 /// Names a piece of memory that was given to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +60,10 @@ pub struct HostPointer(pub usize);
 pub enum Stream {
     /// The collective with this sequence number, counted from 1.
     Collective(u64),
-    /// Point to point with this tag.
+    /// Point to point without a tag: the k-th send of a pair meets the k-th receive.
+    Direct,
+    /// Point to point with this tag. Whoever posts a receive has seen the message's header ([`Endpoint::probe`]):
+    /// matching by tag happens above endpoints, which know order only.
     Tagged(u32),
 }
 
@@ -66,14 +72,17 @@ pub enum Stream {
 pub struct Key {
     /// Which operation.
     pub stream: Stream,
-    /// Which lane: 0 to `MAX_LANES` − 1 for collectives, [`POINT_TO_POINT_LANE`] for tagged messages.
+    /// Which lane: 0 to `MAX_LANES` − 1 for collectives, [`POINT_TO_POINT_LANE`] and [`TAGGED_LANE`] for the rest.
     pub lane: u8,
     /// What the sender (or receiver) called.
     pub signature: Signature,
 }
 
-/// The lane of tagged messages.
+/// The lane of point-to-point messages without a tag.
 pub const POINT_TO_POINT_LANE: u8 = crate::plan::MAX_LANES as u8;
+
+/// The lane of tagged messages: one of them that nobody receives yet holds up no other message.
+pub const TAGGED_LANE: u8 = POINT_TO_POINT_LANE + 1;
 
 /// The poster's name for a post; comes back when it completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,29 +182,16 @@ pub const CLOSING: u64 = u64::MAX;
 
 impl Header {
     /// Whether a rank in operation `sequence` with `signature`, which has posted nothing for this message, will never
-    /// take it. Tagged messages may be taken at any time until the rank closes.
+    /// take it. Point-to-point messages may be taken at any time until the rank closes.
     pub fn is_stale(&self, sequence: u64, signature: Signature) -> bool {
         match self.stream {
             _ if sequence == CLOSING => true,
             Stream::Collective(theirs) => {
                 theirs < sequence || theirs == sequence && self.signature != signature
             }
-            Stream::Tagged(_) => false,
+            Stream::Direct | Stream::Tagged(_) => false,
         }
     }
-}
-
-/// Bytes and messages that an endpoint has moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Messages sent, once for each peer.
-    pub messages_sent: u64,
-    /// Payload bytes sent, once for each peer.
-    pub bytes_sent: u64,
-    /// Messages received.
-    pub messages_received: u64,
-    /// Payload bytes received.
-    pub bytes_received: u64,
 }
 
 /// One rank's side of the links of one transport, together with the memory domain that moves and combines its bytes.
@@ -212,13 +208,18 @@ pub struct Counters {
 /// 4. A post whose header differs from the arriving one (stream, signature, length) is a [`Fault::Mismatch`]; no byte
 ///    of such a message reaches a destination.
 /// 5. Zero bytes are a message like any other.
-/// 6. `ReceiveReduce` folds in list order, accumulates wide and rounds once; `into` may be `own`.
+/// 6. `ReceiveReduce` folds in list order, accumulates wide and rounds once; `into` may be `own`. A user's operation sees
+///    copies of whole elements; if it panics, that is a [`Fault::Other`] with its error.
 /// 7. After `cancel` no region is touched again, and every post is forgotten.
 /// 8. Once warm (every peer, lane and size class used once), posting and polling allocate nothing.
 /// 9. `inspect` finds an arrived message that no post has taken and that can no longer be taken: of an older
 ///    operation, of the current one with another signature, or, if the sequence is [`CLOSING`], any
 ///    ([`Header::is_stale`]).
-/// 10. `sleep` returns soon after anything arrives for this rank, after `Wake::wake`, or when its time is up.
+/// 10. `sleep` returns soon after anything arrives for this rank, after `Wake::wake`, or when its time is up. In virtual
+///     time, `World::step` names a rank at which a message without a post arrives on the tagged lane.
+/// 11. `probe` tells the header of the next message of a peer on [`TAGGED_LANE`] that no post takes, once it has arrived
+///     (a poll may be needed to bring it in), and the next post of a receive from that peer there takes it. It moves
+///     nothing and allocates nothing. Of a rank that is not a peer, or itself, nothing arrives.
 pub trait Endpoint: Send {
     /// Gives memory a name, replacing what had it.
     ///
@@ -236,6 +237,9 @@ pub trait Endpoint: Send {
 
     /// Looks for messages that can no longer be taken, given the current collective's sequence and signature.
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault>;
+
+    /// The header of the next message of `peer` on [`TAGGED_LANE`] that no post has taken, if it has arrived.
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault>;
 
     /// Forgets every post; afterwards no registered memory is touched.
     fn cancel(&mut self);
@@ -256,6 +260,13 @@ pub trait Endpoint: Send {
 
     /// What it has moved.
     fn counters(&self) -> Counters;
+
+    /// The same in parts, by peer or by level: `each` is called any number of times for one, and the parts sum up to
+    /// [`Endpoint::counters`]. One that tells nothing is counted in total only.
+    fn count_links(&self, _each: &mut dyn FnMut(Over<'_>, Counters)) {}
+
+    /// What it keeps in memory, in bytes: `each` is called any number of times for a kind.
+    fn count_memory(&self, _each: &mut dyn FnMut(MemoryKind, u64)) {}
 
     /// What a phantom region holds now.
     fn phantom(&self, _region: RegionId) -> Option<Vec<Piece>> {
@@ -278,6 +289,15 @@ pub enum Clock {
     Virtual,
 }
 
+/// How far apart the ranks of a transport may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// All in one process, each in a thread of its own or simulated.
+    Process,
+    /// In processes of one host, or several of them in a process.
+    Host,
+}
+
 /// What everybody needs to know about a transport.
 #[derive(Debug)]
 pub struct TransportDescriptor {
@@ -289,6 +309,8 @@ pub struct TransportDescriptor {
     pub summary: &'static str,
     /// Its time.
     pub clock: Clock,
+    /// Where its ranks may be.
+    pub reach: Reach,
 }
 
 /// A way to move bytes. A real one implements `connect`, a virtual one `world`.
@@ -358,7 +380,8 @@ pub struct Place {
 /// 1. Time is integer picoseconds and never goes back; events of one time have one total order.
 /// 2. The same options and posts give the same events and the same [`WorldStats::hash`], always.
 /// 3. `step` handles every event of the next time at which something happens, and names the endpoints that have
-///    completions to poll, each once, in order of communicator and rank.
+///    completions to poll or a tagged message without a post to [`Endpoint::probe`], each once, in order of
+///    communicator and rank.
 /// 4. All communicators share time, links and the lives of their ranks; a message of one never meets a receive of
 ///    another, whatever their sequence numbers.
 pub trait World: Send {

@@ -38,16 +38,27 @@ impl Signature {
             return format!("no call of this version ({:#034x})", self.0);
         };
         let mut text = kind.name().to_owned();
-        if kind != Kind::Barrier {
+        if !matches!(kind, Kind::Barrier | Kind::Group) {
             text += &format!(" count={} {}", field(32, 48), dtype.name());
         }
-        if let Some(op) = (field(116, 8) as u8).checked_sub(1).and_then(ReduceOp::from_code) {
-            text += &format!(" {}", op.name());
+        match (field(116, 8) as u8).checked_sub(1) {
+            // Which one, only the rank that called it knows; the plan's number has its name in it.
+            Some(ReduceOp::USER_CODE) => text += " user-defined",
+            Some(code) => {
+                text +=
+                    ReduceOp::from_code(code).map_or(String::new(), |op| format!(" {}", op.name())).as_str()
+            }
+            None => {}
         }
         if let Some(root) = field(80, 20).checked_sub(1) {
             text += &format!(" root={root}");
         }
         text
+    }
+
+    /// The kind of call in it, if it is of this version.
+    pub fn kind(self) -> Option<Kind> {
+        Kind::from_code((self.0 >> 100 & 0xff) as u8)
     }
 
     /// The number of the plan in it.
@@ -70,6 +81,7 @@ mod tests {
     fn a_signature_tells_the_whole_call() {
         let calls = [
             Collective::all_reduce(Collective::MAX_COUNT, DataType::BF16, ReduceOp::Max),
+            Collective::all_reduce(1, DataType::U16, ReduceOp::Xor),
             Collective::all_gather(0, DataType::U8),
             Collective::broadcast(17, DataType::I32, 767),
             Collective::barrier(),
@@ -80,5 +92,14 @@ mod tests {
             assert_eq!(signature.plan(), 0xdead_beef);
         }
         assert!(Signature(0).describe().starts_with("no call"));
+    }
+
+    #[test]
+    fn a_users_operation_is_told_by_what_it_is_since_its_name_does_not_travel() {
+        fn nothing(_: usize, _: &mut [u8], _: &[u8], _: DataType) {}
+        static OP: crate::UserOp = crate::UserOp::new("nothing", true, nothing, 0);
+        let call = Collective::all_reduce(3, DataType::F16, ReduceOp::User(&OP));
+        assert_eq!(call.to_string(), "all_reduce count=3 f16 nothing");
+        assert_eq!(call.signature(0).describe(), "all_reduce count=3 f16 user-defined");
     }
 }

@@ -127,6 +127,11 @@ impl Board {
         Ok(board)
     }
 
+    /// Bytes of memory that it takes: whole pages.
+    pub(crate) fn bytes(&self) -> u64 {
+        (8 * self.words as u64).next_multiple_of(rustix::param::page_size() as u64)
+    }
+
     fn bytes_for(ranks: u32) -> u64 {
         8 * (HEADER_WORDS as u64 + u64::from(ranks) * WORDS_PER_RANK as u64)
     }

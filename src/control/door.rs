@@ -69,7 +69,7 @@ impl<'a> Door<'a> {
                 Sight::Friend => friends.extend(greet(stranger.stream)),
                 Sight::Waiting if now < stranger.since + SILENCE_MAX => self.strangers.push(stranger),
                 Sight::Waiting | Sight::Foe => {
-                    tracing::debug!("dropped a connection without the job's secret")
+                    tracing::debug!(target: "ubccl::control", "dropped a connection without the job's secret")
                 }
             }
         }

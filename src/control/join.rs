@@ -129,7 +129,9 @@ impl Roll {
                     }
                 },
                 // Gone or talking nonsense before it said who it is: nobody that is known is missing.
-                Ok(Some(_)) | Err(_) => tracing::debug!("a rank went away before it said who it is"),
+                Ok(Some(_)) | Err(_) => {
+                    tracing::debug!(target: "ubccl::control", "a rank went away before it said who it is")
+                }
             }
         }
         conflict.map_or(Ok(()), |message| Err(start_error(message)))

@@ -4,8 +4,8 @@
 //! at the same time, so there is no rank whose own death, departure or slowness could keep the others from agreeing.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -17,7 +17,6 @@ use super::board::Board;
 use super::conn::until;
 use super::identity::check_not_forked;
 use super::poison::Poison;
-use super::service::Service;
 
 /// Becomes readable when a process has died; the ranks in that process.
 pub(super) type Life = (Arc<OwnedFd>, Vec<u32>);
@@ -96,7 +95,7 @@ impl Membership {
     /// Takes over what other ranks have decided: the first cause and who left.
     pub(super) fn look(&self) {
         if let Some(cause) = self.board().decision() {
-            self.poison.set(cause);
+            self.end(cause);
         }
         if self.note_leavers() {
             self.poison.wake();
@@ -119,8 +118,15 @@ impl Membership {
     /// A process of these ranks has died.
     pub(super) fn died(&self, ranks: &[u32]) {
         self.look();
-        let Some(&rank) = ranks.iter().find(|&&rank| self.board().left(rank).is_none()) else { return };
-        self.report(self.cause(ErrorKind::Remote, rank, "its process died"));
+        let mut lost = ranks.iter().copied().filter(|&rank| self.board().left(rank).is_none());
+        let Some(rank) = lost.next() else { return };
+        let others: Vec<String> = lost.map(|rank| rank.to_string()).collect();
+        let message = match others.len() {
+            0 => "its process died".to_owned(),
+            1 => format!("its process died, and with it rank {}", others[0]),
+            _ => format!("its process died, and with it ranks {}", others.join(", ")),
+        };
+        self.report(self.cause(ErrorKind::Remote, rank, message));
     }
 
     /// A cause about `rank`, with what the rank is doing or did last.
@@ -144,21 +150,14 @@ impl Membership {
         };
         // Others first: this rank's sleepers may end the process as soon as they wake.
         self.ring_others();
-        self.poison.set(first.clone());
+        self.end(first.clone());
         first
     }
 
-    /// Evidence against a rank: unless the truth comes out within the grace, it becomes the cause.
-    pub(super) fn suspect(self: &Arc<Self>, rank: u32, message: String, service: &Service) {
-        if !self.may_accuse(rank) {
-            return;
-        }
-        let membership: Weak<Membership> = Arc::downgrade(self);
-        service.at(Instant::now() + self.parts.grace, move || {
-            let Some(membership) = membership.upgrade() else { return };
-            if membership.may_accuse(rank) {
-                membership.report(membership.cause(ErrorKind::Remote, rank, message));
-            }
+    /// The communicator has failed, here too: told once.
+    fn end(&self, cause: Cause) {
+        self.poison.set(cause, |error| {
+            tracing::error!(target: "ubccl::control", rank = self.rank(), "the communicator failed: {error}");
         });
     }
 
@@ -191,13 +190,6 @@ impl Membership {
             let dead = fds.iter().zip(&lives).filter(|(fd, _)| !fd.revents().is_empty());
             dead.for_each(|(_, (_, ranks))| self.died(ranks));
         }
-    }
-
-    /// Whether evidence against a rank means anything: nothing is decided, and neither it nor this rank has left.
-    fn may_accuse(&self, rank: u32) -> bool {
-        self.look();
-        let left = |rank| self.board().left(rank).is_some();
-        !self.poison.is_set() && !left(rank) && !left(self.rank())
     }
 
     /// Says goodbye: this rank takes part in nothing after `last_sequence`.
@@ -233,7 +225,7 @@ impl Membership {
         for address in addresses {
             // A full queue holds rings that were not looked at yet; a refusal means that the rank has closed or died.
             if let Err(error) = sendto(socket, b"!", SendFlags::DONTWAIT | SendFlags::NOSIGNAL, address) {
-                tracing::trace!(%error, "a rank was not rung");
+                tracing::trace!(target: "ubccl::control", %error, "a rank was not rung");
             }
         }
     }

@@ -46,7 +46,9 @@ use std::time::Duration;
 use rustix::net::SocketType;
 use ubccl_core::{Cause, Culprit, Deadline, Error, ErrorKind, Exchange, Result};
 
-pub(crate) use board::{Activity, Board};
+use crate::usage::LinkClass;
+
+pub(crate) use board::Board;
 pub(crate) use identity::Identity;
 pub(crate) use membership::LEFT_TOO_EARLY;
 use membership::{Life, Membership, Parts, Rings};
@@ -118,6 +120,17 @@ impl Control {
         self.membership.members()
     }
 
+    /// How far away a rank is.
+    pub(crate) fn link_class(&self, rank: u32) -> LinkClass {
+        let is_elsewhere = self.membership.lives().iter().any(|(_, ranks)| ranks.contains(&rank));
+        let host = |rank: u32| self.members().get(rank as usize).map(|member| &member.host);
+        match is_elsewhere {
+            false => LinkClass::SameProcess,
+            true if host(rank) == host(self.membership.rank()) => LinkClass::SameHost,
+            true => LinkClass::Network,
+        }
+    }
+
     /// Where this rank says what it is doing.
     pub(crate) fn board(&self) -> &Board {
         self.membership.board()
@@ -133,11 +146,6 @@ impl Control {
         &self.service
     }
 
-    /// A new deadline for exchanges after the start.
-    pub(crate) fn set_deadline(&mut self, deadline: Deadline) {
-        self.star.set_deadline(deadline);
-    }
-
     /// A cause about `rank`: its host, pid, and what it is doing or was doing when it died.
     pub(crate) fn cause(&self, kind: ErrorKind, rank: u32, message: impl Into<String>) -> Cause {
         self.membership.cause(kind, rank, message)
@@ -151,14 +159,6 @@ impl Control {
     pub(crate) fn report(&self, cause: Cause) -> Result<Cause> {
         self.membership.check_process()?;
         Ok(self.membership.report(cause))
-    }
-
-    /// Reports evidence against `rank`, such as a broken data connection. Unless a cause is known within the grace, the
-    /// rank becomes the cause, with `message`. Nothing happens about a rank that left.
-    pub(crate) fn suspect(&self, rank: u32, message: impl Into<String>) {
-        if self.membership.check_process().is_ok() {
-            self.membership.suspect(rank, message.into(), &self.service);
-        }
     }
 
     /// Waits for the first cause after evidence against `rank`, for at most the grace; then `rank` is the cause, with

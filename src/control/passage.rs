@@ -167,7 +167,7 @@ impl Passage {
                     Ok(peer) if peer.uid == own_user => {
                         self.callers.push(Caller { socket, since: Instant::now() });
                     }
-                    _ => tracing::debug!("dropped a connection of another user"),
+                    _ => tracing::debug!(target: "ubccl::control", "dropped a connection of another user"),
                 },
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
@@ -186,7 +186,7 @@ impl Passage {
                 Ok((CALL_BYTES, fds)) if secret.matches(&call[..SECRET_BYTES]) => {
                     self.seat(caller, &call, fds)
                 }
-                _ => tracing::debug!("dropped a caller without the job's secret"),
+                _ => tracing::debug!(target: "ubccl::control", "dropped a caller without the job's secret"),
             }
         }
     }

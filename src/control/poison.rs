@@ -50,15 +50,16 @@ impl Poison {
         self.error.get().and_then(Error::cause)
     }
 
-    /// Poisons with the agreed cause and wakes the sleepers. Later calls change nothing.
-    pub(crate) fn set(&self, cause: Cause) {
+    /// Poisons with the agreed cause, has `tell` called with it, and wakes the sleepers. Later calls change nothing.
+    pub(crate) fn set(&self, cause: Cause, tell: impl FnOnce(&Error)) {
         let mut first = false;
-        self.error.get_or_init(|| {
+        let error = self.error.get_or_init(|| {
             first = true;
             Error::from(cause)
         });
         self.set.store(true, Ordering::Release); // pairs with `is_set`
         if first {
+            tell(error); // before somebody wakes who may end the process
             self.wake();
         }
     }
@@ -133,8 +134,10 @@ mod tests {
         let poison = Arc::new(Poison::default());
         assert!(poison.check().is_ok() && poison.cause().is_none());
         let (count, _guard) = counter(&poison);
-        poison.set(cause(1));
-        poison.set(cause(2));
+        let mut told = Vec::new();
+        poison.set(cause(1), |error| told.push(error.to_string()));
+        poison.set(cause(2), |error| told.push(error.to_string()));
+        assert_eq!(told, [Error::from(cause(1)).to_string()]);
         assert_eq!(poison.check().unwrap_err().cause(), Some(&cause(1)));
         assert_eq!(count.load(Ordering::SeqCst), 1);
     }
@@ -144,7 +147,7 @@ mod tests {
         let poison = Arc::new(Poison::default());
         let (gone, guard) = counter(&poison);
         drop(guard);
-        poison.set(cause(1));
+        poison.set(cause(1), |_| ());
         let (late, _guard) = counter(&poison);
         assert_eq!((gone.load(Ordering::SeqCst), late.load(Ordering::SeqCst)), (0, 1));
     }

@@ -1,11 +1,10 @@
 //! The one thread of the process that watches what nobody waits for.
 //!
 //! It sleeps in epoll, with no timeout while nothing is due, so an idle communicator costs no CPU. It serves descriptors
-//! (deaths, rings of other ranks, connections), timers (the grace before suspicion becomes a cause) and asynchronous
-//! operations whose caller went away to compute. It starts with the first communicator of the process and ends with the
+//! (deaths, rings of other ranks) and asynchronous operations whose caller went away to compute. It starts with the first communicator of the process and ends with the
 //! last user; no signal handlers, nothing global but a weak pointer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -69,7 +68,6 @@ struct Core {
 struct State {
     next: u64,
     entries: HashMap<u64, Arc<Entry>>,
-    timers: BTreeMap<(Instant, u64), Box<dyn FnOnce() + Send>>,
     progress: Vec<Weak<dyn Progress>>,
 }
 
@@ -155,17 +153,6 @@ impl Service {
         Ok(registration)
     }
 
-    /// Runs `action` on the service thread at `when`, if the service still exists then.
-    pub(crate) fn at(&self, when: Instant, action: impl FnOnce() + Send + 'static) {
-        {
-            let mut state = self.core.state.lock();
-            let key = state.next;
-            state.next += 1;
-            state.timers.insert((when, key), Box::new(action));
-        }
-        self.ring();
-    }
-
     /// Has `progress` driven after each [`ring`](Service::ring) until it is idle. It is held weakly.
     pub(crate) fn register_progress(&self, progress: Weak<dyn Progress>) {
         self.core.state.lock().progress.push(progress);
@@ -201,7 +188,7 @@ impl Drop for Service {
         let Some(thread) = self.thread.take() else { return };
         // The last user may be a handler on the thread itself, which then ends by itself.
         if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-            tracing::error!("the service thread panicked");
+            tracing::error!(target: "ubccl::control", "the service thread panicked");
         }
     }
 }
@@ -240,16 +227,6 @@ impl Core {
         let _ = rustix::io::read(&self.bell, &mut count); // nothing to read: not rung
         self.rung.swap(false, Ordering::AcqRel);
     }
-
-    fn next_timer(&self) -> Option<Instant> {
-        self.state.lock().timers.keys().next().map(|(when, _)| *when)
-    }
-
-    fn take_due(&self, now: Instant) -> Option<Box<dyn FnOnce() + Send>> {
-        let mut state = self.state.lock();
-        let first = state.timers.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
-    }
 }
 
 /// The service thread's loop and its scratch memory.
@@ -268,15 +245,11 @@ impl Worker {
 
     fn run(&mut self) {
         loop {
-            let wake_at = [self.core.next_timer(), self.poll_at].into_iter().flatten().min();
-            conn::wait_readable(self.core.epoll.as_fd(), wake_at);
+            conn::wait_readable(self.core.epoll.as_fd(), self.poll_at);
             self.core.wakes.fetch_add(1, Ordering::Relaxed);
             let rung = self.serve_descriptors();
             if self.core.stop.load(Ordering::Acquire) {
                 return;
-            }
-            while let Some(action) = self.core.take_due(Instant::now()) {
-                guarded(action);
             }
             if rung || self.poll_at.is_some_and(|due| due <= Instant::now()) {
                 self.drive();
@@ -331,6 +304,6 @@ impl Worker {
 /// Runs foreign code; a panic in one communicator's handler must not silence the others.
 fn guarded(action: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(action)).is_err() {
-        tracing::error!("a handler panicked on the service thread");
+        tracing::error!(target: "ubccl::control", "a handler panicked on the service thread");
     }
 }

@@ -49,10 +49,6 @@ impl Star {
         Star { rank, links: Links::Spoke(conn), ..Star::alone(members, deadline) }
     }
 
-    pub(super) fn set_deadline(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
-    }
-
     /// What becomes readable when something unexpected happens.
     pub(super) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match &self.links {

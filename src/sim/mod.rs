@@ -22,13 +22,16 @@
 mod check;
 mod company;
 mod operations;
+mod tagged;
 
 use crate::choose::Chooser;
 use crate::engine::Engine;
+use crate::usage::{LinkClass, MemoryUse, Traffic};
 use company::Company;
 use operations::Operation;
 pub use operations::{Data, Issued, Job};
 use std::collections::BTreeMap;
+pub use tagged::{TaggedStep, TaggedWay};
 use ubccl_core::collective::Rank;
 pub use ubccl_core::endpoint::CommunicatorId;
 use ubccl_core::endpoint::{self, WorldOptions, WorldStats};
@@ -103,6 +106,12 @@ impl RankMemory {
             RankMemory::Apart { output, .. } | RankMemory::InPlace(output) => output,
         }
     }
+
+    fn into_output(self) -> Vec<u8> {
+        match self {
+            RankMemory::Apart { output, .. } | RankMemory::InPlace(output) => output,
+        }
+    }
 }
 
 /// A simulated world. Calls on one communicator run one after the other; all ranks of one begin at the same time.
@@ -161,6 +170,24 @@ impl World {
     /// Now, in virtual picoseconds.
     pub fn now_ps(&self) -> u64 {
         self.world.now_ps()
+    }
+
+    /// What one rank has sent and received so far in the communicator of all, by level of the fabric. A rank shares the
+    /// innermost with itself.
+    pub fn counters(&self, rank: Rank) -> Traffic {
+        traffic(&self.communicators[0], rank)
+    }
+
+    /// The same in any communicator.
+    pub fn counters_on(&self, communicator: CommunicatorId, rank: Rank) -> Result<Traffic> {
+        let company = self.company(communicator)?;
+        company.check_rank(rank)?;
+        Ok(traffic(company, rank))
+    }
+
+    /// Bytes of memory that one rank takes for the communicator of all; of the world's tables its share.
+    pub fn memory(&self, rank: Rank) -> MemoryUse {
+        self.communicators[0].engines[rank as usize].memory()
     }
 
     /// Kills a rank of the world `after_ps` from now. Once the others know, every communicator it is in is poisoned.
@@ -338,6 +365,11 @@ impl std::fmt::Debug for World {
             .field("communicators", &self.communicators.len())
             .finish_non_exhaustive()
     }
+}
+
+fn traffic(company: &Company, rank: Rank) -> Traffic {
+    let nowhere = |_| LinkClass::Level(String::new());
+    Traffic::of(company.engines[rank as usize].links(), nowhere, company.size(), rank)
 }
 
 fn unknown(id: CommunicatorId) -> Error {

@@ -44,21 +44,52 @@ impl std::fmt::Debug for Job<'_, '_> {
 #[must_use = "an operation's memory comes back from wait()"]
 pub struct Issued(u64);
 
-/// One call on all ranks of a communicator, until it is collected.
+/// What one rank does of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) rank: Rank,
+    pub(super) id: OpId,
+    /// When it was done.
+    end_ps: Option<u64>,
+}
+
+impl Part {
+    pub(super) fn new(rank: Rank, id: OpId) -> Part {
+        Part { rank, id, end_ps: None }
+    }
+}
+
+/// One call on ranks of a communicator, until it is collected.
 pub(super) struct Operation {
     communicator: CommunicatorId,
-    ids: Vec<OpId>,
-    /// When each rank was done.
-    ends: Vec<Option<u64>>,
-    /// Ranks that are not done.
+    /// By rank.
+    parts: Vec<Part>,
+    /// Parts that are not done.
     left: usize,
     start_ps: u64,
     before: WorldStats,
     /// What had happened when the last rank was done.
     after: Option<WorldStats>,
     algorithm: &'static str,
-    /// Of every rank; nothing for phantom data. Engines know where it is until all are done or cancelled.
+    /// Of every part; nothing for phantom data. Engines know where it is until all are done or cancelled.
     memory: Vec<RankMemory>,
+}
+
+/// What is left of an operation that is over.
+pub(super) struct Collected {
+    pub(super) outcome: Result<Outcome>,
+    pub(super) memory: Vec<RankMemory>,
+    /// Whose messages the parts received, by rank of the part.
+    pub(super) sources: Vec<Option<Rank>>,
+}
+
+impl Operation {
+    /// What a rank does of it.
+    fn of_rank(&mut self, rank: Rank) -> &mut [Part] {
+        let first = self.parts.partition_point(|part| part.rank < rank);
+        let count = self.parts[first..].iter().take_while(|part| part.rank == rank).count();
+        &mut self.parts[first..first + count]
+    }
 }
 
 impl World {
@@ -99,7 +130,7 @@ impl World {
             return Err(Error::invalid("the operation was issued in another world"));
         }
         self.drive(&[issued.0]);
-        let (outcome, memory) = self.collect(issued.0);
+        let Collected { outcome, memory, .. } = self.collect(issued.0);
         Ok((outcome?, memory))
     }
 
@@ -120,10 +151,10 @@ impl World {
         match &mut job.data {
             Data::Phantom { in_place } => {
                 let wrong = self.wrong(number, job.calls, *in_place);
-                Ok(Outcome { wrong, ..self.collect(number).0? })
+                Ok(Outcome { wrong, ..self.collect(number).outcome? })
             }
             Data::Real(memory) => {
-                let (outcome, back) = self.collect(number);
+                let Collected { outcome, memory: back, .. } = self.collect(number);
                 give_back(memory, back);
                 outcome
             }
@@ -168,43 +199,47 @@ impl World {
         buffers: Vec<Buffers>,
         memory: Vec<RankMemory>,
     ) -> Result<u64, (Error, Vec<RankMemory>)> {
-        let (start_ps, before) = (self.world.now_ps(), self.world.stats());
         let company = &mut self.communicators[communicator.0 as usize];
         let algorithm = match company.engines[0].plan(&calls(0), false) {
             Ok(plan) => plan.algorithm(),
             Err(error) => return Err((error, memory)),
         };
-        let mut ids = Vec::with_capacity(company.engines.len());
+        let mut parts = Vec::with_capacity(company.engines.len());
         for ((rank, engine), buffers) in (0..).zip(&mut company.engines).zip(buffers) {
             engine.set_phantom(memory.is_empty());
             // SAFETY: phantom memory has no bytes; real memory is in `memory`, which nobody touches until `collect`
             // gives it back, when the operation is done or `Company::poison` has cancelled it.
             match unsafe { engine.issue(&calls(rank), buffers, None) } {
-                Ok(id) => ids.push(id),
+                Ok(id) => parts.push(Part::new(rank, id)),
                 Err(error) => {
                     company.poison(error.clone()); // ranks before this one have begun
                     return Err((error, memory));
                 }
             }
         }
+        Ok(self.enter(communicator, parts, algorithm, memory))
+    }
+
+    /// Lists what was just issued: parts by rank, and the memory they work on.
+    pub(super) fn enter(
+        &mut self,
+        communicator: CommunicatorId,
+        parts: Vec<Part>,
+        algorithm: &'static str,
+        memory: Vec<RankMemory>,
+    ) -> u64 {
+        let (start_ps, before) = (self.world.now_ps(), self.world.stats());
+        // What is nothing to do is done.
+        let after = parts.is_empty().then_some(before);
+        let left = parts.len();
         self.issued += 1;
-        let operation = Operation {
-            communicator,
-            ends: vec![None; ids.len()],
-            left: ids.len(),
-            ids,
-            start_ps,
-            before,
-            after: None,
-            algorithm,
-            memory,
-        };
+        let operation = Operation { communicator, parts, left, start_ps, before, after, algorithm, memory };
         self.operations.insert(self.issued, operation);
-        Ok(self.issued)
+        self.issued
     }
 
     /// Moves time on until each of these operations is over, well or not.
-    fn drive(&mut self, numbers: &[u64]) {
+    pub(super) fn drive(&mut self, numbers: &[u64]) {
         let mut woken = self.places_under_way();
         loop {
             self.notice_deaths();
@@ -217,8 +252,9 @@ impl World {
                 Ok(true) => {}
                 Ok(false) => {
                     let operation = &self.operations[unfinished];
-                    let stuck = operation.ends.iter().position(Option::is_none).unwrap_or(0);
-                    self.communicators[operation.communicator.0 as usize].fall_silent(stuck as Rank);
+                    let stuck = operation.parts.iter().find(|part| part.end_ps.is_none());
+                    let stuck = stuck.map_or(0, |part| part.rank);
+                    self.communicators[operation.communicator.0 as usize].fall_silent(stuck);
                 }
                 Err(error) => self.communicators.iter_mut().for_each(|company| company.poison(error.clone())),
             }
@@ -244,20 +280,18 @@ impl World {
         if company.poisoned.is_some() {
             return;
         }
-        let (rank, now_ps) = (place.rank as usize, self.world.now_ps());
-        if let Err(fault) = company.engines[rank].progress() {
+        let now_ps = self.world.now_ps();
+        if let Err(fault) = company.engines[place.rank as usize].progress() {
             return company.fail(place.rank, fault);
         }
         let of_place = |operation: &&mut Operation| operation.communicator == place.communicator;
         for operation in self.operations.values_mut().filter(of_place) {
-            if operation.ends[rank].is_some()
-                || company.engines[rank].status(operation.ids[rank]) != Status::Done
-            {
-                continue;
-            }
-            operation.ends[rank] = Some(now_ps);
-            operation.left -= 1;
-            if operation.left == 0 {
+            let engine = &company.engines[place.rank as usize];
+            let open = operation.of_rank(place.rank).iter_mut().filter(|part| part.end_ps.is_none());
+            let done = open.filter(|part| engine.status(part.id) == Status::Done);
+            let count = done.map(|part| part.end_ps = Some(now_ps)).count();
+            operation.left -= count;
+            if count > 0 && operation.left == 0 {
                 operation.after = Some(self.world.stats());
                 company.inspect(Engine::inspect);
             }
@@ -270,16 +304,15 @@ impl World {
     }
 
     /// Takes an operation out that is over: what it cost and its memory.
-    fn collect(&mut self, number: u64) -> (Result<Outcome>, Vec<RankMemory>) {
+    pub(super) fn collect(&mut self, number: u64) -> Collected {
         let operation = self.operations.remove(&number).expect("an operation is collected once");
         let company = &mut self.communicators[operation.communicator.0 as usize];
         if let Err(error) = company.check() {
-            return (Err(error), operation.memory);
+            return Collected { outcome: Err(error), memory: operation.memory, sources: Vec::new() };
         }
-        for (engine, &id) in company.engines.iter_mut().zip(&operation.ids) {
-            engine.take(id);
-        }
-        let Operation { ends, start_ps, before, after, algorithm, memory, .. } = operation;
+        let take = |part: &Part| company.engines[part.rank as usize].take(part.id).source;
+        let sources = operation.parts.iter().map(take).collect();
+        let Operation { parts, start_ps, before, after, algorithm, memory, .. } = operation;
         let after = after.unwrap_or(before);
         let stats = WorldStats {
             messages: after.messages - before.messages,
@@ -287,9 +320,11 @@ impl World {
             events: after.events - before.events,
             hash: after.hash,
         };
-        let rank_ps: Vec<u64> = ends.into_iter().flatten().map(|end| end - start_ps).collect();
+        let ends = parts.iter().filter_map(|part| part.end_ps);
+        let rank_ps: Vec<u64> = ends.map(|end_ps| end_ps - start_ps).collect();
         let elapsed_ps = rank_ps.iter().copied().max().unwrap_or(0);
-        (Ok(Outcome { elapsed_ps, rank_ps, stats, wrong: 0, algorithm }), memory)
+        let outcome = Ok(Outcome { elapsed_ps, rank_ps, stats, wrong: 0, algorithm });
+        Collected { outcome, memory, sources }
     }
 
     /// Elements of a finished operation on phantom data that are not what it promises.
@@ -300,17 +335,18 @@ impl World {
             return 0;
         }
         let ranks = company.size();
-        let of_rank = |((rank, engine), &id): ((Rank, &mut Engine), &OpId)| {
+        let of_part = |&Part { rank, id, .. }: &Part| {
+            let engine = &mut company.engines[rank as usize];
             let region = engine.output_region(id);
             let held = engine.endpoint().phantom(region).unwrap_or_default();
             wrong_elements(calls, ranks, rank, in_place, &held)
         };
-        (0..).zip(&mut company.engines).zip(&operation.ids).map(of_rank).sum()
+        operation.parts.iter().map(of_part).sum()
     }
 }
 
 /// What stands in a caller's memory while its bytes are with the world.
-fn nothing() -> RankMemory {
+pub(super) fn nothing() -> RankMemory {
     RankMemory::InPlace(Vec::new())
 }
 

@@ -47,18 +47,34 @@ impl Trial {
         let ranks = 2 + random.below(4) as u32;
         let is_large = number.is_multiple_of(3);
         let root = random.below(u64::from(ranks)) as usize;
-        let calls = [
+        let mut calls = vec![
             Call::AllReduce(ReduceOp::Sum),
             Call::AllGather,
             Call::ReduceScatter(ReduceOp::Max),
             Call::Broadcast { root },
             Call::Shift(1 + random.below(u64::from(ranks) - 1) as usize),
-            // A barrier has no bytes to be large with.
-            if is_large { Call::Broadcast { root } } else { Call::Barrier },
+            Call::Reduce { op: ReduceOp::Sum, root },
+            Call::Gather { root },
+            Call::Scatter { root },
+            Call::AllToAll,
         ];
+        if !is_large {
+            // A barrier has no bytes to be large with, and tables have many lengths.
+            let seed = random.next() >> 12; // a whole number in JSON
+            calls.extend([Call::Barrier, Call::GatherV { root, seed }, Call::ScatterV { root, seed }]);
+            calls.extend([Call::AllGatherV { seed }, Call::AllToAllV { seed: seed & !1 }]);
+            calls.push(Call::ReduceScatterV { op: ReduceOp::Max, seed });
+        }
         let call = calls[random.below(calls.len() as u64) as usize];
-        let parts =
-            if matches!(call, Call::AllGather | Call::ReduceScatter(_)) { u64::from(ranks) } else { 1 };
+        let is_cut = matches!(
+            call,
+            Call::AllGather
+                | Call::ReduceScatter(_)
+                | Call::Gather { .. }
+                | Call::Scatter { .. }
+                | Call::AllToAll
+        );
+        let parts = if is_cut { u64::from(ranks) } else { 1 };
         let small = [1, 2, 700, 5_000, 60_000, 300_000][random.below(6) as usize];
         let elements = if is_large { LARGE_BYTES / 4 + random.below(1 << 18) } else { small };
         Trial {
@@ -74,17 +90,26 @@ impl Trial {
     }
 
     fn settings(&self) -> Value {
-        let (name, parameter) = match self.call {
-            Call::AllReduce(_) => ("all_reduce", 0),
-            Call::AllGather => ("all_gather", 0),
-            Call::ReduceScatter(_) => ("reduce_scatter", 0),
-            Call::Broadcast { root } => ("broadcast", root),
-            Call::Barrier => ("barrier", 0),
-            Call::Shift(shift) => ("shift", shift),
+        let (name, parameter, seed) = match self.call {
+            Call::AllReduce(_) => ("all_reduce", 0, 0),
+            Call::AllGather => ("all_gather", 0, 0),
+            Call::ReduceScatter(_) => ("reduce_scatter", 0, 0),
+            Call::Broadcast { root } => ("broadcast", root, 0),
+            Call::Barrier => ("barrier", 0, 0),
+            Call::Shift(shift) => ("shift", shift, 0),
+            Call::Reduce { root, .. } => ("reduce", root, 0),
+            Call::Gather { root } => ("gather", root, 0),
+            Call::Scatter { root } => ("scatter", root, 0),
+            Call::AllToAll => ("all_to_all", 0, 0),
+            Call::GatherV { root, seed } => ("gather_v", root, seed),
+            Call::ScatterV { root, seed } => ("scatter_v", root, seed),
+            Call::AllGatherV { seed } => ("all_gather_v", 0, seed),
+            Call::ReduceScatterV { seed, .. } => ("reduce_scatter_v", 0, seed),
+            Call::AllToAllV { seed } => ("all_to_all_v", 0, seed),
         };
         json!({
-            "transport": self.transport, "call": name, "parameter": parameter, "count": self.count,
-            "in_place": self.in_place,
+            "transport": self.transport, "call": name, "parameter": parameter, "seed": seed,
+            "count": self.count, "in_place": self.in_place,
         })
     }
 
@@ -113,7 +138,17 @@ impl Trial {
 /// The call that a rank was told to repeat.
 fn call_of(child: &Child) -> Call {
     let parameter = child.number("parameter") as usize;
+    let seed = child.number("seed");
     match child.text("call") {
+        "reduce" => Call::Reduce { op: ReduceOp::Sum, root: parameter },
+        "gather" => Call::Gather { root: parameter },
+        "scatter" => Call::Scatter { root: parameter },
+        "all_to_all" => Call::AllToAll,
+        "gather_v" => Call::GatherV { root: parameter, seed },
+        "scatter_v" => Call::ScatterV { root: parameter, seed },
+        "all_gather_v" => Call::AllGatherV { seed },
+        "reduce_scatter_v" => Call::ReduceScatterV { op: ReduceOp::Max, seed },
+        "all_to_all_v" => Call::AllToAllV { seed },
         "all_reduce" => Call::AllReduce(ReduceOp::Sum),
         "all_gather" => Call::AllGather,
         "reduce_scatter" => Call::ReduceScatter(ReduceOp::Max),

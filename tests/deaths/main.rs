@@ -5,6 +5,8 @@ mod support;
 
 mod killed;
 mod leaving;
+mod messages;
+mod mixed;
 mod traces;
 
 use support::processes::play;
@@ -15,14 +17,19 @@ fn a_rank() {
     play(&[
         ("busy", killed::busy),
         ("start", killed::start),
+        ("exchanges", messages::exchanges),
         ("stopped", leaving::stopped),
         ("last words", leaving::last_words),
         ("deserter", leaving::deserter),
+        ("mixed collectives", mixed::collectives),
+        ("mixed kill", mixed::until_the_end),
+        ("mixed refusal", mixed::refused),
     ]);
 }
 
-/// The transports whose ranks are processes.
+/// The transports whose ranks may be processes.
 fn real_transports() -> Vec<&'static str> {
-    let is_real = |t: &&ubccl::TransportDescriptor| t.clock == ubccl::Clock::Real;
-    ubccl::transports().filter(is_real).map(|t| t.name).collect()
+    let fits =
+        |t: &&ubccl::TransportDescriptor| t.clock == ubccl::Clock::Real && t.reach > ubccl::Reach::Process;
+    ubccl::transports().filter(fits).map(|t| t.name).collect()
 }

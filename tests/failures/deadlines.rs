@@ -162,7 +162,7 @@ fn warn_about(transport: &'static str, count: usize, calls: fn(&Communicator, us
 
 #[test]
 fn a_waiting_rank_says_once_for_whom_it_waits() {
-    for (transport, count) in real_transports().into_iter().zip([4001, 4002, 4003]) {
+    for (transport, count) in real_transports().into_iter().zip(4001..) {
         warn_about(transport, count, |comm, count| {
             comm.all_reduce_in_place(&mut vec![1_i32; count], ReduceOp::Sum)
         });
@@ -171,7 +171,7 @@ fn a_waiting_rank_says_once_for_whom_it_waits() {
 
 #[test]
 fn an_operation_nobody_waits_for_says_once_for_whom_it_waits() {
-    for (transport, count) in real_transports().into_iter().zip([5001, 5002, 5003]) {
+    for (transport, count) in real_transports().into_iter().zip(5001..) {
         warn_about(transport, count, |comm, count| {
             let work = comm.all_reduce_in_place_async(vec![1_i32; count], ReduceOp::Sum)?;
             while !has_warned(comm, count) {

@@ -6,6 +6,7 @@ mod support;
 
 mod deadlines;
 mod endings;
+mod gone;
 mod mismatch;
 mod program;
 mod starting;

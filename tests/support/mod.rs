@@ -6,6 +6,7 @@ pub mod memory;
 pub mod oracle;
 pub mod processes;
 pub mod ranks;
+pub mod tables;
 
 /// A small deterministic source of randomness (splitmix64); its seed is printed by the tests that use it.
 #[derive(Clone, Debug)]

@@ -1,11 +1,12 @@
 //! Ranks of every transport of the index: threads with a communicator each in real time, a world in virtual time.
 
 use super::memory::Guarded;
-use super::oracle::Call;
+use super::oracle::{Call, RUBBISH};
+use super::tables::tables;
 use std::sync::mpsc;
 use std::time::Duration;
 use ubccl::sim::{RankMemory, World, WorldConfig};
-use ubccl::{Choice, Collective, Communicator, Config, DataType, Kind, Rendezvous};
+use ubccl::{Blocks, Choice, Collective, Communicator, Config, DataType, Rendezvous};
 
 /// Longer than anything takes; a test that hangs fails with this.
 pub const WATCHDOG: Duration = Duration::from_secs(120);
@@ -21,7 +22,7 @@ pub struct Setup {
 
 /// The call as one rank makes it.
 pub fn collective(call: Call, dtype: DataType, count: usize, ranks: u32, rank: u32) -> Collective<'static> {
-    let count = count as u64;
+    let (n, me, count) = (ranks as usize, rank as usize, count as u64);
     match call {
         Call::AllReduce(op) => Collective::all_reduce(count, dtype, op),
         Call::AllGather => Collective::all_gather(count, dtype),
@@ -36,6 +37,32 @@ pub fn collective(call: Call, dtype: DataType, count: usize, ranks: u32, rank: u
                 Some((rank + shift) % ranks),
                 Some((rank + ranks - shift) % ranks),
             )
+        }
+        Call::Reduce { op, root } => Collective::reduce(count, dtype, op, root as u32),
+        Call::Gather { root } => Collective::gather(count, dtype, root as u32),
+        Call::Scatter { root } => Collective::scatter(count, dtype, root as u32),
+        Call::AllToAll => Collective::all_to_all(count, dtype),
+        Call::GatherV { root, seed } => {
+            let t = tables(seed, n, count as usize);
+            let blocks = (me == root).then(|| Blocks::at(&t.columns[root], &t.receive_starts[root]));
+            Collective::gather_v(t.counts[me][root], dtype, root as u32, blocks)
+        }
+        Call::ScatterV { root, seed } => {
+            let t = tables(seed, n, count as usize);
+            let blocks = (me == root).then(|| Blocks::at(&t.counts[root], &t.send_starts[root]));
+            Collective::scatter_v(t.counts[root][me], dtype, root as u32, blocks)
+        }
+        Call::AllGatherV { seed } => {
+            let t = tables(seed, n, count as usize);
+            Collective::all_gather_v(dtype, Blocks::at(&t.columns[0], &t.receive_starts[0]))
+        }
+        Call::ReduceScatterV { op, seed } => {
+            Collective::reduce_scatter_v(dtype, op, &tables(seed, n, count as usize).columns[0])
+        }
+        Call::AllToAllV { seed } => {
+            let t = tables(seed, n, count as usize);
+            let send = Blocks::at(&t.counts[me], &t.send_starts[me]);
+            Collective::all_to_all_v(dtype, send, Blocks::at(&t.columns[me], &t.receive_starts[me]))
         }
     }
 }
@@ -138,7 +165,7 @@ fn run_one(comm: &Communicator, case: &Case, ranks: u32) -> Vec<u8> {
         return buffer.get()[from..][..output_bytes].to_vec();
     }
     let source = Guarded::new(input, case.skew);
-    let mut output = Guarded::new(&vec![0xee; output_bytes], case.skew);
+    let mut output = Guarded::new(&vec![RUBBISH; output_bytes], case.skew);
     comm.run(&call, source.get(), output.get_mut()).unwrap_or_else(|error| panic!("{call}: {error}"));
     source.check(&format!("{call} input on rank {rank}"));
     output.check(&format!("{call} output on rank {rank}"));
@@ -163,7 +190,7 @@ fn run_virtual(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
         let mut memory: Vec<RankMemory> = (0..setup.ranks)
             .map(|rank| {
                 let (call, input) = (calls(rank), &case.inputs[rank as usize]);
-                let output = vec![0xee; call.output_elements(setup.ranks, rank) as usize * size];
+                let output = vec![RUBBISH; call.output_elements(setup.ranks, rank) as usize * size];
                 match case.in_place {
                     true => RankMemory::InPlace(joint(&call, setup.ranks, rank, size, input)),
                     false => RankMemory::Apart { input: input.clone(), output },
@@ -191,9 +218,9 @@ fn run_virtual(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
 
 /// The one buffer of an in-place call before it: the input in its place, rubbish elsewhere.
 fn joint(call: &Collective<'_>, ranks: u32, rank: u32, size: usize, input: &[u8]) -> Vec<u8> {
-    let mut buffer = vec![0xee; call.in_place_elements(ranks, rank) as usize * size];
+    let mut buffer = vec![RUBBISH; call.in_place_elements(ranks, rank) as usize * size];
     let from = call.in_place_offsets(rank).0 as usize * size;
-    if call.kind() != Kind::Broadcast || call.root() == Some(rank) {
+    if !input.is_empty() {
         buffer[from..][..input.len()].copy_from_slice(input);
     }
     buffer

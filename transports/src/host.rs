@@ -4,6 +4,20 @@
 use ubccl_core::endpoint::{Memory, RegionId, Span};
 use ubccl_core::{DataType, Error, ReduceOp, Result, kernels};
 
+/// Addresses for one kernel call; empty between calls.
+#[derive(Debug)]
+pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
+
+impl Pointers {
+    /// A list with room for so many.
+    pub(crate) fn new(most: usize) -> Self {
+        Pointers(Vec::with_capacity(most))
+    }
+}
+
+// SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
+unsafe impl Send for Pointers {}
+
 /// The regions of one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct HostMemory {
@@ -38,7 +52,8 @@ impl HostMemory {
         let inside =
             |&(_, len): &(usize, u64)| span.offset.checked_add(span.len).is_some_and(|end| end <= len);
         match self.regions.get(span.region.0 as usize).filter(|region| inside(region)) {
-            Some(&(address, _)) => Ok((address as *mut u8).wrapping_add(span.offset as usize)),
+            // On numbers: a region may hold several allocations, and the pointer has to be of the span's own.
+            Some(&(address, _)) => Ok(std::ptr::with_exposed_provenance_mut(address + span.offset as usize)),
             None => Err(Error::internal(format!("{span:?} is outside every region"))),
         }
     }
@@ -55,6 +70,8 @@ impl HostMemory {
     /// Folds `sources` in order into `into`. Sources are addresses of `into.len` readable bytes each: spans of this
     /// memory or an endpoint's own slots and buffers.
     ///
+    /// Errors: a span outside every region; a user's operation that panicked.
+    ///
     /// # Safety
     /// Every source is valid for `into.len` bytes, and is `into` itself or apart from it.
     pub(crate) unsafe fn reduce(
@@ -65,7 +82,6 @@ impl HostMemory {
     ) -> Result<()> {
         let destination = self.address(into)?;
         // SAFETY: the caller vouches for the sources, `address` checked the destination.
-        unsafe { kernels::reduce(dtype, op, sources, destination, into.len as usize / dtype.size()) };
-        Ok(())
+        unsafe { kernels::reduce(dtype, op, sources, destination, into.len as usize / dtype.size()) }
     }
 }

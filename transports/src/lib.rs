@@ -6,6 +6,7 @@
 #[allow(dead_code, unreachable_pub, reason = "shared with the test programs")]
 mod exchange;
 mod host;
+mod local;
 
 use ubccl_core::endpoint::Transport;
 
@@ -24,6 +25,7 @@ macro_rules! index {
 
 index! {
     shm::SHM,
+    threads::THREADS,
     tcp::TCP,
     optical::OPTICAL,
 }

@@ -17,7 +17,7 @@ use ubccl_core::endpoint::{
     Clock, ConnectOptions, Endpoint, Fault, Key, Post, Posted, RegionId, Token, Transport,
 };
 use ubccl_core::plan::{MAX_WINDOW_PER_PEER, PeerRun};
-use ubccl_core::{DataType, Exchange, Rank, ReduceOp};
+use ubccl_core::{DataType, Exchange, Rank, ReduceOp, UserOp};
 
 struct Counting;
 
@@ -54,6 +54,13 @@ const SIZES: [usize; 5] = [0, 8, 1000, 65_536, (1 << 20) + 4];
 
 /// Bytes of each message of a burst. Those of two peers' windows fill an area, and one window is more than a lane buffers.
 const BURST_BYTES: usize = 8 << 10;
+
+/// A user's operation that allocates nothing itself.
+static ADD: UserOp = UserOp::new("add bytes", true, add_bytes, 0);
+
+fn add_bytes(_: usize, accumulator: &mut [u8], next: &[u8], _: DataType) {
+    accumulator.iter_mut().zip(next).for_each(|(a, b)| *a = a.wrapping_add(*b));
+}
 
 /// Rounds that count, after [`WARM_UP`] that do not.
 const ROUNDS: u64 = 200;
@@ -141,14 +148,16 @@ impl Driver {
             }
             let others = PeerRun::circle(next, self.ranks - 1, self.ranks);
             let publish = Post::Send { from: self.out.span(0, len), to: others };
-            let combine = Post::ReceiveReduce {
-                sources: PeerRun::circle(0, self.ranks, self.ranks),
-                own: self.out.span(0, len),
-                into: self.back.span(0, len),
-                dtype: DataType::I32,
-                op: ReduceOp::Max,
-            };
-            self.exchange(&key(round + 1, 0), &publish, &combine);
+            for op in [ReduceOp::Max, ReduceOp::User(&ADD)] {
+                let combine = Post::ReceiveReduce {
+                    sources: PeerRun::circle(0, self.ranks, self.ranks),
+                    own: self.out.span(0, len),
+                    into: self.back.span(0, len),
+                    dtype: DataType::I32,
+                    op,
+                };
+                self.exchange(&key(round + 1, 0), &publish, &combine);
+            }
         }
         if round.is_multiple_of(10) {
             self.burst(&key(round + 1, 1));

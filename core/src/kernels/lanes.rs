@@ -70,6 +70,15 @@ pub(super) trait Combine<Wide> {
     /// # Safety
     /// The processor has the machine that `Wide` belongs to.
     unsafe fn combine(a: Wide, b: Wide) -> Wide;
+
+    /// What is narrowed, from the fold of all sources. For an average, the quotient.
+    ///
+    /// # Safety
+    /// As for [`Combine::combine`].
+    #[inline(always)]
+    unsafe fn finish(fold: Wide, _sources: usize) -> Wide {
+        fold
+    }
 }
 
 /// A format that needs two wide registers for one stored one uses the operations of the single register.
@@ -82,39 +91,108 @@ impl<Wide: Copy, Op: Combine<Wide>> Combine<[Wide; 2]> for Op {
         let second = unsafe { Op::combine(a[1], b[1]) };
         [first, second]
     }
+
+    #[inline(always)]
+    unsafe fn finish(fold: [Wide; 2], sources: usize) -> [Wide; 2] {
+        // SAFETY: the caller has the machine.
+        let first = unsafe { Op::finish(fold[0], sources) };
+        // SAFETY: the same.
+        let second = unsafe { Op::finish(fold[1], sources) };
+        [first, second]
+    }
 }
 
 /// Names things that each level implements.
 macro_rules! markers {
     ($($name:ident)*) => {$( pub(super) enum $name {} )*};
 }
-markers!(F32 Bf16 I32 U8); // formats
-markers!(SumF32 MaxF32 SumI32 MaxI32 SumU8 MaxU8); // combinations
+markers!(Integers F16 Bf16 F32 F64 F8E4M3 F8E5M2); // formats
+markers!(And Or Xor Add8 Add16 Add32 Add64 Mul8 Mul16 Mul32 Mul64); // combinations
+markers!(MaxI8 MaxU8 MaxI16 MaxU16 MaxI32 MaxU32 MaxI64 MaxU64);
+markers!(MinI8 MinU8 MinI16 MinU16 MinI32 MinU32 MinI64 MinU64);
+markers!(SumF32 ProdF32 MaxF32 MinF32 AvgF32 SumF64 ProdF64 MaxF64 MinF64 AvgF64);
 
 /// The table of kernels: which format and which combination make up each type and operation.
-/// `kernel_table!(dtype, op, f(arguments))` calls `f::<Format, Combination>(arguments)`.
+/// `kernel_table!(dtype, op, f(arguments), else g)` calls `f::<Format, Combination>(arguments)`, or evaluates `g` where
+/// there is no vector kernel.
 macro_rules! kernel_table {
-    ($dtype:expr, $op:expr, $call:ident $arguments:tt) => {
-        kernel_table! { @match $dtype, $op, $call $arguments;
-            F32, Sum => F32, SumF32;
-            F32, Max => F32, MaxF32;
-            BF16, Sum => Bf16, SumF32;
-            BF16, Max => Bf16, MaxF32;
-            I32, Sum => I32, SumI32;
-            I32, Max => I32, MaxI32;
-            U8, Sum => U8, SumU8;
-            U8, Max => U8, MaxU8;
+    ($dtype:expr, $op:expr, $call:ident $arguments:tt, else $scalar:expr) => {
+        kernel_table! { @match $dtype, $op, $call $arguments, $scalar;
+            [I8 | U8] Sum => Integers, Add8;
+            [I16 | U16] Sum => Integers, Add16;
+            [I32 | U32] Sum => Integers, Add32;
+            [I64 | U64] Sum => Integers, Add64;
+            [I8 | U8] Prod => Integers, Mul8;
+            [I16 | U16] Prod => Integers, Mul16;
+            [I32 | U32] Prod => Integers, Mul32;
+            [I64 | U64] Prod => Integers, Mul64;
+            [I8] Max => Integers, MaxI8;
+            [U8] Max => Integers, MaxU8;
+            [I16] Max => Integers, MaxI16;
+            [U16] Max => Integers, MaxU16;
+            [I32] Max => Integers, MaxI32;
+            [U32] Max => Integers, MaxU32;
+            [I64] Max => Integers, MaxI64;
+            [U64] Max => Integers, MaxU64;
+            [I8] Min => Integers, MinI8;
+            [U8] Min => Integers, MinU8;
+            [I16] Min => Integers, MinI16;
+            [U16] Min => Integers, MinU16;
+            [I32] Min => Integers, MinI32;
+            [U32] Min => Integers, MinU32;
+            [I64] Min => Integers, MinI64;
+            [U64] Min => Integers, MinU64;
+            [I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64] And => Integers, And;
+            [I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64] Or => Integers, Or;
+            [I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64] Xor => Integers, Xor;
+            [F16] Sum => F16, SumF32;
+            [F16] Prod => F16, ProdF32;
+            [F16] Max => F16, MaxF32;
+            [F16] Min => F16, MinF32;
+            [F16] Avg => F16, AvgF32;
+            [BF16] Sum => Bf16, SumF32;
+            [BF16] Prod => Bf16, ProdF32;
+            [BF16] Max => Bf16, MaxF32;
+            [BF16] Min => Bf16, MinF32;
+            [BF16] Avg => Bf16, AvgF32;
+            [F32] Sum => F32, SumF32;
+            [F32] Prod => F32, ProdF32;
+            [F32] Max => F32, MaxF32;
+            [F32] Min => F32, MinF32;
+            [F32] Avg => F32, AvgF32;
+            [F64] Sum => F64, SumF64;
+            [F64] Prod => F64, ProdF64;
+            [F64] Max => F64, MaxF64;
+            [F64] Min => F64, MinF64;
+            [F64] Avg => F64, AvgF64;
+            [F8E4M3] Sum => F8E4M3, SumF32;
+            [F8E4M3] Prod => F8E4M3, ProdF32;
+            [F8E4M3] Max => F8E4M3, MaxF32;
+            [F8E4M3] Min => F8E4M3, MinF32;
+            [F8E4M3] Avg => F8E4M3, AvgF32;
+            [F8E5M2] Sum => F8E5M2, SumF32;
+            [F8E5M2] Prod => F8E5M2, ProdF32;
+            [F8E5M2] Max => F8E5M2, MaxF32;
+            [F8E5M2] Min => F8E5M2, MinF32;
+            [F8E5M2] Avg => F8E5M2, AvgF32;
         }
     };
-    (@match $dtype:expr, $op:expr, $call:ident $arguments:tt;
-     $($type:ident, $name:ident => $format:ident, $combine:ident;)*) => {
-        match ($dtype, $op) {$(
-            ($crate::DataType::$type, $crate::ReduceOp::$name) => {
+    (@match $dtype:expr, $op:expr, $call:ident $arguments:tt, $scalar:expr;
+     $([$($type:ident)|+] $name:ident => $format:ident, $combine:ident;)*) => {{
+        use $crate::DataType::*;
+        use $crate::ReduceOp::*;
+        match ($dtype, $op) {
+            $(($($type)|+, $name) => {
                 // SAFETY: the function around this table has the same contract as the kernels in it.
                 unsafe { $call::<lanes::$format, lanes::$combine> $arguments }
-            }
-        )*}
-    };
+            })*
+            // An integer average needs wider sums and a division, which no vector unit has.
+            (I8 | U8 | I16 | U16 | I32 | U32 | I64 | U64, Avg) => $scalar,
+            // Refused before it comes here; the scalar level says so.
+            (F16 | BF16 | F32 | F64 | F8E4M3 | F8E5M2, And | Or | Xor) => $scalar,
+            (_, PreMulSum | User(_)) => $scalar,
+        }
+    }};
 }
 pub(super) use kernel_table;
 
@@ -146,6 +224,24 @@ macro_rules! combinations {
     )*};
 }
 pub(super) use combinations;
+
+/// Implements averages on a machine: `Name(sum, n: Wide), as Sum => quotient;`, where `n` is the number of sources.
+macro_rules! averages {
+    ($features:literal; $($average:ident($fold:ident, $n:ident: $wide:ty), as $sum:ident => $result:expr;)*) => {$(
+        impl lanes::Combine<$wide> for lanes::$average {
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn combine(a: $wide, b: $wide) -> $wide {
+                // SAFETY: the caller has the machine.
+                unsafe { <lanes::$sum as lanes::Combine<$wide>>::combine(a, b) }
+            }
+            #[inline]
+            #[target_feature(enable = $features)]
+            unsafe fn finish($fold: $wide, $n: usize) -> $wide { $result }
+        }
+    )*};
+}
+pub(super) use averages;
 
 /// Registers of dst per block: four independent chains hide the latency of an add, and with two wide registers each
 /// the accumulators still fit the sixteen registers of AVX2.
@@ -266,7 +362,7 @@ unsafe fn walk_in_bites<M: Machine, F: Format<M>, C: Combine<F::Wide>>(
             // SAFETY: as above.
             let rows = unsafe { rows.assume_init_read() };
             // SAFETY: the block at `at` is inside dst, and every source has been read there.
-            unsafe { store::<M, F, BLOCK>(rows, dst, at) };
+            unsafe { store::<M, F, C, BLOCK>(rows, dst, at, rest.len() + 1) };
         }
         start += BITE * BLOCK * M::BYTES;
     }
@@ -288,7 +384,7 @@ unsafe fn block<M: Machine, F: Format<M>, C: Combine<F::Wide>, const N: usize>(
     // SAFETY: the registers are inside the other sources.
     let rows = unsafe { fold::<M, F, C, N>(rows, rest, at) };
     // SAFETY: the registers are inside dst.
-    unsafe { store::<M, F, N>(rows, dst, at) };
+    unsafe { store::<M, F, C, N>(rows, dst, at, rest.len() + 1) };
 }
 
 /// Loads and widens `N` registers.
@@ -327,13 +423,20 @@ unsafe fn fold<M: Machine, F: Format<M>, C: Combine<F::Wide>, const N: usize>(
     rows
 }
 
-/// Narrows and stores `N` accumulators.
+/// Finishes, narrows and stores `N` accumulators of so many sources.
 ///
 /// # Safety
 /// The processor has the machine; `N` registers from `at` are writable.
 #[inline(always)]
-unsafe fn store<M: Machine, F: Format<M>, const N: usize>(rows: Rows<F::Wide, N>, dst: *mut u8, at: usize) {
+unsafe fn store<M: Machine, F: Format<M>, C: Combine<F::Wide>, const N: usize>(
+    rows: Rows<F::Wide, N>,
+    dst: *mut u8,
+    at: usize,
+    sources: usize,
+) {
     for (i, row) in rows.into_iter().enumerate() {
+        // SAFETY: the caller has the machine.
+        let row = unsafe { C::finish(row, sources) };
         // SAFETY: the caller has the machine.
         let stored = unsafe { F::narrow(row) };
         // SAFETY: i < N, so the register is inside dst.
@@ -373,6 +476,8 @@ unsafe fn tail<M: Machine, F: Format<M>, C: Combine<F::Wide>>(
         // SAFETY: the caller has the machine. Lanes behind the end fold zeros and are not stored.
         fold = unsafe { C::combine(fold, next) };
     }
+    // SAFETY: the caller has the machine.
+    let fold = unsafe { C::finish(fold, rest.len() + 1) };
     // SAFETY: the caller has the machine.
     let stored = unsafe { F::narrow(fold) };
     // SAFETY: the bytes are inside dst and less than a register.

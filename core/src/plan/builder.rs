@@ -132,12 +132,21 @@ fn check_cuts(cuts: &[Cut]) {
     assert!(!cuts.iter().any(Cut::is_void), "a range is cut into 0 blocks or chunks of 0 elements: {cuts:?}");
 }
 
+/// Nothing is longer than what it is cut from, but what scratch stands in for.
+fn check_within(cuts: &[Cut]) {
+    assert!(!cuts.iter().any(|cut| matches!(cut, Cut::Times(_))), "only scratch is longer than it: {cuts:?}");
+}
+
 fn check_slices(action: &Action) {
     let check = |slice: &Slice| match slice {
         Slice::Empty => (),
-        Slice::Of(shape) => check_cuts(&shape.cuts),
+        Slice::Of(shape) => {
+            check_cuts(&shape.cuts);
+            check_within(&shape.cuts);
+        }
         Slice::Scratch { shape, part, .. } => {
-            [&shape.cuts, part].into_iter().for_each(|cuts| check_cuts(cuts))
+            [&shape.cuts, part].into_iter().for_each(|cuts| check_cuts(cuts));
+            check_within(part);
         }
     };
     match action {
@@ -182,6 +191,12 @@ mod tests {
         let part = vec![Cut::Chunk { elements: 0, index: Index::INNER }];
         let slice = Slice::Scratch { slot: Index::fixed(0), shape: Shape::whole(Buffer::Input), part };
         builder().send(slice, Peers::one(Index::fixed(0)));
+    }
+
+    #[test]
+    #[should_panic(expected = "only scratch is longer")]
+    fn a_buffer_times_something_is_a_bug() {
+        builder().copy(Slice::Empty, Shape::whole(Buffer::Input).times(2));
     }
 
     #[test]

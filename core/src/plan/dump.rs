@@ -71,6 +71,8 @@ impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cut::Even { parts, index } => write!(f, ".block({index} of {parts})"),
+            Cut::Span { parts, first, blocks } => write!(f, ".blocks({first}, {blocks} of {parts})"),
+            Cut::Times(times) => write!(f, ".times({times})"),
             Cut::Chunk { elements, index } => write!(f, ".chunk({index} x {elements})"),
             Cut::Block { side, index } => write!(f, ".{}({index})", side.name()),
         }

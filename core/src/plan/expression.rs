@@ -131,6 +131,17 @@ pub enum Cut {
         /// Which.
         index: Index,
     },
+    /// Blocks `first` to `first + blocks`, together, of `parts` even blocks.
+    Span {
+        /// How many blocks there are.
+        parts: u32,
+        /// The first of these.
+        first: Index,
+        /// How many these are.
+        blocks: u32,
+    },
+    /// As long as so many of it: for what scratch stands in for, which nothing else holds.
+    Times(u32),
     /// The block of a table's entry `index`. It comes first among cuts: tables count from a buffer's beginning.
     Block {
         /// Which table.
@@ -150,6 +161,13 @@ impl Cut {
                 let (short, longer) = (len / parts, len % parts);
                 (start + block * short + block.min(longer), short + u64::from(block < longer))
             }
+            Cut::Span { parts, first, blocks } => {
+                let (first, parts, blocks) = (first.at(at) as u64, u64::from(parts), u64::from(blocks));
+                debug_assert!(first + blocks <= parts, "{blocks} blocks from {first} on of {parts}");
+                let offset = |block: u64| block * (len / parts) + block.min(len % parts);
+                (start + offset(first), offset(first + blocks) - offset(first))
+            }
+            Cut::Times(times) => (start, len.saturating_mul(u64::from(times))),
             Cut::Chunk { elements, index } => {
                 let skip = (index.at(at) as u64).saturating_mul(elements).min(len);
                 (start + skip, elements.min(len - skip))
@@ -166,7 +184,11 @@ impl Cut {
     pub(crate) fn exists(&self, sizes: &Sizes, at: At) -> bool {
         match *self {
             Cut::Even { parts, index } => (0..i64::from(parts)).contains(&index.at(at)),
+            Cut::Span { parts, first, blocks } => {
+                (0..=i64::from(parts) - i64::from(blocks)).contains(&first.at(at))
+            }
             Cut::Chunk { index, .. } => index.at(at) >= 0,
+            Cut::Times(_) => true,
             Cut::Block { side, index } => (0..sizes.table(side).len() as i64).contains(&index.at(at)),
         }
     }
@@ -174,9 +196,9 @@ impl Cut {
     /// Whether it cuts into nothing, which no plan may.
     pub(super) fn is_void(&self) -> bool {
         match *self {
-            Cut::Even { parts, .. } => parts == 0,
+            Cut::Even { parts, .. } | Cut::Span { parts, .. } => parts == 0,
             Cut::Chunk { elements, .. } => elements == 0,
-            Cut::Block { .. } => false,
+            Cut::Times(_) | Cut::Block { .. } => false,
         }
     }
 
@@ -184,6 +206,10 @@ impl Cut {
         match *self {
             Cut::Block { side, .. } => sizes.longest(side),
             Cut::Even { parts, .. } => len.div_ceil(u64::from(parts)),
+            Cut::Span { parts, blocks, .. } => {
+                len.div_ceil(u64::from(parts)).saturating_mul(u64::from(blocks)).min(len)
+            }
+            Cut::Times(times) => len.saturating_mul(u64::from(times)),
             Cut::Chunk { elements, .. } => len.min(elements),
         }
     }
@@ -207,6 +233,18 @@ impl Shape {
     /// The same, cut into even blocks.
     pub fn even(mut self, parts: u32, index: Index) -> Self {
         self.cuts.push(Cut::Even { parts, index });
+        self
+    }
+
+    /// Several blocks together of the same, cut into even blocks.
+    pub fn span(mut self, parts: u32, first: Index, blocks: u32) -> Self {
+        self.cuts.push(Cut::Span { parts, first, blocks });
+        self
+    }
+
+    /// So many of the same, for scratch.
+    pub fn times(mut self, times: u32) -> Self {
+        self.cuts.push(Cut::Times(times));
         self
     }
 
@@ -415,6 +453,28 @@ mod tests {
             }
             assert_eq!(next, len);
         }
+    }
+
+    #[test]
+    fn spans_are_their_blocks_together() {
+        for (len, parts) in [(10, 3), (0, 4), (3, 7), (21, 7)] {
+            let (lengths, whole) = (sizes(len), Shape::whole(Buffer::Input));
+            let block =
+                |k: u32| whole.clone().even(parts, Index::fixed(k as i32)).range(&lengths, At::default());
+            for first in 0..parts {
+                for blocks in 1..=parts - first {
+                    let span = whole.clone().span(parts, Index::fixed(first as i32), blocks);
+                    let length = (first..first + blocks).map(|k| block(k).1).sum();
+                    assert_eq!(span.range(&lengths, At::default()), (block(first).0, length));
+                    assert!(length <= span.longest(&lengths) && span.longest(&lengths) <= len);
+                }
+            }
+        }
+        let cut = |first| Cut::Span { parts: 4, first: Index::fixed(first), blocks: 3 };
+        let exists = |first| cut(first).exists(&sizes(8), At::default());
+        assert_eq!([-1, 0, 1, 2].map(exists), [false, true, true, false]);
+        let times = Shape::whole(Buffer::Input).times(3);
+        assert_eq!((times.range(&sizes(5), At::default()), times.longest(&sizes(5))), ((0, 15), 15));
     }
 
     #[test]

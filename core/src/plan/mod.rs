@@ -30,6 +30,7 @@ pub use expression::{At, Buffer, Cut, Index, PeerRun, Peers, Shape, Slice, Trips
 pub use sizes::{Side, Sizes, TableEntry};
 
 use crate::algorithm::Spec;
+use crate::op::ReduceOp;
 
 /// The most lanes a plan may have.
 pub const MAX_LANES: usize = 8;
@@ -169,6 +170,13 @@ pub enum Association {
     /// Block b of n (by [`Cut::Even`] over the reduced vector) is `((x[b+1] + x[b+2]) + …) + x[b]`, ranks modulo n,
     /// rounded at every `+`.
     Ring,
+    /// One tree over the ranks in order, counted from the root on (from 0 if there is none): `radix` neighbours are
+    /// reduced to one, then `radix` of these neighbours, and so on; rounded at every reduction. The last group of a
+    /// level may be smaller, and one alone is itself.
+    Tree {
+        /// How many are reduced to one.
+        radix: u8,
+    },
 }
 
 /// Memory a plan needs beside the caller's: `slots` pieces, each as long as the shape's longest slice.
@@ -211,12 +219,17 @@ impl Plan {
         self.places[usize::from(step.0)]
     }
 
-    /// A number that tells plans of one call apart: same algorithm, same choice, same rank count. All ranks of a call
-    /// must have the same; it travels in the signature.
+    /// A number that tells plans of one call apart: same algorithm, same choice, same rank count, and if the operation is
+    /// a user's, same name. All ranks of a call must have the same; it travels in the signature.
     pub fn number(&self) -> u32 {
         let choice = self.spec.choice;
         let fields = [u32::from(choice.lanes), choice.chunk_bytes, self.spec.ranks];
-        let bytes = self.algorithm.bytes().chain(fields.into_iter().flat_map(u32::to_le_bytes));
+        let user_op = match self.spec.op {
+            Some(ReduceOp::User(op)) => op.name(),
+            _ => "",
+        };
+        let fields = fields.into_iter().flat_map(u32::to_le_bytes);
+        let bytes = self.algorithm.bytes().chain(fields).chain(user_op.bytes());
         // FNV-1a: short, stable everywhere, and nobody gains by a collision.
         bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     }

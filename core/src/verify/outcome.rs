@@ -33,6 +33,10 @@ impl Expected {
                     rest.fold(leaf(block + 1), |sum, next| Value::reduction([sum, next], ranks))
                 })
                 .collect(),
+            Association::Tree { radix } => {
+                let first = call.root().unwrap_or(0);
+                vec![tree((first..first + ranks).map(leaf).collect(), usize::from(radix), ranks)]
+            }
         };
         let starts = match (blocks.len() as u64, call.send().blocks()) {
             (0 | 1, _) => vec![0, u64::MAX],
@@ -107,6 +111,15 @@ impl Expected {
             .filter(|(_, (from, to))| from < to)
             .map(|(value, (from, to))| Piece { len: to - from, value: value.further(from) })
     }
+}
+
+/// Level by level from the leaves.
+fn tree(mut level: Vec<Value>, radix: usize, ranks: u32) -> Value {
+    while level.len() > 1 {
+        let groups = level.chunks(radix.max(2));
+        level = groups.map(|group| Value::reduction(group.iter().copied(), ranks)).collect();
+    }
+    level[0]
 }
 
 /// A range of one rank's output, compared from the beginning on.

@@ -86,10 +86,14 @@ impl Resolver<'_> {
     fn range(&self, slice: &Slice, at: At) -> Resolved<(u64, u64)> {
         match slice {
             Slice::Empty => return Ok((NONE, 0)),
-            Slice::Of(shape) => self.check_cuts(&shape.cuts, at)?,
+            Slice::Of(shape) => {
+                self.check_cuts(&shape.cuts, at)?;
+                check_within(&shape.cuts)?;
+            }
             Slice::Scratch { slot, shape, part } => {
                 self.check_cuts(&shape.cuts, at)?;
                 self.check_cuts(part, at)?;
+                check_within(part)?;
                 let slots = self.plan.scratch.as_ref().map_or(0, |scratch| i64::from(scratch.slots));
                 let (_, held) = shape.range(self.binding.sizes(), at);
                 if held > self.layout.slot || !(0..slots).contains(&slot.at(at)) {
@@ -111,5 +115,13 @@ impl Resolver<'_> {
             true => Ok(()),
             false => Err("names a block or chunk that does not exist"),
         }
+    }
+}
+
+/// Only what scratch stands in for may be longer than what it is made from.
+fn check_within(cuts: &[Cut]) -> Resolved<()> {
+    match cuts.iter().any(|cut| matches!(cut, Cut::Times(_))) {
+        true => Err("names more than there is"),
+        false => Ok(()),
     }
 }

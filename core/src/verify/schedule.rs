@@ -9,7 +9,7 @@
 
 use super::flat::{Flat, NONE};
 use super::mutate::Random;
-use crate::collective::Rank;
+use crate::collective::{Collective, Rank};
 use crate::kind::Kind;
 use crate::plan::{MAX_LANES, Plan};
 use crate::symbolic::Value;
@@ -19,20 +19,20 @@ const RANDOM_SCHEDULES: usize = 24;
 /// At most so many steps are held back, picked at random if there are more.
 const HELD_BACK: usize = 160;
 
-/// Whether `mutant`, which differs from `original` in the plan of `changed`, gave under every schedule tried what
+/// Whether `mutant`, which differs from `original` in the plan of `changed`, gave for these calls under every schedule tried what
 /// `original` gives: same values, same expressions, inputs unchanged, no step stuck, no message left; and as a barrier
 /// still holds every rank.
-pub fn equivalent(
+pub fn equivalent<'a>(
     original: &[Plan],
     mutant: &[Plan],
+    calls: &dyn Fn(Rank) -> Collective<'a>,
     changed: Rank,
-    count: u64,
     random: &mut Random,
 ) -> bool {
     let ranks = original.len() as u32;
     let (plans, mutants) = (|r: Rank| original[r as usize].clone(), |r: Rank| mutant[r as usize].clone());
-    // The mutant is of the same call.
-    let calls = |r: Rank| original[r as usize].spec.collective(count);
+    let all: Vec<_> = (0..ranks).map(calls).collect();
+    let calls = |r: Rank| all[r as usize];
     let flat = Flat::new(&plans, &calls, ranks).expect("real plans have form");
     // What names no memory or no rank cannot be run at all.
     let Ok(mutant) = Flat::new(&mutants, &calls, ranks) else { return false };
@@ -41,9 +41,9 @@ pub fn equivalent(
     schedules(&mutant, changed, random).into_iter().all(same) && holds_as_barrier(&mutant, random)
 }
 
-/// Whether plans give the same under every schedule tried.
-pub fn stable(plans: &[Plan], count: u64, random: &mut Random) -> bool {
-    (0..plans.len() as u32).all(|rank| equivalent(plans, plans, rank, count, random))
+/// Whether plans give the same for these calls under every schedule tried.
+pub fn stable<'a>(plans: &[Plan], calls: &dyn Fn(Rank) -> Collective<'a>, random: &mut Random) -> bool {
+    (0..plans.len() as u32).all(|rank| equivalent(plans, plans, calls, rank, random))
 }
 
 fn schedules(flat: &Flat, changed: Rank, random: &mut Random) -> Vec<Schedule> {
@@ -243,7 +243,9 @@ impl<'a> Execution<'a> {
         let (flat, step) = (self.flat, self.next[lane]);
         self.next[lane] += 1;
         let rank = flat.owner(step).0;
-        let lane_of_rank = lane - flat.lanes_of(rank).start;
+        // A group's messages share one lane of the endpoint.
+        let is_group = flat.specs[0].kind == Kind::Group;
+        let lane_of_rank = if is_group { 0 } else { lane - flat.lanes_of(rank).start };
         let sends = flat.steps[step as usize].sends;
         for entry in flat.entries_of(step) {
             let peer = flat.entries[entry].peer;

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
 use ubccl_core::{Cause, Error, ErrorKind, Exchange};
 
 use super::super::{Control, Interest, Join, LEFT_TOO_EARLY, Progress, ProgressState, Service};
-use super::{join_as, ranks, try_ranks, wait_for_cause, wait_until, watchdog};
+use super::{join_as, on_service, ranks, try_ranks, wait_for_cause, wait_until, watchdog};
 
 #[test]
 fn a_report_reaches_every_rank_with_what_the_culprit_was_doing() {
@@ -63,20 +63,6 @@ fn an_idle_culprit_is_named_without_an_operation() {
 }
 
 #[test]
-fn a_suspicion_becomes_the_cause_after_the_grace() {
-    let _watchdog = watchdog();
-    let causes = ranks_with_grace(3, Duration::from_millis(20), |rank, control| {
-        if rank == 0 {
-            control.suspect(1, "its data connection to rank 0 broke");
-        }
-        wait_for_cause(control.poison())
-    });
-    assert!(causes.iter().all(|cause| *cause == causes[0]));
-    assert_eq!((causes[0].kind, causes[0].culprit.rank), (ErrorKind::Remote, 1));
-    assert!(causes[0].message.contains("connection to rank 0"));
-}
-
-#[test]
 fn a_verdict_blames_the_suspect_after_the_grace_and_at_once_if_it_left() {
     let _watchdog = watchdog();
     for (grace, leaves) in [(Duration::from_millis(20), false), (Duration::from_secs(60), true)] {
@@ -96,28 +82,11 @@ fn a_verdict_blames_the_suspect_after_the_grace_and_at_once_if_it_left() {
 }
 
 #[test]
-fn a_true_cause_within_the_grace_overtakes_a_suspicion() {
-    let _watchdog = watchdog();
-    let suspected = Barrier::new(3);
-    let causes = ranks_with_grace(3, Duration::from_secs(60), |rank, control| {
-        if rank == 0 {
-            control.suspect(1, "its data connection to rank 0 broke");
-        }
-        suspected.wait();
-        if rank == 1 {
-            control.report(control.cause(ErrorKind::Aborted, 1, "abort was called")).unwrap();
-        }
-        wait_for_cause(control.poison())
-    });
-    assert!(causes.iter().all(|cause| cause.kind == ErrorKind::Aborted && *cause == causes[0]));
-}
-
-#[test]
-fn a_rank_that_left_is_no_suspect_but_later_operations_cannot_complete() {
+fn a_rank_that_left_is_no_cause_but_later_operations_cannot_complete() {
     let _watchdog = watchdog();
     let left = Barrier::new(3);
     let done = Barrier::new(3);
-    ranks_with_grace(3, Duration::ZERO, |rank, control| {
+    ranks(3, |rank, control| {
         assert!(control.check_left(1).is_none());
         if rank == 2 {
             control.leave(7).unwrap();
@@ -130,8 +99,6 @@ fn a_rank_that_left_is_no_suspect_but_later_operations_cannot_complete() {
             let cause = control.check_left(8).unwrap();
             assert_eq!((cause.kind, cause.culprit.rank, cause.sequence), (ErrorKind::Remote, 2, 7));
             assert!(cause.message.contains("after sequence 7"));
-            control.suspect(2, "its data connection broke");
-            pass_the_service(control.service());
         }
         assert!(!control.poison().is_set());
         done.wait();
@@ -209,26 +176,8 @@ fn a_handler_is_called_until_its_registration_is_dropped() {
 fn a_panicking_handler_silences_nobody() {
     let _watchdog = watchdog();
     let service = Service::shared().unwrap();
-    service.at(Instant::now(), || panic!("a panic on purpose"));
+    on_service(&service, || panic!("a panic on purpose"));
     pass_the_service(&service);
-}
-
-#[test]
-fn timers_fire_in_the_order_of_their_times() {
-    let _watchdog = watchdog();
-    let service = Service::shared().unwrap();
-    let (told, tell) = channel();
-    let start = Instant::now();
-    for step in [3u32, 1, 2] {
-        let told = told.clone();
-        service
-            .at(start + step * Duration::from_millis(20), move || told.send((step, Instant::now())).unwrap());
-    }
-    for step in 1..=3u32 {
-        let (fired, at) = tell.recv().unwrap();
-        assert_eq!(fired, step);
-        assert!(at >= start + step * Duration::from_millis(20));
-    }
 }
 
 /// Pending for some polls after each ring.
@@ -272,7 +221,7 @@ fn pending_work_is_driven_until_it_is_idle_and_again_when_rung() {
 fn pass_the_service(service: &Service) {
     for _ in 0..2 {
         let (passed, pass) = channel();
-        service.at(Instant::now(), move || passed.send(()).unwrap());
+        on_service(service, move || passed.send(()).unwrap());
         pass.recv().unwrap();
     }
 }

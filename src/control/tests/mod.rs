@@ -4,12 +4,13 @@ mod failures;
 mod processes;
 mod start;
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use ubccl_core::{Cause, Result};
 
-use super::{Control, DEFAULT_GRACE, Identity, Join, Poison, Rendezvous};
+use super::{Control, DEFAULT_GRACE, Identity, Join, Poison, Progress, ProgressState, Rendezvous, Service};
 
 /// Long enough for the slowest machine; only a hang takes it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -77,7 +78,7 @@ fn ranks<T: Send>(size: u32, body: impl Fn(u32, Control) -> T + Sync) -> Vec<T> 
 }
 
 /// Sleeps until the communicator is poisoned.
-fn wait_for_cause(poison: &std::sync::Arc<Poison>) -> Cause {
+fn wait_for_cause(poison: &Arc<Poison>) -> Cause {
     let (wake, woken): (Sender<()>, Receiver<()>) = channel();
     let _guard = poison.on_change(move || {
         let _ = wake.send(()); // the sleeper has gone
@@ -88,8 +89,31 @@ fn wait_for_cause(poison: &std::sync::Arc<Poison>) -> Cause {
     poison.cause().unwrap().clone()
 }
 
+type Action = Box<dyn FnOnce() + Send>;
+
+/// An action that keeps itself until it has run.
+struct Once(parking_lot::Mutex<Option<(Arc<Once>, Action)>>);
+
+impl Progress for Once {
+    fn progress(&self) -> ProgressState {
+        let taken = self.0.lock().take();
+        if let Some((_itself, action)) = taken {
+            action();
+        }
+        ProgressState::Idle
+    }
+}
+
+/// Runs `action` on the service thread, soon.
+fn on_service(service: &Service, action: impl FnOnce() + Send + 'static) {
+    let once = Arc::new(Once(parking_lot::Mutex::new(None)));
+    *once.0.lock() = Some((once.clone(), Box::new(action)));
+    let progress: Arc<dyn Progress> = once;
+    service.register_progress(Arc::downgrade(&progress));
+}
+
 /// Sleeps until `condition` holds, looking again at every change of the communicator.
-fn wait_until(poison: &std::sync::Arc<Poison>, condition: impl Fn() -> bool) {
+fn wait_until(poison: &Arc<Poison>, condition: impl Fn() -> bool) {
     let (wake, woken): (Sender<()>, Receiver<()>) = channel();
     let _guard = poison.on_change(move || {
         let _ = wake.send(()); // the sleeper has gone

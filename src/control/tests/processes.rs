@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ubccl_core::{Cause, ErrorKind};
 
 use super::super::{Control, Join, Rendezvous, Service};
-use super::{PATIENCE, join_as, wait_for_cause, wait_until, watchdog};
+use super::{PATIENCE, join_as, on_service, wait_for_cause, wait_until, watchdog};
 
 const RENDEZVOUS: &str = "UBCCL_TEST_RENDEZVOUS";
 const RANK: &str = "UBCCL_TEST_RANK";
@@ -278,7 +278,7 @@ fn obey(control: &Arc<Control>, rank: u32, order: &[&str]) -> String {
         "wait" => return in_short(&wait_for_cause(control.poison())),
         "verdict-on-service" => {
             let (control, peer) = (control.clone(), number(1) as u32);
-            control.clone().service().at(Instant::now(), move || {
+            on_service(control.clone().service(), move || {
                 println!("@@{}", in_short(&control.verdict(peer, "never used").unwrap()));
             });
         }
@@ -333,7 +333,7 @@ fn open_things() -> (usize, usize, usize) {
 /// How often the service thread wakes while nothing happens: a sample, not a synchronisation.
 fn idle(service: &Service) -> String {
     let (passed, pass) = std::sync::mpsc::channel();
-    service.at(Instant::now(), move || passed.send(()).unwrap());
+    on_service(service, move || passed.send(()).unwrap());
     pass.recv().unwrap();
     std::thread::sleep(Duration::from_millis(50)); // the loop's last turn
     let before = service.wakes();

@@ -6,9 +6,12 @@ use super::seats::SeatId;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use ubccl_core::endpoint::{Counters, Endpoint, Fault, Key, Memory, Post, Posted, RegionId, Token, Wake};
+use ubccl_core::endpoint::{
+    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Token, Wake,
+};
 use ubccl_core::symbolic::Piece;
-use ubccl_core::{Error, Result, Signature};
+use ubccl_core::usage::{MemoryKind, Over};
+use ubccl_core::{Error, Rank, Result, Signature};
 
 /// The endpoint of one rank. Everything happens in the shared network.
 pub(super) struct OpticalEndpoint {
@@ -46,6 +49,10 @@ impl Endpoint for OpticalEndpoint {
         self.network.lock().inspect(self.seat, sequence, signature)
     }
 
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        self.network.lock().probe(self.seat, peer)
+    }
+
     fn cancel(&mut self) {
         self.network.lock().cancel(self.seat);
     }
@@ -63,7 +70,21 @@ impl Endpoint for OpticalEndpoint {
     }
 
     fn counters(&self) -> Counters {
-        self.network.lock().seats[self.seat].counters
+        self.network.lock().seats[self.seat].counters.iter().copied().sum()
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        let network = self.network.lock();
+        let levels = network.fabric.topology().levels();
+        for (level, counters) in levels.iter().zip(&network.seats[self.seat].counters) {
+            each(Over::Level(&level.name), *counters);
+        }
+    }
+
+    /// This seat's share of the world's tables.
+    fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
+        let network = self.network.lock();
+        each(MemoryKind::Queues, network.bytes() as u64 / u64::from(network.seats.len()));
     }
 
     fn phantom(&self, region: RegionId) -> Option<Vec<Piece>> {

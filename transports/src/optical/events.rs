@@ -45,6 +45,14 @@ pub(super) struct EventQueue {
 }
 
 impl EventQueue {
+    /// Bytes of memory it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        let buckets: usize = self.buckets.iter().map(|bucket| bucket.capacity() * size_of::<Event>()).sum();
+        let times = self.times.capacity() * size_of::<Reverse<(u64, u32)>>();
+        let map = self.bucket_of.capacity() * (size_of::<(u64, u32)>() + 1);
+        buckets + self.buckets.capacity() * size_of::<Vec<Event>>() + times + map
+    }
+
     /// Adds an event; events of one time keep the order of their pushes.
     #[inline]
     pub(super) fn push(&mut self, time_ps: u64, kind: Kind, target: u32) {

@@ -3,6 +3,7 @@
 use super::events::FixedMap;
 use super::seats::SeatId;
 use super::slab::{NONE, Slab};
+use ubccl_core::endpoint::TAGGED_LANE;
 
 /// The lines of all pairs of seats and lanes.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Matching {
 #[derive(Clone, Copy, Debug)]
 struct Line {
     from: SeatId,
+    to: SeatId,
+    lane: u8,
     side: Side,
     first: u32,
     last: u32,
@@ -59,15 +62,22 @@ impl Matching {
         }
     }
 
+    /// Bytes of memory it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        let into: usize = self.into_seat.iter().map(|lines| lines.capacity() * size_of::<u32>()).sum();
+        let lines = self.lines.capacity() * size_of::<Line>();
+        // A map keeps key, value and a byte for each place.
+        let map = self.line_of.capacity() * (size_of::<(u64, u32)>() + 1);
+        into + lines + map + self.entries.bytes()
+    }
+
     /// The line from one seat to another.
     #[inline]
     pub(super) fn line(&mut self, from: SeatId, to: SeatId, lane: u8) -> u32 {
         let Self { lines, line_of, into_seat, .. } = self;
-        // Seats are below 2^24, see `Seats::add`.
-        let name = u64::from(from) << 32 | u64::from(to) << 8 | u64::from(lane);
-        *line_of.entry(name).or_insert_with(|| {
+        *line_of.entry(name(from, to, lane)).or_insert_with(|| {
             let id = lines.len() as u32;
-            lines.push(Line { from, side: Side::Messages, first: NONE, last: NONE });
+            lines.push(Line { from, to, lane, side: Side::Messages, first: NONE, last: NONE });
             if into_seat.len() <= to as usize {
                 into_seat.resize(to as usize + 1, Vec::new());
             }
@@ -127,6 +137,22 @@ impl Matching {
         }
     }
 
+    /// The seat that waits for tagged messages on a line, if it is one of those.
+    #[inline]
+    pub(super) fn taker_of_tagged(&self, line: u32) -> Option<SeatId> {
+        let Line { to, lane, .. } = self.lines[line as usize];
+        (lane == TAGGED_LANE).then_some(to)
+    }
+
+    /// The first message that waits on a line.
+    pub(super) fn next_message(&self, from: SeatId, to: SeatId, lane: u8) -> Option<u32> {
+        let line = self.lines[*self.line_of.get(&name(from, to, lane))? as usize];
+        match (line.first != NONE).then(|| self.entries[line.first].waiting)? {
+            Waiting::Message(message) => Some(message),
+            Waiting::Receive { .. } => None,
+        }
+    }
+
     /// Sender and number of every message that waits for a seat: lines in the order of their first use.
     pub(super) fn messages_for(&self, seat: SeatId) -> impl Iterator<Item = (SeatId, u32)> + '_ {
         let lines = self.into_seat.get(seat as usize).into_iter().flatten();
@@ -143,6 +169,12 @@ impl Matching {
             })
         })
     }
+}
+
+/// Names a line. Seats are below 2^24, see `Seats::add`.
+#[inline]
+fn name(from: SeatId, to: SeatId, lane: u8) -> u64 {
+    u64::from(from) << 32 | u64::from(to) << 8 | u64::from(lane)
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ mod world;
 pub use fabric::Fabric;
 
 use ubccl_core::Result;
-use ubccl_core::endpoint::{Clock, Transport, TransportDescriptor, World, WorldOptions};
+use ubccl_core::endpoint::{Clock, Reach, Transport, TransportDescriptor, World, WorldOptions};
 
 /// The simulated fabric.
 #[derive(Debug)]
@@ -59,6 +59,7 @@ static DESCRIPTOR: TransportDescriptor = TransportDescriptor {
     alias: Some("sim"),
     summary: "a simulated machine in virtual time (LogGP for each message)",
     clock: Clock::Virtual,
+    reach: Reach::Process,
 };
 
 impl Transport for Optical {

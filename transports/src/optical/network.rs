@@ -10,7 +10,9 @@ use super::posting::Receive;
 use super::seats::{SeatId, Seats};
 use super::slab::Slab;
 use std::num::NonZeroU64;
-use ubccl_core::endpoint::{Fault, Header, Memory, Place, RegionId, Stream, Token, WorldStats};
+use ubccl_core::endpoint::{
+    Fault, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldStats,
+};
 use ubccl_core::symbolic::Piece;
 use ubccl_core::topology::{Link, time_at_rate_ps};
 use ubccl_core::{Rank, Result, Signature};
@@ -73,7 +75,7 @@ pub(super) struct Message {
     to: Rank,
     line: u32,
     serialisation_ps: u64,
-    link: u8,
+    pub(super) link: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +91,7 @@ impl Network {
         Network {
             now_ps: 0,
             ranks: (0..ranks).map(|_| RankState::default()).collect(),
-            seats: Seats::new(ranks),
+            seats: Seats::new(ranks, links.len()),
             matching: Matching::new(),
             sends: Slab::new(),
             messages: Slab::new(),
@@ -146,16 +148,16 @@ impl Network {
         let record = &mut self.sends[send];
         let (seat, from, len) = (record.seat, record.rank, record.header.len);
         record.holders += 1;
-        let counters = &mut self.seats[seat].counters;
-        counters.messages_sent += 1;
-        counters.bytes_sent += len;
         let line = self.matching.line(seat, to, lane);
         let to = self.seats[to].rank;
+        // A rank shares the innermost level with itself.
+        let level = self.fabric.topology().shared_level(from, to);
+        self.seats[seat].counters[level].sent(len);
         if from == to {
             return self
                 .inject_to_itself(Message { send, from, to, line, serialisation_ps: 0, link: NO_LINK }, len);
         }
-        let link = self.fabric.topology().shared_level(from, to) as u8;
+        let link = level as u8;
         self.sends[send].link = link;
         let serialisation_ps = self.serialisation_ps(link, len);
         let Link { latency_ps, send_overhead_ps, gap_ps, .. } = self.links[usize::from(link)].link;
@@ -217,8 +219,14 @@ impl Network {
         }
         self.stats.messages += 1;
         self.stats.bytes += bytes;
-        if let Some((receive, source)) = self.matching.arrive(message.line, id) {
-            self.accept_later(receive, source, id);
+        match self.matching.arrive(message.line, id) {
+            Some((receive, source)) => self.accept_later(receive, source, id),
+            // Its receiver may wait for it without a post.
+            None => {
+                if let Some(seat) = self.matching.taker_of_tagged(message.line) {
+                    self.wake(seat);
+                }
+            }
         }
     }
 
@@ -330,6 +338,11 @@ impl Network {
         WorldStats { hash: self.hash.value(), ..self.stats }
     }
 
+    /// Bytes of the world's tables.
+    pub(super) fn bytes(&self) -> usize {
+        self.sends.bytes() + self.messages.bytes() + self.receives.bytes() + self.matching.bytes() + self.queue.bytes()
+    }
+
     /// See `Endpoint::register`.
     pub(super) fn register(&mut self, seat: SeatId, region: RegionId, memory: Memory) -> Result<()> {
         let seat = &mut self.seats[seat];
@@ -352,5 +365,11 @@ impl Network {
             }
         }
         Ok(())
+    }
+
+    /// See `Endpoint::probe`.
+    pub(super) fn probe(&self, seat: SeatId, peer: Rank) -> Result<Option<Header>, Fault> {
+        let message = self.matching.next_message(self.seats.peer(seat, peer)?, seat, TAGGED_LANE);
+        Ok(message.map(|message| self.sends[self.messages[message].send].header))
     }
 }

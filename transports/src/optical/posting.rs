@@ -199,7 +199,7 @@ impl Network {
 
     /// Gives a message to the receive it meets.
     fn accept(&mut self, id: u32, source: u32, message: u32) -> Result<(), Fault> {
-        let Message { send, .. } = self.messages[message];
+        let Message { send, link, .. } = self.messages[message];
         self.messages.remove(message);
         let receive = &mut self.receives[id];
         receive.missing -= 1;
@@ -213,9 +213,8 @@ impl Network {
             self.release(send);
             return Err(Fault::Mismatch { peer, theirs, ours });
         }
-        let counters = &mut self.seats[seat].counters;
-        counters.messages_received += 1;
-        counters.bytes_received += theirs.len;
+        let level = if link == NO_LINK { 0 } else { usize::from(link) };
+        self.seats[seat].counters[level].received(theirs.len);
         if let Some(place) = receive.sends.get_mut(source as usize) {
             *place = send;
             return Ok(());

@@ -26,7 +26,8 @@ pub(super) struct Seat {
     pub(super) is_woken: bool,
     pub(super) done: Vec<Token>,
     pub(super) faults: VecDeque<Fault>,
-    pub(super) counters: Counters,
+    /// By level of the topology.
+    pub(super) counters: Vec<Counters>,
     pub(super) memory: RankMemory,
 }
 
@@ -36,12 +37,14 @@ pub(super) struct Seats {
     seats: Vec<Seat>,
     /// First seat and size of each communicator.
     communicators: Vec<(SeatId, u32)>,
+    /// How many levels the topology has.
+    levels: usize,
 }
 
 impl Seats {
     /// Those of a world's own communicator.
-    pub(super) fn new(ranks: u32) -> Self {
-        let mut seats = Seats { seats: Vec::new(), communicators: Vec::new() };
+    pub(super) fn new(ranks: u32, levels: usize) -> Self {
+        let mut seats = Seats { seats: Vec::new(), communicators: Vec::new(), levels };
         seats.push(0..ranks);
         seats
     }
@@ -78,7 +81,7 @@ impl Seats {
             is_woken: false,
             done: Vec::new(),
             faults: VecDeque::new(),
-            counters: Counters::default(),
+            counters: vec![Counters::default(); self.levels],
             memory: RankMemory::default(),
         }));
         communicator
@@ -135,7 +138,7 @@ mod tests {
 
     #[test]
     fn seats_stand_by_communicator_and_rank() {
-        let mut seats = Seats::new(4);
+        let mut seats = Seats::new(4, 1);
         let pair = seats.add(&[3, 1]).unwrap();
         assert_eq!((pair, seats.of(pair), seats.of(CommunicatorId::WORLD)), (CommunicatorId(1), 4..6, 0..4));
         assert_eq!((seats[4].rank, seats[5].rank, seats[5].place.rank), (3, 1, 1));
@@ -145,7 +148,7 @@ mod tests {
 
     #[test]
     fn impossible_communicators_are_refused_and_leave_nothing() {
-        let mut seats = Seats::new(4);
+        let mut seats = Seats::new(4, 1);
         for (ranks, problem) in [(&[][..], "needs a rank"), (&[0, 4], "no rank 4"), (&[2, 2], "rank 2 cannot")] {
             let error = seats.add(ranks).unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");

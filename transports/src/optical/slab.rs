@@ -43,6 +43,11 @@ impl<T> Slab<T> {
         self.records.len() == self.free.len()
     }
 
+    /// Bytes of memory it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.records.capacity() * size_of::<T>() + self.free.capacity() * size_of::<u32>()
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

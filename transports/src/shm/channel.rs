@@ -3,46 +3,14 @@
 
 use super::geometry::{ENTRY_BYTES, Geometry, RingShape};
 use super::segment::Segment;
+use crate::local::label::Label;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use ubccl_core::endpoint::{Header, Key, Stream};
-use ubccl_core::{Signature, kernels};
+use ubccl_core::kernels;
 
 /// Bytes that fit into an entry itself.
 pub(crate) const INLINE_BYTES: u64 = 24;
 const INLINE_OFFSET: usize = ENTRY_BYTES - INLINE_BYTES as usize;
-
-/// What an entry says of its message, as words: stream, signature, length.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Label([u64; 4]);
-
-impl Label {
-    #[inline]
-    pub(crate) fn new(key: &Key, len: u64) -> Self {
-        let stream = match key.stream {
-            Stream::Collective(sequence) => sequence << 1,
-            Stream::Tagged(tag) => u64::from(tag) << 1 | 1,
-        };
-        let signature = key.signature.0;
-        Label([stream, signature as u64, (signature >> 64) as u64, len])
-    }
-
-    /// Bytes of the message.
-    #[inline]
-    pub(crate) fn len(&self) -> u64 {
-        self.0[3]
-    }
-
-    /// The same for people.
-    pub(crate) fn header(&self) -> Header {
-        let [stream, low, high, len] = self.0;
-        let stream = match stream & 1 {
-            0 => Stream::Collective(stream >> 1),
-            _ => Stream::Tagged((stream >> 1) as u32),
-        };
-        Header { stream, signature: Signature(u128::from(high) << 64 | u128::from(low)), len }
-    }
-}
 
 /// The memory of one channel. An entry is a line: stamp, label (4 words), payload of a message that fits.
 ///
@@ -151,19 +119,5 @@ impl ChannelMemory {
         // SAFETY: `entry` masks the number, so the line is inside the range that `new` checked, in a mapping that the
         // Arcs keep alive; lines are aligned to 64; every side touches these words by atomic operations only.
         unsafe { AtomicU64::from_ptr(address) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_keeps_the_whole_header() {
-        for stream in [Stream::Collective(1), Stream::Collective(u64::MAX >> 1), Stream::Tagged(u32::MAX)] {
-            let key = Key { stream, lane: 3, signature: Signature(u128::MAX - 5) };
-            let header = Label::new(&key, 77).header();
-            assert_eq!(header, Header { stream, signature: key.signature, len: 77 });
-        }
     }
 }

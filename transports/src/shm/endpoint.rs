@@ -1,22 +1,25 @@
 //! One rank's side of the channels in shared memory.
 
-use super::bell::{Bell, Bells};
-use super::channel::{ChannelMemory, Label};
-use super::doorbell::WATCHED;
+use super::channel::ChannelMemory;
 use super::geometry::Geometry;
-use super::queue::{Bits, Fifo, Table};
 use super::receives::ReceiveOp;
-use super::ring::{Consumer, Producer};
 use super::segment::Segment;
 use super::sends::SendOp;
-use crate::host::HostMemory;
+use crate::host::{HostMemory, Pointers};
+use crate::local::POINT_TO_POINT_CHANNELS;
+use crate::local::bell::{Bell, Bells};
+use crate::local::doorbell::{ASLEEP, WATCHED};
+use crate::local::label::Label;
+use crate::local::queue::{Bits, Fifo, Table};
+use crate::local::ring::{Consumer, Producer};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
     Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
-    Token, Wake,
+    TAGGED_LANE, Token, Wake,
 };
+use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
 
 /// How far an attempt to move a post got.
@@ -40,6 +43,8 @@ pub(crate) struct Outgoing {
     pub(crate) queue: Fifo,
     /// Bytes of the first one that are in slots already.
     pub(crate) sent: u64,
+    /// What was sent.
+    pub(crate) counters: Counters,
 }
 
 /// The receiving end of a channel.
@@ -52,6 +57,8 @@ pub(crate) struct Incoming {
     pub(crate) queue: Fifo,
     /// The last entry that ended a sleep merely by being there.
     noticed: u64,
+    /// What was received.
+    pub(crate) counters: Counters,
 }
 
 impl Incoming {
@@ -76,7 +83,7 @@ impl Incoming {
 pub(crate) struct ShmEndpoint {
     pub(crate) rank: usize,
     pub(crate) ranks: usize,
-    /// Per pair: the lanes, then the channel of tagged messages.
+    /// Per pair: the lanes, then the channel of direct messages and that of tagged ones.
     pub(crate) channels: usize,
     pub(crate) memory: HostMemory,
     /// By peer, then channel.
@@ -92,32 +99,33 @@ pub(crate) struct ShmEndpoint {
     /// The incoming channels of the reduction at hand.
     pub(crate) sources: Vec<usize>,
     pub(crate) pointers: Pointers,
-    pub(crate) bells: Bells,
-    pub(crate) counters: Counters,
-    bell: Arc<Bell>,
+    pub(crate) bells: Bells<Segment>,
+    bell: Arc<Bell<Segment>>,
     heard: u32,
+    shape: Shape,
 }
 
-/// Addresses for one kernel call; empty between calls.
-#[derive(Debug)]
-pub(crate) struct Pointers(pub(crate) Vec<*const u8>);
-
-#[expect(unsafe_code, reason = "kernels take lists of addresses; the list is kept to save the allocation")]
-// SAFETY: it is empty whenever the endpoint could move to another thread; the allocation itself is nobody's thread's.
-unsafe impl Send for Pointers {}
+/// Bytes of shared memory, for those who ask.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    segment: u64,
+    /// Of this rank's segment, what can ever be touched.
+    usable: u64,
+}
 
 impl ShmEndpoint {
     /// The endpoint of `rank` over the bells (and in them the segments) of all ranks.
-    pub(crate) fn new(rank: u32, geometry: &Geometry, bells: Vec<Arc<Bell>>) -> Self {
+    pub(crate) fn new(rank: u32, geometry: &Geometry, bells: Vec<Arc<Bell<Segment>>>) -> Self {
         let (rank, ranks, channels) = (rank as usize, geometry.ranks(), geometry.channels());
         let place = |index: usize| (index / channels, index % channels);
-        let segment = |of: usize| -> (usize, &Arc<Segment>) { (of, bells[of].segment()) };
+        let segment = |of: usize| -> (usize, &Arc<Segment>) { (of, bells[of].place()) };
         let outgoing = (0..ranks * channels).map(place).map(|(peer, channel)| Outgoing {
             peer,
             memory: ChannelMemory::new(geometry, channel, segment(rank), segment(peer)),
             producer: Producer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
             sent: 0,
+            counters: Counters::default(),
         });
         let incoming = (0..ranks * channels).map(place).map(|(peer, channel)| Incoming {
             peer,
@@ -125,6 +133,7 @@ impl ShmEndpoint {
             consumer: Consumer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
             noticed: 0,
+            counters: Counters::default(),
         });
         ShmEndpoint {
             rank,
@@ -137,23 +146,31 @@ impl ShmEndpoint {
             receives: (0..channels).map(|_| Table::new()).collect(),
             sending: Bits::new(ranks * channels),
             sources: Vec::with_capacity(ranks),
-            pointers: Pointers(Vec::with_capacity(ranks)),
-            counters: Counters::default(),
+            pointers: Pointers::new(ranks),
             bell: bells[rank].clone(),
             bells: Bells::new(bells),
             heard: 0,
+            shape: Shape {
+                segment: geometry.segment_bytes() as u64,
+                usable: geometry.usable_bytes() as u64,
+            },
         }
     }
 
     /// The number of a lane's channel.
     #[inline]
     fn lane(&self, key: &Key) -> Result<usize> {
-        let last = self.channels - 1;
-        match usize::from(key.lane) {
-            lane if lane < last => Ok(lane),
-            _ if key.lane == POINT_TO_POINT_LANE => Ok(last),
-            lane => Err(Error::internal(format!("lane {lane} of {last} that shm was connected with"))),
+        let lanes = self.channels - POINT_TO_POINT_CHANNELS;
+        match key.lane {
+            lane if usize::from(lane) < lanes => Ok(usize::from(lane)),
+            POINT_TO_POINT_LANE => Ok(lanes),
+            TAGGED_LANE => Ok(self.tagged_channel()),
+            lane => Err(Error::internal(format!("lane {lane} of {lanes} that shm was connected with"))),
         }
+    }
+
+    fn tagged_channel(&self) -> usize {
+        self.channels - 1
     }
 
     /// The index of a channel.
@@ -240,6 +257,17 @@ impl Endpoint for ShmEndpoint {
         }
     }
 
+    /// Behind a receive that waits for more of its message, the next one cannot be seen.
+    #[inline]
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        let at = peer as usize * self.channels + self.tagged_channel();
+        let Some(incoming) = self.incoming.get(at).filter(|_| peer as usize != self.rank) else {
+            return Ok(None);
+        };
+        let is_next = incoming.queue.is_empty() && incoming.has_entry();
+        Ok(is_next.then(|| incoming.label().header()))
+    }
+
     fn cancel(&mut self) {
         self.memory.clear();
         self.sending.clear();
@@ -250,7 +278,6 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<()> {
-        use super::doorbell::ASLEEP;
         self.bell.doorbell().raise(ASLEEP);
         let slept = if self.has_news() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
         self.bell.doorbell().lower(ASLEEP);
@@ -282,6 +309,21 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn counters(&self) -> Counters {
-        self.counters
+        let sent = self.outgoing.iter().map(|outgoing| outgoing.counters);
+        sent.chain(self.incoming.iter().map(|incoming| incoming.counters)).sum()
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        self.outgoing.iter().for_each(|outgoing| each(Over::Peer(outgoing.peer as Rank), outgoing.counters));
+        self.incoming.iter().for_each(|incoming| each(Over::Peer(incoming.peer as Rank), incoming.counters));
+    }
+
+    fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
+        let channels = size_of_val(&*self.outgoing) + size_of_val(&*self.incoming);
+        let sends: usize = self.sends.iter().map(Table::bytes).sum();
+        let receives: usize = self.receives.iter().map(Table::bytes).sum();
+        each(MemoryKind::Queues, (channels + sends + receives) as u64);
+        each(MemoryKind::Shared, self.shape.usable);
+        each(MemoryKind::Mapped, (self.ranks as u64 - 1) * self.shape.segment);
     }
 }

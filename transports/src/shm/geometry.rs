@@ -10,6 +10,7 @@
 //! The block of the owner itself is never touched, and untouched pages cost nothing.
 
 use crate::host::HostMemory;
+use crate::local::POINT_TO_POINT_CHANNELS;
 use ubccl_core::endpoint::ConnectOptions;
 use ubccl_core::plan::MAX_LANES;
 use ubccl_core::{Error, Result};
@@ -37,6 +38,7 @@ pub(crate) struct Geometry {
     ranks: usize,
     lanes: usize,
     lane: RingShape,
+    /// Of both channels of point-to-point messages.
     point_to_point: RingShape,
     pair_bytes: usize,
 }
@@ -87,14 +89,19 @@ impl Geometry {
         self.ranks
     }
 
-    /// Channels from one rank to another: the lanes and the one of tagged messages, which is the last.
+    /// Channels from one rank to another: the lanes, then [`POINT_TO_POINT_CHANNELS`].
     pub(crate) fn channels(&self) -> usize {
-        self.lanes + 1
+        self.lanes + POINT_TO_POINT_CHANNELS
     }
 
     /// Bytes of a segment.
     pub(crate) fn segment_bytes(&self) -> usize {
         PAGE_BYTES + self.ranks * self.pair_bytes
+    }
+
+    /// Bytes of a segment that are ever touched: not the block for the owner itself.
+    pub(crate) fn usable_bytes(&self) -> usize {
+        self.segment_bytes() - self.pair_bytes
     }
 
     /// Where channel `channel` to `peer` is in the sender's segment.
@@ -103,7 +110,9 @@ impl Geometry {
         let pair = self.pair(peer);
         let shape = if channel < self.lanes { self.lane } else { self.point_to_point };
         let entries = pair + self.channels() * ACK_BYTES + channel * self.lane.entries as usize * ENTRY_BYTES;
-        let slots = pair + self.control_bytes() + channel * self.lane.entries as usize * self.lane.slot_bytes;
+        let (before, after) = (channel.min(self.lanes), channel.saturating_sub(self.lanes));
+        let slots = before * bytes(self.lane) + after * bytes(self.point_to_point);
+        let slots = pair + self.control_bytes() + slots;
         ChannelPlace { entries, slots, shape }
     }
 
@@ -121,29 +130,34 @@ impl Geometry {
     }
 
     fn end_of_pair(&self) -> usize {
-        let bytes = |shape: RingShape| shape.entries as usize * shape.slot_bytes;
-        self.control_bytes() + self.lanes * bytes(self.lane) + bytes(self.point_to_point)
+        let point_to_point = POINT_TO_POINT_CHANNELS * bytes(self.point_to_point);
+        self.control_bytes() + self.lanes * bytes(self.lane) + point_to_point
     }
+}
+
+/// Bytes of a ring's slots.
+fn bytes(shape: RingShape) -> usize {
+    shape.entries as usize * shape.slot_bytes
 }
 
 /// Bytes of acknowledgements and entries, to the next page.
 fn control_bytes(lanes: usize, entries: usize) -> usize {
-    ((lanes + 1) * (ACK_BYTES + entries * ENTRY_BYTES)).next_multiple_of(PAGE_BYTES)
+    ((lanes + POINT_TO_POINT_CHANNELS) * (ACK_BYTES + entries * ENTRY_BYTES)).next_multiple_of(PAGE_BYTES)
 }
 
-/// The smallest pair: 4 slots of 64 B for tagged messages, twice that for each lane.
+/// The smallest pair: 4 slots of 64 B for each channel of point-to-point messages, four times that for each lane.
 fn smallest(lanes: usize) -> usize {
-    (control_bytes(lanes, 4) + (lanes + 1) * 4 * 64 * 2).next_multiple_of(PAGE_BYTES)
+    (control_bytes(lanes, 4) + (lanes + 1) * 4 * 64 * 4).next_multiple_of(PAGE_BYTES)
 }
 
-/// Cuts the budget: the channel of tagged messages gets half an even share, the lanes the rest.
+/// Cuts the budget: the channels of point-to-point messages get half an even share together, the lanes the rest.
 fn shapes(lanes: usize, budget: usize) -> (RingShape, RingShape) {
     let cut = |entries: usize| {
         let rest = budget.saturating_sub(control_bytes(lanes, entries));
-        let tagged = rest / (lanes + 1) / 2;
+        let point_to_point = rest / (lanes + 1) / 2;
         let shape =
             |bytes: usize| RingShape { entries: entries as u32, slot_bytes: slot_bytes(bytes / entries) };
-        (shape((rest - tagged) / lanes), shape(tagged))
+        (shape((rest - point_to_point) / lanes), shape(point_to_point / POINT_TO_POINT_CHANNELS))
     };
     let long = cut(8);
     if long.0.slot_bytes >= GOOD_SLOT_BYTES { long } else { cut(4) }

@@ -127,7 +127,7 @@ impl Meeting<'_> {
             return;
         };
         if !is_same_user(caller.as_fd()).unwrap_or(false) {
-            tracing::warn!(rank = self.rank, "shm: dropped a connection of another user");
+            tracing::warn!(target: "ubccl::shm", rank = self.rank, "shm: dropped a connection of another user");
             return;
         }
         if callers.len() == self.cards.len() + MAX_STRANGERS {
@@ -141,13 +141,13 @@ impl Meeting<'_> {
         let packet = receive(caller.as_fd()).ok().flatten();
         let own = &self.cards[self.rank].token;
         let Some(packet) = packet.filter(|packet| packet.token == *own) else {
-            tracing::warn!(rank = self.rank, "shm: dropped a connection without the token");
+            tracing::warn!(target: "ubccl::shm", rank = self.rank, "shm: dropped a connection without the token");
             return Ok(());
         };
         let peer = packet.rank as usize;
         if peer <= self.rank || gifts.get(peer).is_none_or(Option::is_some) {
             tracing::warn!(
-                rank = self.rank,
+                target: "ubccl::shm", rank = self.rank,
                 peer,
                 "shm: dropped a connection of a rank that is not expected"
             );

@@ -1,29 +1,25 @@
 //! `shm`: the ranks of one host, through memory that they share.
 //!
 //! Every rank makes one segment, its outbox, and hands it to the others over a local socket (`handshake`); from then
-//! on the kernel is needed for sleeping only. A channel is a `ring` in the sender's segment, laid out by
-//! `geometry`; the `endpoint` moves messages through it (`sends`, `receives`) and sleeps by a `doorbell`.
+//! on the kernel is needed for sleeping only. A channel is a ring (`local::ring`) in the sender's segment, laid out by
+//! `geometry`; the `endpoint` moves messages through it (`sends`, `receives`) and sleeps by a `local::doorbell`.
 //!
 //! Nothing has a name in a file system and nothing outlives the processes. A peer can spoil the bytes it sends, but
 //! neither crash nor block this rank; that a peer has died is for the communicator to find out.
 
-mod atomics;
-mod bell;
 mod card;
 mod channel;
-mod doorbell;
 mod endpoint;
 mod geometry;
 mod handshake;
-mod queue;
 mod receives;
-mod ring;
 mod segment;
 mod sends;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use bell::Bell;
+use crate::local::agree;
+use crate::local::bell::{Bell, descriptor};
 use card::Card;
 use endpoint::ShmEndpoint;
 use geometry::Geometry;
@@ -31,8 +27,8 @@ use handshake::{Gift, Meeting, listener};
 use segment::Segment;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor};
-use ubccl_core::{Deadline, Error, ErrorKind, Exchange, Result};
+use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor};
+use ubccl_core::{Deadline, Exchange, Result};
 
 /// The transport.
 pub static SHM: Shm = Shm;
@@ -48,6 +44,7 @@ impl Transport for Shm {
             alias: None,
             summary: "shared memory between the processes of one host",
             clock: Clock::Real,
+            reach: Reach::Host,
         }
     }
 
@@ -70,17 +67,6 @@ fn connect(exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<ShmE
     agree(exchange, endpoint)
 }
 
-/// Tells the others how it went, so that the rank that knows why is the one that all of them name.
-fn agree(exchange: &mut dyn Exchange, endpoint: Result<ShmEndpoint>) -> Result<ShmEndpoint> {
-    let failure = endpoint.as_ref().err().map_or_else(String::new, |error| error.to_string());
-    let failures = exchange.all_gather(failure.as_bytes());
-    let endpoint = endpoint?;
-    match failures?.iter().find(|failure| !failure.is_empty()) {
-        Some(failure) => Err(Error::new(ErrorKind::Start, String::from_utf8_lossy(failure))),
-        None => Ok(endpoint),
-    }
-}
-
 /// What a rank brings to the meeting.
 struct Outbox {
     geometry: Geometry,
@@ -94,7 +80,7 @@ impl Outbox {
     fn new(rank: usize, geometry: Geometry, options: &ConnectOptions) -> Result<Self> {
         let card = Card::new(options)?;
         let (segment, file) = Segment::create(rank as u32, &geometry)?;
-        let gift = Gift { segment: file, descriptor: Bell::descriptor(rank as u32)? };
+        let gift = Gift { segment: file, descriptor: descriptor(rank as u32)? };
         let listener = listener(rank, &card, geometry.ranks())?;
         Ok(Outbox { geometry, card, segment, listener, gift })
     }
@@ -104,7 +90,7 @@ impl Outbox {
         let Outbox { geometry, card: _, segment, listener, gift } = self;
         let gifts = Meeting { rank, cards, listener: &listener, gift: &gift, deadline }.hold()?;
         let mut own = Some((segment, gift.descriptor));
-        let bell = |(peer, theirs): (usize, Option<Gift>)| -> Result<Arc<Bell>> {
+        let bell = |(peer, theirs): (usize, Option<Gift>)| -> Result<Arc<Bell<Segment>>> {
             let (segment, descriptor) = match theirs {
                 Some(theirs) => {
                     (Segment::open(peer as u32, theirs.segment.as_fd(), &geometry)?, theirs.descriptor)

@@ -1,10 +1,11 @@
 //! Receives, reductions and copies: one kind of pending work, because all combine sources into a destination.
 #![allow(unsafe_code)] // reads slots and the caller's memory
 
-use super::channel::{INLINE_BYTES, Label};
+use super::channel::INLINE_BYTES;
 use super::endpoint::{ShmEndpoint, Step};
 use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
+use crate::local::label::Label;
 use ubccl_core::endpoint::{Fault, Key, Post, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{DataType, Error, Rank, ReduceOp, kernels};
@@ -132,8 +133,7 @@ impl ShmEndpoint {
             }
             if is_finished {
                 incoming.queue.pop();
-                self.counters.messages_received += 1;
-                self.counters.bytes_received += len;
+                incoming.counters.received(len);
             }
         }
         Ok(if is_finished { Step::Finished } else { Step::Moved })

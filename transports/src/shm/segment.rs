@@ -1,8 +1,9 @@
 //! A rank's outbox: sealed anonymous memory that it writes and its peers map.
 #![allow(unsafe_code)] // shared memory becomes words and pointers here
 
-use super::doorbell::Doorbell;
 use super::geometry::Geometry;
+use crate::local::bell::Words;
+use crate::local::doorbell::Doorbell;
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::Errno;
@@ -13,7 +14,7 @@ use ubccl_core::{Error, ErrorKind, Result};
 /// "ubcclshm" and the version of the layout and the protocols in a segment.
 const MAGIC: u64 = u64::from_le_bytes(*b"ubcclshm");
 /// The version; a change of anything that two processes must agree on changes it.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Nobody can cut the memory away under a reader, and nobody can take the seals off.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -101,12 +102,6 @@ impl Segment {
         unsafe { AtomicU64::from_ptr(word) }
     }
 
-    /// The words by which the owner of this segment is woken.
-    #[inline]
-    pub(crate) fn doorbell(&self) -> Doorbell<'_, AtomicU32> {
-        Doorbell { rings: self.half_word(Geometry::DOORBELL), flags: self.half_word(Geometry::DOORBELL + 4) }
-    }
-
     #[inline]
     fn half_word(&self, offset: usize) -> &AtomicU32 {
         let word = self.range(offset, 4).cast::<u32>();
@@ -129,6 +124,13 @@ impl Segment {
     #[cfg(all(test, not(loom)))]
     pub(crate) fn len(&self) -> usize {
         self.map.len()
+    }
+}
+
+impl Words for Segment {
+    #[inline]
+    fn doorbell(&self) -> Doorbell<'_, AtomicU32> {
+        Doorbell { rings: self.half_word(Geometry::DOORBELL), flags: self.half_word(Geometry::DOORBELL + 4) }
     }
 }
 

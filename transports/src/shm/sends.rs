@@ -1,9 +1,10 @@
 //! Sends: copying messages into the channels of their receivers.
 #![allow(unsafe_code)] // reads the caller's memory
 
-use super::channel::Label;
 use super::endpoint::{ShmEndpoint, Step};
-use super::ring::Corrupt;
+use crate::local::label::Label;
+use crate::local::queue::{MAX_PENDING, MAX_PENDING_PER_PEER};
+use crate::local::ring::Corrupt;
 use ubccl_core::endpoint::{Fault, HostPointer, Key, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{Error, Rank};
@@ -118,8 +119,7 @@ impl ShmEndpoint {
             return Ok(Step::Moved);
         }
         out.sent = 0;
-        self.counters.messages_sent += 1;
-        self.counters.bytes_sent += label.len();
+        out.counters.sent(label.len());
         Ok(Step::Finished)
     }
 
@@ -140,13 +140,12 @@ impl ShmEndpoint {
 
 /// More posts than the contract allows.
 pub(crate) fn too_many(channel: usize) -> Error {
-    Error::internal(format!("more than {} posts wait on channel {channel}", super::queue::MAX_PENDING))
+    Error::internal(format!("more than {} posts wait on channel {channel}", MAX_PENDING))
 }
 
 /// More posts with one peer than the contract allows.
 pub(crate) fn too_many_with(peer: usize, channel: usize) -> Error {
-    let most = super::queue::MAX_PENDING_PER_PEER;
-    Error::internal(format!("more than {most} posts with rank {peer} wait on channel {channel}"))
+    Error::internal(format!("more than {MAX_PENDING_PER_PEER} posts with rank {peer} wait on channel {channel}"))
 }
 
 #[cold]

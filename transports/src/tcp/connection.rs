@@ -4,7 +4,7 @@ use super::inbound::{Inbound, Outcome, Refusal, Target};
 use super::outbound::{Outbound, Outgoing, Sent};
 use super::parser::{Parser, Token};
 use super::raw::{Gather, MAX_PIECES, Place, Scatter};
-use super::wire::{FRAGMENT_BYTES, Frame, HEADER_BYTES, LANES};
+use super::wire::{FRAGMENT_BYTES, Frame, HEADER_BYTES, LANES, ring_of_lane};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -69,13 +69,14 @@ pub(super) struct Written {
 }
 
 impl Connection {
-    /// Takes over an authenticated socket. This side grants `ring_bytes` at first, the peer `limit`.
+    /// Takes over an authenticated socket. At first, this side grants each lane its part of `ring_bytes`, the peer of
+    /// `limit` ([`ring_of_lane`]).
     pub(super) fn new(socket: OwnedFd, ring_bytes: u64, limit: u64) -> Self {
         Connection {
             socket,
             parser: Parser::new(),
-            inbound: (0..LANES).map(|_| Inbound::new(ring_bytes)).collect(),
-            outbound: (0..LANES).map(|_| Outbound::new(limit)).collect(),
+            inbound: (0..LANES).map(|lane| Inbound::new(ring_of_lane(ring_bytes, lane))).collect(),
+            outbound: (0..LANES).map(|lane| Outbound::new(ring_of_lane(limit, lane))).collect(),
             staged: VecDeque::with_capacity(MAX_STAGED),
             staged_bytes: 0,
             grants: [None; LANES],
@@ -89,6 +90,16 @@ impl Connection {
     /// The receiving side of a lane. [`Connection::schedule_grant`] has to follow a change.
     pub(super) fn inbound(&mut self, lane: usize) -> &mut Inbound {
         &mut self.inbound[lane]
+    }
+
+    /// Bytes of rings, and of queues and itself.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        let rings = self.inbound.iter().map(Inbound::ring_bytes).sum();
+        let inbound: usize = self.inbound.iter().map(Inbound::queue_bytes).sum();
+        let outbound: usize = self.outbound.iter().map(Outbound::queue_bytes).sum();
+        let staged = self.staged.capacity() * size_of::<Staged>();
+        let lanes = size_of_val(&*self.inbound) + size_of_val(&*self.outbound);
+        (rings, size_of::<Self>() + lanes + inbound + outbound + staged)
     }
 
     /// Queues a message.

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::collective::Rank;
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Stream, Token, Wake,
+    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
+    Wake,
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::signature::Signature;
+use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{DataType, Error, ErrorKind, ReduceOp, Result};
 
 /// Bytes read without knowing their place: small, because payload among them is copied once more.
@@ -36,7 +38,8 @@ pub(super) struct TcpEndpoint {
     pub(super) links: Links,
     pub(super) posts: Posts,
     pub(super) sources: Sources,
-    pub(super) counters: Counters,
+    /// By peer.
+    pub(super) counters: Box<[Counters]>,
     /// Reductions and copies that need nobody else and are not finished.
     local: VecDeque<u32>,
     staging: Box<[u8]>,
@@ -50,13 +53,14 @@ pub(super) struct TcpEndpoint {
 impl TcpEndpoint {
     /// One over connections to every other rank.
     pub(super) fn new(rank: Rank, connections: Vec<Option<Connection>>) -> Result<Self> {
+        let counters = vec![Counters::default(); connections.len()].into_boxed_slice();
         Ok(TcpEndpoint {
             rank,
             memory: HostMemory::default(),
             links: Links::new(connections)?,
             posts: Posts::new(),
             sources: Sources::default(),
-            counters: Counters::default(),
+            counters,
             local: VecDeque::with_capacity(ROOM),
             staging: vec![0; STAGING_BYTES].into_boxed_slice(),
             outcomes: Vec::with_capacity(MAX_OUTCOMES),
@@ -163,17 +167,16 @@ impl TcpEndpoint {
         let connection = self.links.connection(from)?;
         let outcome = connection.inbound(lane).post(posting).map_err(|refusal| fault(from, refusal))?;
         connection.schedule_grant(lane);
-        self.act(outcome)?;
+        self.act(from, outcome)?;
         self.write_to(from)?;
         Ok(())
     }
 
-    fn act(&mut self, outcome: Outcome) -> Result<(), Fault> {
+    fn act(&mut self, from: Rank, outcome: Outcome) -> Result<(), Fault> {
         match outcome {
             Outcome::None => (),
             Outcome::Arrived { post, bytes } => {
-                self.counters.messages_received += 1;
-                self.counters.bytes_received += bytes;
+                self.counters[from as usize].received(bytes);
                 self.posts.complete(post);
             }
             Outcome::Foldable { post } => {
@@ -224,7 +227,7 @@ impl TcpEndpoint {
         for _ in 0..READS_PER_TURN {
             let read = self.links.connection(peer)?.read(&mut self.staging, &mut self.outcomes);
             let mut outcomes = std::mem::take(&mut self.outcomes);
-            let acted = outcomes.drain(..).try_for_each(|outcome| self.act(outcome));
+            let acted = outcomes.drain(..).try_for_each(|outcome| self.act(peer, outcome));
             self.outcomes = outcomes;
             acted?;
             let read = read.map_err(|refusal| fault(peer, refusal))?;
@@ -272,8 +275,7 @@ impl TcpEndpoint {
         }
         let written = connection.write(&mut self.sent);
         for sent in self.sent.drain(..) {
-            self.counters.messages_sent += 1;
-            self.counters.bytes_sent += sent.bytes;
+            self.counters[peer as usize].sent(sent.bytes);
             self.posts.complete(sent.post);
         }
         if written.has_more {
@@ -331,6 +333,12 @@ impl Endpoint for TcpEndpoint {
         Ok(())
     }
 
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        self.check()?;
+        let connection = self.links.connection(peer).ok();
+        Ok(connection.and_then(|connection| connection.inbound(usize::from(TAGGED_LANE)).next_unclaimed()))
+    }
+
     fn cancel(&mut self) {
         self.links.connections().for_each(|(_, connection)| connection.cancel());
         self.posts.clear();
@@ -357,12 +365,24 @@ impl Endpoint for TcpEndpoint {
 
     fn watch(&mut self, on: bool) {
         if let Err(error) = self.links.watch(on) {
-            tracing::warn!(%error, rank = self.rank, on, "cannot watch the tcp connections");
+            tracing::warn!(target: "ubccl::net", %error, rank = self.rank, on, "cannot watch the tcp connections");
         }
     }
 
     fn counters(&self) -> Counters {
-        self.counters
+        self.counters.iter().copied().sum()
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        (0..).zip(&self.counters).for_each(|(peer, counters)| each(Over::Peer(peer), *counters));
+    }
+
+    fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
+        let links = self.links.all();
+        let (rings, queues) = links.map(Connection::memory).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        each(MemoryKind::Buffers, (rings + self.staging.len()) as u64);
+        let lists = size_of_val(&*self.counters) + self.posts.bytes();
+        each(MemoryKind::Queues, (queues + lists) as u64);
     }
 }
 

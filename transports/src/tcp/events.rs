@@ -55,7 +55,7 @@ impl Events {
     /// Forgets a socket that has nothing to say any more.
     pub(super) fn remove(&self, socket: BorrowedFd<'_>) {
         if let Err(error) = epoll::delete(&self.sockets, socket) {
-            tracing::debug!(%error, "a closed connection could not be removed from epoll");
+            tracing::debug!(target: "ubccl::net", %error, "a closed connection could not be removed from epoll");
         }
     }
 
@@ -63,7 +63,7 @@ impl Events {
     pub(super) fn repeat(&self, peer: u32, socket: BorrowedFd<'_>) {
         let data = epoll::EventData::new_u64(u64::from(peer));
         if let Err(error) = epoll::modify(&self.sockets, socket, data, interest()) {
-            tracing::debug!(%error, peer, "a connection could not be watched again");
+            tracing::debug!(target: "ubccl::net", %error, peer, "a connection could not be watched again");
         }
     }
 
@@ -123,7 +123,7 @@ impl Events {
     pub(super) fn watch(&self, on: bool) {
         let flags = if on { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
         if let Err(error) = epoll::modify(&self.outside, &self.sockets, epoll::EventData::new_u64(0), flags) {
-            tracing::warn!(%error, on, "the descriptor of a tcp endpoint could not be switched");
+            tracing::warn!(target: "ubccl::net", %error, on, "the descriptor of a tcp endpoint could not be switched");
         }
     }
 }

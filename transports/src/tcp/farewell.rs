@@ -43,7 +43,7 @@ pub(super) fn part<'a>(connections: impl Iterator<Item = &'a Connection>) {
         }
         if last_progress.elapsed() > PATIENCE || begin.elapsed() > MOST {
             tracing::warn!(
-                peers = waiting.len(),
+                target: "ubccl::net", peers = waiting.len(),
                 "closing tcp connections whose peers do not take what was sent"
             );
             return;

@@ -20,9 +20,9 @@ impl TcpEndpoint {
             let bytes = self.fold_bite(post, &fold)?;
             let is_complete = fold.folded + bytes == fold.into.len;
             if is_complete {
-                let messages = fold.sources.iter().filter(|&peer| peer != self.rank).count() as u64;
-                self.counters.messages_received += messages;
-                self.counters.bytes_received += messages * fold.into.len;
+                for peer in fold.sources.iter().filter(|&peer| peer != self.rank) {
+                    self.counters[peer as usize].received(fold.into.len);
+                }
                 self.posts.complete(post);
                 return Ok(false);
             }

@@ -266,6 +266,11 @@ impl Inbound {
         self.entries.iter().skip((self.posted - self.first) as usize).filter_map(|entry| entry.theirs)
     }
 
+    /// The header of the first message that no post has met.
+    pub(super) fn next_unclaimed(&self) -> Option<Header> {
+        self.entries.get((self.posted - self.first) as usize).and_then(|entry| entry.theirs)
+    }
+
     /// Whether a post waits for bytes.
     pub(super) fn is_waiting(&self) -> bool {
         self.posted > self.arriving
@@ -275,6 +280,16 @@ impl Inbound {
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         (self.first, self.posted, self.arriving) = (0, 0, 0);
+    }
+
+    /// Bytes of its ring, none before the channel is used.
+    pub(super) fn ring_bytes(&self) -> usize {
+        self.ring.bytes()
+    }
+
+    /// Bytes of its queue.
+    pub(super) fn queue_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
     }
 
     /// Takes its memory when the channel is first used: the ring, and entries for every post and message there can be.

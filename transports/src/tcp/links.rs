@@ -55,6 +55,11 @@ impl Links {
         })
     }
 
+    /// Every connection, for those who only look.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Connection> {
+        self.links.iter().flatten().map(|link| &link.connection)
+    }
+
     fn link(&mut self, peer: Rank) -> Result<&mut Link> {
         let ranks = self.links.len();
         self.links.get_mut(peer as usize).and_then(Option::as_mut).ok_or_else(|| {

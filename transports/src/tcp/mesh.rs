@@ -255,7 +255,7 @@ impl Mesh {
                 Heard::NotYet if stranger.until.is_none_or(|until| now < until) => self.strangers.push(stranger),
                 Heard::All => self.admit(stranger),
                 Heard::NotYet | Heard::Ended => {
-                    tracing::debug!(rank = self.rank, "dropped a connection that did not say who it is");
+                    tracing::debug!(target: "ubccl::net", rank = self.rank, "dropped a connection that did not say who it is");
                 }
             }
         }
@@ -265,7 +265,7 @@ impl Mesh {
     fn admit(&mut self, mut stranger: Pending<HELLO_BYTES>) {
         let (secret, number) = stranger.bytes.split_at(SECRET_BYTES);
         if !is_same(secret, &self.cards[self.rank as usize].secret) {
-            tracing::warn!(rank = self.rank, "dropped a connection with a wrong secret");
+            tracing::warn!(target: "ubccl::net", rank = self.rank, "dropped a connection with a wrong secret");
             return;
         }
         let peer = Rank::from_le_bytes(field(number, 0));
@@ -273,7 +273,7 @@ impl Mesh {
             peer > self.rank && self.sockets.get(peer as usize).is_some_and(|socket| socket.is_none());
         if !is_expected {
             tracing::warn!(
-                rank = self.rank,
+                target: "ubccl::net", rank = self.rank,
                 peer,
                 "dropped a second connection, or one of a rank that must not connect"
             );

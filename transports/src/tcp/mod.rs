@@ -42,7 +42,7 @@ mod wire;
 use crate::host::HostMemory;
 use connection::Connection;
 use endpoint::TcpEndpoint;
-use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor};
+use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor};
 use ubccl_core::{Exchange, Result};
 use wire::MESSAGE_COST;
 
@@ -60,6 +60,7 @@ impl Transport for Tcp {
             alias: None,
             summary: "TCP between processes of one host (127.0.0.1)",
             clock: Clock::Real,
+            reach: Reach::Host,
         }
     }
 
@@ -79,8 +80,8 @@ fn connect(exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<TcpE
     TcpEndpoint::new(exchange.rank(), peers.into_iter().map(|peer| peer.map(connection)).collect())
 }
 
-/// Bytes of one lane's ring: the lanes and that of tagged messages share what a pair may take, of which a quarter is for
-/// remembering messages. More than two bites are no use, and less than a few messages would be slow.
+/// Bytes of one lane's ring: the lanes and, as one, those of point-to-point messages share what a pair may take, of which
+/// a quarter is for remembering messages. More than two bites are no use, and less than a few messages would be slow.
 fn ring_bytes(options: &ConnectOptions) -> u64 {
     let share = options.pair_bytes / 4 * 3 / (u64::from(options.lanes) + 1);
     share.clamp(8 * MESSAGE_COST, 2 * HostMemory::BITE as u64) / MESSAGE_COST * MESSAGE_COST

@@ -97,6 +97,11 @@ impl Outbound {
         (len > 0 || message.header.len == 0).then_some((begin, len))
     }
 
+    /// Bytes of its queue.
+    pub(super) fn queue_bytes(&self) -> usize {
+        self.queue.capacity() * size_of::<Outgoing>()
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -51,6 +51,11 @@ impl Posts {
         }
     }
 
+    /// Bytes of memory that was ever used.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.slots) + size_of_val(&*self.free) + size_of_val(&*self.finished)
+    }
+
     /// Begins a post that waits for `left` messages. [`Posts::end`] has to follow.
     pub(super) fn begin(&mut self, token: Token, left: u32, fold: Option<Fold>) -> u32 {
         let post = Post { token, left, fold };

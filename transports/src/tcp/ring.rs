@@ -26,6 +26,11 @@ impl Ring {
         }
     }
 
+    /// Bytes of memory it has taken.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) fn capacity(&self) -> u64 {
         self.capacity
     }

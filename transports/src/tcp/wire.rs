@@ -4,10 +4,10 @@
 //! |---|---|---|
 //! | 0 | 1 | 2 |
 //! | 1 | lane | lane |
-//! | 2 | stream kind: 0 collective, 1 tagged | 0 |
+//! | 2 | stream kind: 0 collective, 1 tagged, 2 direct | 0 |
 //! | 3 | 0 | 0 |
 //! | 4..8 | bytes of payload that follow | 0 |
-//! | 8..16 | sequence or tag | limit |
+//! | 8..16 | sequence, tag or 0 | limit |
 //! | 16..32 | signature | 0 |
 //! | 32..40 | bytes of the message | 0 |
 //! | 40..48 | offset of this fragment in it | 0 |
@@ -16,15 +16,15 @@
 //! `MESSAGE_COST + i`. A sender sends what lies below the limit it was last told; the receiver raises the limit as it has
 //! places for more. So every byte that arrives has a place, and no lane can hold up another.
 
-use ubccl_core::endpoint::{Header, POINT_TO_POINT_LANE, Stream};
+use ubccl_core::endpoint::{Header, POINT_TO_POINT_LANE, Stream, TAGGED_LANE};
 use ubccl_core::signature::Signature;
 
 /// The version of everything in this file; ranks compare it when they connect.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 48;
-/// Lanes of a connection, that of tagged messages included.
-pub(super) const LANES: usize = POINT_TO_POINT_LANE as usize + 1;
+/// Lanes of a connection, those of point-to-point messages included.
+pub(super) const LANES: usize = TAGGED_LANE as usize + 1;
 /// The most payload of one frame: other lanes and grants get their turn in between.
 pub(super) const FRAGMENT_BYTES: u64 = 512 << 10;
 /// What a message takes of its channel's credit beside its bytes. Bounds how many empty ones a receiver has to remember.
@@ -38,6 +38,14 @@ const GRANT: u8 = 2;
 /// What a message takes of its channel's credit.
 pub(super) fn cost(len: u64) -> u64 {
     MESSAGE_COST + len.next_multiple_of(ALIGNMENT)
+}
+
+/// The ring of one lane where one of collectives has `ring_bytes`: the two of point-to-point messages share as much.
+pub(super) fn ring_of_lane(ring_bytes: u64, lane: usize) -> u64 {
+    if lane < usize::from(POINT_TO_POINT_LANE) {
+        return ring_bytes;
+    }
+    (ring_bytes / 2 / MESSAGE_COST).max(1) * MESSAGE_COST
 }
 
 /// A frame without its payload.
@@ -58,6 +66,7 @@ impl Frame {
                 let (kind, number) = match header.stream {
                     Stream::Collective(sequence) => (0, sequence),
                     Stream::Tagged(tag) => (1, u64::from(tag)),
+                    Stream::Direct => (2, 0),
                 };
                 bytes[..3].copy_from_slice(&[DATA, lane as u8, kind]);
                 bytes[4..8].copy_from_slice(&fragment.to_le_bytes());
@@ -93,6 +102,7 @@ fn decode_data(bytes: &[u8; HEADER_BYTES], lane: usize) -> Result<Frame, &'stati
     let stream = match (bytes[2], u32::try_from(number)) {
         (0, _) => Stream::Collective(number),
         (1, Ok(tag)) => Stream::Tagged(tag),
+        (2, Ok(0)) => Stream::Direct,
         _ => return Err("a message of an unknown stream"),
     };
     let signature = Signature(u128::from_le_bytes(field(bytes, 16)));
@@ -129,6 +139,7 @@ mod tests {
         let frames = [
             data(Stream::Collective(u64::MAX), 5 << 32, 4 << 32, u32::MAX),
             data(Stream::Tagged(u32::MAX), 0, 0, 0),
+            data(Stream::Direct, 7, 0, 7),
             Frame::Grant { lane: 3, limit: u64::MAX },
         ];
         for frame in frames {
@@ -147,7 +158,8 @@ mod tests {
         assert!(broken(&|_| ()).is_ok());
         assert!(broken(&|bytes| bytes[0] = 3).is_err());
         assert!(broken(&|bytes| bytes[1] = LANES as u8).is_err());
-        assert!(broken(&|bytes| bytes[2] = 2).is_err());
+        assert!(broken(&|bytes| bytes[2] = 2).is_err(), "a direct message has no number");
+        assert!(broken(&|bytes| bytes[2] = 3).is_err());
         assert!(broken(&|bytes| bytes[12] = 1).is_err(), "a tag beyond 32 bits");
         assert!(broken(&|bytes| bytes[4] = 11).is_err());
         assert!(broken(&|bytes| bytes[4] = 0).is_err());

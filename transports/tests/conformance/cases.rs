@@ -1,7 +1,7 @@
 //! The table of cases.
 
 use crate::support::drive::Body;
-use crate::{cancel, completion, lanes, mismatch, reduction, sleeping, stress, worlds};
+use crate::{cancel, completion, lanes, mismatch, probe, reduction, sleeping, stress, user_ops, worlds};
 use std::time::Duration;
 use ubccl_core::endpoint::{Clock, Transport};
 
@@ -47,13 +47,15 @@ impl Case {
 
 /// Every case there is.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    let tables: [&[Case]; 8] = [
+    let tables: [&[Case]; 10] = [
         lanes::CASES,
         completion::CASES,
         mismatch::CASES,
         reduction::CASES,
+        user_ops::CASES,
         cancel::CASES,
         sleeping::CASES,
+        probe::CASES,
         stress::CASES,
         worlds::CASES,
     ];

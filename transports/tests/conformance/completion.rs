@@ -193,6 +193,7 @@ async fn counters(rank: Rc<TestRank>) {
     };
     assert_eq!((counted.messages_sent, counted.bytes_sent), sent);
     assert_eq!((counted.messages_received, counted.bytes_received), received);
+    assert_eq!(rank.counted_over_links(), counted, "the links' counts sum up to the total");
 }
 
 /// Empty messages between full ones, on every lane: none is lost, none overtakes.

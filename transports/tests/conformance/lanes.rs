@@ -3,7 +3,7 @@
 use crate::cases::Case;
 use crate::support::memory::pattern;
 use crate::support::rank::TestRank;
-use crate::support::work::{key, receive, send, send_to, tagged};
+use crate::support::work::{direct, key, receive, send, send_to, tagged};
 use std::rc::Rc;
 use ubccl_core::Rank;
 use ubccl_core::endpoint::{Key, Token};
@@ -31,9 +31,16 @@ fn message(from: Rank, k: usize, len: usize) -> Vec<u8> {
     pattern(u64::from(from) << 32 | k as u64, len)
 }
 
-/// The key of a test lane: collectives' lanes, then the one for tagged messages.
+/// Test lanes.
+const LANES: u8 = 4;
+
+/// The key of a test lane: collectives' lanes, then those of tagged and of direct messages.
 fn lane(lane: u8) -> Key {
-    if lane < 2 { key(1, lane) } else { tagged(5) }
+    match lane {
+        0 | 1 => key(1, lane),
+        2 => tagged(5),
+        _ => direct(),
+    }
 }
 
 /// The window towards one peer.
@@ -54,7 +61,7 @@ async fn receives_first(rank: Rc<TestRank>) {
 }
 
 async fn window(rank: &TestRank, len: usize, senders_first: bool) {
-    let area = rank.area(3 * WINDOW * len);
+    let area = rank.area(usize::from(LANES) * WINDOW * len);
     let at = |lane: u8, k: usize| (usize::from(lane) * WINDOW + k) * len;
     let peers: Vec<Rank> = (1..rank.ranks).collect();
     let is_sender = rank.me == 0;
@@ -63,7 +70,7 @@ async fn window(rank: &TestRank, len: usize, senders_first: bool) {
     }
     let mut tokens = Vec::new();
     for k in 0..WINDOW {
-        for l in 0..3 {
+        for l in 0..LANES {
             let span = area.span(at(l, k), len);
             if is_sender {
                 area.write(at(l, k), &message(0, at(l, k), len));
@@ -77,7 +84,7 @@ async fn window(rank: &TestRank, len: usize, senders_first: bool) {
         rank.meet().await;
     }
     rank.wait(&tokens).await;
-    for l in 0..3 {
+    for l in 0..LANES {
         for k in 0..WINDOW {
             area.assert_holds(at(l, k), &message(0, at(l, k), len), &format!("message {k} of lane {l}"));
         }
@@ -121,16 +128,16 @@ async fn window_for_each_peer(rank: Rc<TestRank>) {
 async fn crossing(rank: Rc<TestRank>) {
     let (len, peer) = (8 << 20, 1 - rank.me);
     let mut tokens = Vec::new();
-    for l in 0..3 {
-        let out = rank.area_of(&message(rank.me, l, len));
-        tokens.push(rank.post(&lane(l as u8), &send(out.all(), peer)));
+    for l in 0..LANES {
+        let out = rank.area_of(&message(rank.me, l.into(), len));
+        tokens.push(rank.post(&lane(l), &send(out.all(), peer)));
     }
     rank.meet().await;
-    for l in 0..3 {
+    for l in 0..LANES {
         let area = rank.area(len);
-        let token = rank.post(&lane(l as u8), &receive(area.all(), peer));
+        let token = rank.post(&lane(l), &receive(area.all(), peer));
         rank.wait(&[token]).await;
-        area.assert_holds(0, &message(peer, l, len), "crossing message");
+        area.assert_holds(0, &message(peer, l.into(), len), "crossing message");
     }
     rank.wait(&tokens).await;
 }
@@ -146,7 +153,7 @@ async fn order(rank: Rc<TestRank>) {
         for k in 0..WINDOW {
             let (offset, len) = (k * 70_000, size(number(k)));
             let span = area.span(offset, len);
-            let l = (number(k) % 3) as u8;
+            let l = (number(k) % usize::from(LANES)) as u8;
             if rank.me == 0 {
                 area.write(offset, &message(0, number(k), len));
                 tokens.push(rank.post(&lane(l), &send(span, 1)));
@@ -190,7 +197,7 @@ async fn peer_lists(rank: Rc<TestRank>) {
 
 /// On every ordered pair of lanes: a message of `len` bytes that nobody receives yet, then a small one that arrives.
 async fn lanes_apart(rank: Rc<TestRank>, len: usize) {
-    for (held, free) in [(1, 0), (0, 1), (2, 0), (0, 2)] {
+    for (held, free) in [(1, 0), (0, 1), (2, 0), (0, 2), (3, 0), (2, 3), (3, 2)] {
         let (big, small) = (rank.area(len), rank.area(24));
         if rank.me == 0 {
             big.write(0, &message(0, 1, len));

@@ -1,6 +1,6 @@
 //! The conformance suite: the same bodies on every transport of the index, one named test for each.
 //!
-//! A case's name begins with the point of the contract it tests: `c1` to `c10` are the points of `Endpoint`, `w1` to
+//! A case's name begins with the point of the contract it tests: `c1` to `c11` are the points of `Endpoint`, `w1` to
 //! `w3` those of `World`. Nothing here names a transport: whatever is in the index is tested, as
 //! `NAME::CASE::N_ranks`. The same bodies run over a right double (which must pass) and over wrong ones
 //! (`wrong::DEFECT::CASE`, where the case must fail), so that the suite itself is known to accept and to reject.
@@ -11,11 +11,13 @@ mod cases;
 mod completion;
 mod lanes;
 mod mismatch;
+mod probe;
 mod reduction;
 mod sleeping;
 mod stress;
 #[path = "../support/mod.rs"]
 mod support;
+mod user_ops;
 mod worlds;
 mod wrong;
 

@@ -2,7 +2,9 @@
 
 use crate::harness::{Harness, INPUT, OUTPUT, SIGNATURE, key, receive, reduce, send, span};
 use std::time::Duration;
-use ubccl_core::endpoint::{Clock, Counters, Fault, Key, Posted, Stream, Token};
+use ubccl_core::endpoint::{
+    Clock, Counters, Fault, Key, POINT_TO_POINT_LANE, Posted, Stream, TAGGED_LANE, Token,
+};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{ErrorKind, Signature};
 
@@ -10,6 +12,24 @@ const PLAIN: &str = "custom:latency_ps=1000000,bytes_per_s=1000000000";
 
 fn two(elements: usize) -> Harness {
     Harness::new(PLAIN, 2).with_floats(|rank, k| (100 * rank + k as u32) as f32, elements)
+}
+
+/// World contract 3: a rank that waits for a tag without a post is woken when a message comes, on that lane only.
+#[test]
+fn a_tagged_message_without_a_post_wakes_its_receiver() {
+    let mut harness = two(4);
+    let tagged = Key { stream: Stream::Tagged(9), lane: TAGGED_LANE, signature: SIGNATURE };
+    let direct = Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, signature: SIGNATURE };
+    for (key, woken) in [(direct, false), (tagged, true)] {
+        harness.woken.clear();
+        harness.post_with(0, 1, &key, &send(span(INPUT, 0, 16), 1)).unwrap();
+        harness.run();
+        assert_eq!(harness.woken.iter().any(|woken| woken.0 == 1), woken, "{key:?}");
+    }
+    let found = harness.endpoints[1].probe(0).unwrap();
+    assert_eq!(found.map(|header| (header.stream, header.len)), Some((Stream::Tagged(9), 16)));
+    assert_eq!(harness.post_with(1, 2, &tagged, &receive(span(OUTPUT, 0, 16), 0)).unwrap(), Posted::Done);
+    assert_eq!(harness.endpoints[1].probe(0).unwrap(), None);
 }
 
 /// Contract 1: a hundred posts wait, none is refused. Contract 2: the k-th send meets the k-th receive.

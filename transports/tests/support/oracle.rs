@@ -2,6 +2,9 @@
 
 use ubccl_core::{DataType, ReduceOp};
 
+#[path = "../../../core/src/kernels/tests/layout.rs"]
+mod layout;
+
 /// Folds `sources` in order, element by element, rounding once.
 pub fn reduce(dtype: DataType, op: ReduceOp, sources: &[Vec<u8>]) -> Vec<u8> {
     let width = dtype.row().size;
@@ -11,40 +14,58 @@ pub fn reduce(dtype: DataType, op: ReduceOp, sources: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn element<'a>(dtype: DataType, op: ReduceOp, column: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    match dtype {
-        DataType::F32 => {
-            let values = column.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
-            fold_floats(op, values).to_le_bytes().to_vec()
+    let bits = column.map(|bytes| {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(whole)
+    });
+    let width = dtype.row().size;
+    let result = match layout::of(dtype.name()) {
+        Some(layout) => {
+            // Types up to f32 are folded in f32; f64 holds its sums, products and quotients well enough to round them.
+            let round = |wide: f64| if dtype == DataType::F64 { wide } else { f64::from(wide as f32) };
+            layout.nearest(fold_floats(op, bits.map(|bits| layout.value(bits)), round))
         }
-        DataType::BF16 => {
-            let values = column.map(|bytes| bf16_value(u16::from_le_bytes(bytes.try_into().unwrap())));
-            bf16_bits(fold_floats(op, values)).to_le_bytes().to_vec()
+        None => {
+            let unused = 128 - 8 * width as u32;
+            let is_signed = dtype.name().starts_with('i');
+            let widen = |bits: u64| match is_signed {
+                true => i128::from(bits) << unused >> unused,
+                false => i128::from(bits),
+            };
+            fold_integers(op, bits.map(widen)) as u64
         }
-        DataType::I32 => {
-            let values = column.map(|bytes| i128::from(i32::from_le_bytes(bytes.try_into().unwrap())));
-            (fold_integers(op, values) as i32).to_le_bytes().to_vec()
-        }
-        DataType::U8 => vec![fold_integers(op, column.map(|bytes| i128::from(bytes[0]))) as u8],
-        other => panic!("the oracle does not know {}", other.name()),
-    }
+    };
+    result.to_le_bytes()[..width].to_vec()
 }
 
-fn fold_floats(op: ReduceOp, values: impl Iterator<Item = f32>) -> f32 {
-    let fold = |a: f32, b: f32| match op {
-        ReduceOp::Sum => a + b,
+fn fold_floats(op: ReduceOp, values: impl Iterator<Item = f64>, round: impl Fn(f64) -> f64) -> f64 {
+    let values: Vec<f64> = values.collect();
+    let fold = |a: f64, b: f64| match op {
+        ReduceOp::Sum | ReduceOp::PreMulSum | ReduceOp::Avg => round(a + b),
+        ReduceOp::Prod => round(a * b),
         ReduceOp::Max => a.max(b),
-        other => panic!("the oracle does not know {}", other.name()),
+        ReduceOp::Min => a.min(b),
+        other => panic!("the oracle does not know {} of floats", other.name()),
     };
-    values.reduce(fold).unwrap()
+    let folded = values.iter().copied().reduce(fold).unwrap();
+    if op == ReduceOp::Avg { round(folded / values.len() as f64) } else { folded }
 }
 
 fn fold_integers(op: ReduceOp, values: impl Iterator<Item = i128>) -> i128 {
+    let values: Vec<i128> = values.collect();
     let fold = |a: i128, b: i128| match op {
-        ReduceOp::Sum => a + b,
+        ReduceOp::Sum | ReduceOp::PreMulSum | ReduceOp::Avg => a + b,
+        ReduceOp::Prod => a.wrapping_mul(b),
         ReduceOp::Max => a.max(b),
+        ReduceOp::Min => a.min(b),
+        ReduceOp::And => a & b,
+        ReduceOp::Or => a | b,
+        ReduceOp::Xor => a ^ b,
         other => panic!("the oracle does not know {}", other.name()),
     };
-    values.reduce(fold).unwrap()
+    let folded = values.iter().copied().reduce(fold).unwrap();
+    if op == ReduceOp::Avg { folded / values.len() as i128 } else { folded }
 }
 
 /// The value of bf16 bits.
@@ -69,9 +90,12 @@ pub fn elements(dtype: DataType, random: &mut super::memory::Random, count: usiz
         let scaled = magnitude * [0.25, 1.0, 3.0, 64.0][(word >> 20) as usize % 4];
         if word >> 40 & 1 == 1 { -scaled } else { scaled }
     };
-    match dtype {
-        DataType::F32 => (0..count).flat_map(|_| float().to_le_bytes()).collect(),
-        DataType::BF16 => (0..count).flat_map(|_| bf16_bits(float()).to_le_bytes()).collect(),
-        _ => super::memory::pattern(random.word(), count * dtype.row().size),
+    match layout::of(dtype.name()) {
+        Some(layout) => {
+            let mut element =
+                || layout.nearest(f64::from(float())).to_le_bytes().into_iter().take(dtype.size());
+            (0..count).flat_map(|_| element()).collect()
+        }
+        None => super::memory::pattern(random.word(), count * dtype.row().size),
     }
 }

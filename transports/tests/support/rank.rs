@@ -17,6 +17,7 @@ use std::time::Duration;
 use ubccl_core::endpoint::{Clock, Counters, Endpoint, Fault, Key, Memory, Post, Posted, RegionId, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::symbolic::Piece;
+use ubccl_core::usage::Over;
 use ubccl_core::{Rank, Signature};
 
 /// A test body under way.
@@ -268,6 +269,18 @@ impl TestRank {
     /// What the endpoint counted.
     pub fn counters(&self) -> Counters {
         self.state.borrow().endpoint.counters()
+    }
+
+    /// What the endpoint counted by peer or by level, summed up.
+    pub fn counted_over_links(&self) -> Counters {
+        let (mut sum, ranks) = (Counters::default(), self.ranks);
+        self.state.borrow().endpoint.count_links(&mut |over, counters| {
+            if let Over::Peer(peer) = over {
+                assert!(peer < ranks, "rank {peer} of {ranks}");
+            }
+            sum += counters;
+        });
+        sum
     }
 
     /// What was posted so far.

@@ -1,6 +1,6 @@
 //! Names for what tests post: calls, keys and posts in few words.
 
-use ubccl_core::endpoint::{Key, POINT_TO_POINT_LANE, Post, Span, Stream};
+use ubccl_core::endpoint::{Key, POINT_TO_POINT_LANE, Post, Span, Stream, TAGGED_LANE};
 use ubccl_core::plan::{At, Index, PeerRun, Peers, Sizes};
 use ubccl_core::{Collective, DataType, Rank, ReduceOp, Signature};
 
@@ -16,8 +16,16 @@ pub fn key(sequence: u64, lane: u8) -> Key {
 
 /// The key of a tagged message.
 pub fn tagged(tag: u32) -> Key {
-    let signature = Collective::send_receive(0, DataType::U8, None, None).signature(1);
-    Key { stream: Stream::Tagged(tag), lane: POINT_TO_POINT_LANE, signature }
+    Key { stream: Stream::Tagged(tag), lane: TAGGED_LANE, signature: sent() }
+}
+
+/// The key of a point-to-point message without a tag.
+pub fn direct() -> Key {
+    Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, signature: sent() }
+}
+
+fn sent() -> Signature {
+    Collective::send_receive(0, DataType::U8, None, None).signature(1)
 }
 
 /// A send to one peer.

@@ -61,7 +61,7 @@ fn spoil(segment: &Segment, offset: usize, value: u64) {
 
 struct Victim {
     endpoint: ShmEndpoint,
-    bells: Vec<Arc<Bell>>,
+    bells: Vec<Arc<Bell<Segment>>>,
     geometry: Geometry,
     area: Area,
     sequence: u64,
@@ -73,7 +73,7 @@ impl Victim {
         let geometry = Geometry::new(2, &ConnectOptions { lanes: 1, pair_bytes: 16 << 10 }).unwrap();
         let bell = |rank| {
             let (segment, _file) = Segment::create(rank, &geometry).unwrap();
-            Arc::new(Bell::new(Arc::new(segment), Bell::descriptor(rank).unwrap()))
+            Arc::new(Bell::new(Arc::new(segment), descriptor(rank).unwrap()))
         };
         let bells = vec![bell(0), bell(1)];
         let mut endpoint = ShmEndpoint::new(0, &geometry, bells.clone());
@@ -85,10 +85,10 @@ impl Victim {
     }
 
     fn act(&mut self, act: &Act) -> Result<(), Fault> {
-        let peer = self.bells[1].segment();
+        let peer = self.bells[1].place();
         match act {
             Act::Spoil { segment, at, words } => {
-                let segment = self.bells[*segment].segment();
+                let segment = self.bells[*segment].place();
                 let slots = segment.len() / 8;
                 for (step, &value) in words.iter().enumerate() {
                     spoil(segment, (at % slots + step) % slots * 8, value);

@@ -13,7 +13,7 @@ use crate::exchange::LocalExchange;
 use std::cell::UnsafeCell;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
-    Fault, Header, HostPointer, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, Token,
+    Fault, Header, HostPointer, Key, Memory, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{DataType, Rank, ReduceOp, Signature};
@@ -118,7 +118,7 @@ fn key(sequence: u64, lane: u8) -> Key {
 }
 
 fn tagged(tag: u32) -> Key {
-    Key { stream: Stream::Tagged(tag), lane: POINT_TO_POINT_LANE, signature: Signature(9) }
+    Key { stream: Stream::Tagged(tag), lane: TAGGED_LANE, signature: Signature(9) }
 }
 
 fn send(from: Span, to: Rank) -> Post {

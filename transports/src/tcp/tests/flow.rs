@@ -1,7 +1,7 @@
 //! Flow between well-behaved ranks: bounds, slow receivers, leaving.
 
 use super::memory::pattern;
-use super::work::{key, list, receive, send, tagged};
+use super::work::{direct, key, list, receive, send, tagged};
 use super::{Node, finish, world};
 use crate::tcp::wire::MESSAGE_COST;
 use std::time::Duration;
@@ -172,7 +172,7 @@ fn a_large_copy_goes_in_bites() {
 /// receiver still sends. It is more than the receiver's kernel takes before anybody reads.
 #[test]
 fn the_last_messages_before_a_rank_leaves_are_not_lost() {
-    let (count, len) = (25, 4000);
+    let len = 4000;
     let mut nodes = world(2, &ConnectOptions { lanes: 2, ..Default::default() });
     let mut stayer = nodes.pop().unwrap();
     let mut leaver = nodes.pop().unwrap();
@@ -180,8 +180,10 @@ fn the_last_messages_before_a_rank_leaves_are_not_lost() {
     let unread = stayer.area(&pattern(1, 60_000));
     let span = stayer.areas[unread].all();
     stayer.post(&key(1, 1), &send(span, 0));
-    let keys = [key(1, 0), key(1, 1), tagged(9)];
-    for (message, key) in (0..count).flat_map(|message| keys.iter().map(move |key| (message, key))) {
+    // The lanes of point-to-point messages have half a ring each.
+    let keys = [(key(1, 0), 25), (key(1, 1), 25), (tagged(9), 12), (direct(), 12)];
+    let all = keys.iter().flat_map(|(key, count)| (0..*count).map(move |message| (message, key)));
+    for (message, key) in all {
         let area = leaver.area(&pattern(message, len));
         let span = leaver.areas[area].all();
         let token = leaver.post(key, &send(span, 1));
@@ -192,8 +194,8 @@ fn the_last_messages_before_a_rank_leaves_are_not_lost() {
     std::thread::sleep(Duration::from_millis(50)); // enough to be gone, were it not polite
     let into = stayer.area(&vec![0; len]);
     let span = stayer.areas[into].all();
-    for key in &keys {
-        for message in 0..count {
+    for (key, count) in &keys {
+        for message in 0..*count {
             let token = stayer.post(key, &receive(span, 0));
             finish(std::slice::from_mut(&mut stayer), &[(0, token)]);
             stayer.areas[into].assert_holds(0, &pattern(message, len), "a message");

@@ -4,6 +4,7 @@ use super::memory::pattern;
 use super::work::{key, receive, send};
 use super::{Node, PATIENCE, finish};
 use crate::exchange::LocalExchange;
+use crate::tcp::wire::VERSION;
 use crate::tcp::{connect, mesh};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
@@ -113,7 +114,8 @@ fn a_rank_that_does_not_connect_is_named() {
         let threads: Vec<_> = exchanges.into_iter().map(connect).collect();
         // It takes part in the exchange, and no more. Nobody listens on its port, but that is for higher ranks.
         let mut card = vec![0; 30];
-        card[..6].copy_from_slice(&[1, 0, 0, 0, 1, 0]);
+        card[..4].copy_from_slice(&VERSION.to_le_bytes());
+        card[4] = 1;
         card[6..14].copy_from_slice(&(1u64 << 16).to_le_bytes());
         absent.all_gather(&card).unwrap();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -134,7 +136,7 @@ fn a_rank_that_ended_is_named_at_once() {
         let port =
             std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let mut card = vec![0; 30];
-        card[0] = 1;
+        card[..4].copy_from_slice(&VERSION.to_le_bytes());
         card[4..6].copy_from_slice(&port.to_le_bytes());
         card[6..14].copy_from_slice(&(1u64 << 16).to_le_bytes());
         first.all_gather(&card).unwrap();

@@ -8,9 +8,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Stream, Token, Wake,
+    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span,
+    Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::symbolic::{Piece, SymbolicMemory, reduce_pieces};
+use ubccl_core::usage::Over;
 use ubccl_core::{DataType, Error, Rank, ReduceOp, Result, Signature, kernels};
 
 enum Region {
@@ -106,13 +108,20 @@ impl DoubleEndpoint {
         self.sends.insert(token.0, peers.len());
     }
 
-    fn post_receive(&mut self, token: Token, header: Header, lane: u8, post: &Post, sources: &[Rank]) {
+    fn post_receive(
+        &mut self,
+        token: Token,
+        header: Header,
+        lane: u8,
+        post: &Post,
+        sources: &[Rank],
+    ) -> Result<(), Fault> {
         for (part, &source) in sources.iter().enumerate().filter(|&(_, &source)| source != self.me) {
             self.incoming.entry((source, lane)).or_default().push_back(Want { token, part });
         }
         let parts = sources.iter().map(|_| None).collect();
         self.receives.insert(token.0, Receive { header, post: *post, parts });
-        self.finish_if_whole(token);
+        self.finish_if_whole(token)
     }
 
     fn progress(&mut self) -> Result<bool, Fault> {
@@ -160,7 +169,7 @@ impl DoubleEndpoint {
                 self.counters.bytes_received += theirs.len;
                 self.incoming.get_mut(&(peer, lane)).expect("just seen").pop_front();
                 self.receives.get_mut(&token.0).expect("posted").parts[part] = Some(payload);
-                self.finish_if_whole(token);
+                self.finish_if_whole(token)?;
                 moved = true;
             }
         }
@@ -183,14 +192,14 @@ impl DoubleEndpoint {
         Err(Fault::Mismatch { peer, theirs, ours })
     }
 
-    fn finish_if_whole(&mut self, token: Token) {
+    fn finish_if_whole(&mut self, token: Token) -> Result<(), Fault> {
         let Receive { post, parts, .. } = &self.receives[&token.0];
         let own_part = match post {
             Post::ReceiveReduce { sources, .. } => sources.iter().position(|source| source == self.me),
             _ => None,
         };
         if (0..parts.len()).any(|part| parts[part].is_none() && Some(part) != own_part) {
-            return;
+            return Ok(());
         }
         let Receive { post, parts, .. } = self.receives.remove(&token.0).expect("just seen");
         match post {
@@ -212,36 +221,37 @@ impl DoubleEndpoint {
                     let own = sources.remove(own_part);
                     sources.insert(0, own);
                 }
-                let result = self.fold(dtype, op, &sources);
+                let result = self.fold(dtype, op, &sources)?;
                 self.store(into, &result);
             }
             Post::Send { .. } | Post::Copy { .. } => unreachable!("only receives are kept here"),
         }
         self.finished.push(token);
+        Ok(())
     }
 
-    fn fold(&self, dtype: DataType, op: ReduceOp, sources: &[Payload]) -> Payload {
+    fn fold(&self, dtype: DataType, op: ReduceOp, sources: &[Payload]) -> Result<Payload, Fault> {
         if self.net.has(Defect::RoundsEveryStep) && sources.len() > 2 {
             let (last, earlier) = sources.split_last().expect("more than two");
-            return fold(self.net.ranks, dtype, op, &[self.fold(dtype, op, earlier), last.clone()]);
+            return fold(self.net.ranks, dtype, op, &[self.fold(dtype, op, earlier)?, last.clone()]);
         }
         fold(self.net.ranks, dtype, op, sources)
     }
 }
 
-fn fold(ranks: u32, dtype: DataType, op: ReduceOp, sources: &[Payload]) -> Payload {
+fn fold(ranks: u32, dtype: DataType, op: ReduceOp, sources: &[Payload]) -> Result<Payload, Fault> {
     if let Payload::Pieces(_) = &sources[0] {
         let mut out = Vec::new();
         reduce_pieces(&sources.iter().map(pieces).collect::<Vec<_>>(), ranks, &mut out);
-        return Payload::Pieces(out);
+        return Ok(Payload::Pieces(out));
     }
     let sources: Vec<_> = sources.iter().map(bytes).collect();
     let mut out = vec![0; sources[0].len()];
     assert!(sources.iter().all(|source| source.len() == out.len()));
     let pointers: Vec<_> = sources.iter().map(|source| source.as_ptr()).collect();
     // SAFETY: all are vectors of the length of `out`, apart from each other.
-    unsafe { kernels::reduce(dtype, op, &pointers, out.as_mut_ptr(), out.len() / dtype.size()) };
-    Payload::Bytes(out)
+    unsafe { kernels::reduce(dtype, op, &pointers, out.as_mut_ptr(), out.len() / dtype.size()) }?;
+    Ok(Payload::Bytes(out))
 }
 
 fn bytes(payload: &Payload) -> &[u8] {
@@ -282,11 +292,11 @@ impl Endpoint for DoubleEndpoint {
                 }
             }
             Post::Receive { into, from } => {
-                self.post_receive(token, header(into.len), key.lane, post, &[from])
+                self.post_receive(token, header(into.len), key.lane, post, &[from])?;
             }
             Post::ReceiveReduce { sources, into, .. } => {
                 let sources: Vec<_> = sources.iter().collect();
-                self.post_receive(token, header(into.len), key.lane, post, &sources);
+                self.post_receive(token, header(into.len), key.lane, post, &sources)?;
             }
             Post::Copy { from, into } => {
                 let payload = self.load(from);
@@ -331,6 +341,20 @@ impl Endpoint for DoubleEndpoint {
         Ok(())
     }
 
+    fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
+        let lane = if self.net.has(Defect::ProbesADirectLane) { POINT_TO_POINT_LANE } else { TAGGED_LANE };
+        let is_taken = self.incoming.get(&(peer, lane)).is_some_and(|queue| !queue.is_empty());
+        if is_taken || self.net.has(Defect::ProbesNothing) {
+            return Ok(None);
+        }
+        let route = (peer, self.me, lane);
+        let found = self.net.peek(route);
+        if found.is_some() && self.net.has(Defect::TakesWhatItProbes) {
+            self.net.pop(route);
+        }
+        Ok(found)
+    }
+
     fn cancel(&mut self) {
         if self.net.has(Defect::KeepsPostsAfterCancel) {
             return;
@@ -367,6 +391,10 @@ impl Endpoint for DoubleEndpoint {
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+
+    fn count_links(&self, each: &mut dyn FnMut(Over<'_>, Counters)) {
+        each(Over::Level("the only one"), self.counters);
     }
 
     fn phantom(&self, region: RegionId) -> Option<Vec<Piece>> {

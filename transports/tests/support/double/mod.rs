@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use ubccl_core::endpoint::{
-    Clock, ConnectOptions, Endpoint, Transport, TransportDescriptor, World, WorldOptions,
+    Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor, World, WorldOptions,
 };
 use ubccl_core::{Error, Exchange, Result};
 
@@ -41,6 +41,9 @@ pub enum Defect {
     LosesWakes,
     NeverRings,
     NeverSleeps,
+    ProbesNothing,
+    ProbesADirectLane,
+    TakesWhatItProbes,
     MiscountsBytes,
     HashesAddresses,
     TurnsTimeBack,
@@ -58,6 +61,7 @@ static REAL: TransportDescriptor = TransportDescriptor {
     alias: None,
     summary: "queues between threads, for tests of the tests",
     clock: Clock::Real,
+    reach: Reach::Process,
 };
 
 static VIRTUAL: TransportDescriptor = TransportDescriptor {
@@ -65,6 +69,7 @@ static VIRTUAL: TransportDescriptor = TransportDescriptor {
     alias: None,
     summary: "queues in virtual time, for tests of the tests",
     clock: Clock::Virtual,
+    reach: Reach::Process,
 };
 
 impl Double {

@@ -84,8 +84,8 @@ impl<W: Word<u32>> Doorbell<'_, W> {
 
 #[cfg(all(test, loom))]
 mod loom_tests {
-    use super::super::ring::{Consumer, Producer};
     use super::*;
+    use crate::local::ring::{Consumer, Producer};
     use loom::sync::atomic::{AtomicU32, AtomicU64};
     use loom::sync::{Arc, Condvar, Mutex};
     use loom::thread;

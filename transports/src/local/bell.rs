@@ -2,7 +2,6 @@
 
 use super::doorbell::{ASLEEP, Doorbell, WATCHED};
 use super::queue::Bits;
-use super::segment::Segment;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::thread::{Timespec, futex};
@@ -13,34 +12,33 @@ use std::time::Duration;
 use ubccl_core::endpoint::Wake;
 use ubccl_core::{Error, Result};
 
+/// Where the words of a doorbell are: in a segment, or in this process's own memory.
+pub(crate) trait Words: Send + Sync {
+    /// The words.
+    fn doorbell(&self) -> Doorbell<'_, AtomicU32>;
+}
+
 /// What it takes to wake one rank: its doorbell and its descriptor.
 #[derive(Debug)]
-pub(crate) struct Bell {
-    segment: Arc<Segment>,
+pub(crate) struct Bell<W> {
+    words: Arc<W>,
     descriptor: OwnedFd,
 }
 
-impl Bell {
-    pub(crate) fn new(segment: Arc<Segment>, descriptor: OwnedFd) -> Self {
-        Bell { segment, descriptor }
-    }
-
-    /// A descriptor for a bell.
-    pub(crate) fn descriptor(rank: u32) -> Result<OwnedFd> {
-        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
-            Error::system(format!("rank {rank}: eventfd refused (raise the limit of open files)"), errno)
-        })
+impl<W: Words> Bell<W> {
+    pub(crate) fn new(words: Arc<W>, descriptor: OwnedFd) -> Self {
+        Bell { words, descriptor }
     }
 
     /// The words.
     #[inline]
     pub(crate) fn doorbell(&self) -> Doorbell<'_, AtomicU32> {
-        self.segment.doorbell()
+        self.words.doorbell()
     }
 
-    /// Whose memory it is in.
-    pub(crate) fn segment(&self) -> &Arc<Segment> {
-        &self.segment
+    /// Where the words are.
+    pub(crate) fn place(&self) -> &Arc<W> {
+        &self.words
     }
 
     /// Wakes the rank if it sleeps or is watched. A writer calls it behind a fence.
@@ -55,7 +53,7 @@ impl Bell {
     #[cold]
     fn serve(&self, flags: u32) {
         if flags & ASLEEP != 0 {
-            // Shared between processes, hence no PRIVATE. A wake cannot fail on a mapped word, and a sleeper that
+            // Perhaps shared between processes, hence no PRIVATE. A wake cannot fail on a mapped word, and a sleeper that
             // misses one still has its timeout.
             let _ = futex::wake(self.doorbell().rings, futex::Flags::empty(), i32::MAX as u32);
         }
@@ -86,29 +84,36 @@ impl Bell {
     }
 }
 
-impl AsFd for Bell {
+impl<W> AsFd for Bell<W> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
 }
 
-impl Wake for Bell {
+impl<W: Words> Wake for Bell<W> {
     fn wake(&self) {
         let flags = self.doorbell().ring();
         self.serve(flags);
     }
 }
 
+/// A descriptor for a bell.
+pub(crate) fn descriptor(rank: u32) -> Result<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|errno| {
+        Error::system(format!("rank {rank}: eventfd refused (raise the limit of open files)"), errno)
+    })
+}
+
 /// The bells of all peers and which of them a post or poll has given news.
 #[derive(Debug)]
-pub(crate) struct Bells {
-    bells: Vec<Arc<Bell>>,
+pub(crate) struct Bells<W> {
+    bells: Vec<Arc<Bell<W>>>,
     news: Bits,
     any: bool,
 }
 
-impl Bells {
-    pub(crate) fn new(bells: Vec<Arc<Bell>>) -> Self {
+impl<W: Words> Bells<W> {
+    pub(crate) fn new(bells: Vec<Arc<Bell<W>>>) -> Self {
         let news = Bits::new(bells.len());
         Bells { bells, news, any: false }
     }
@@ -118,6 +123,11 @@ impl Bells {
     pub(crate) fn mark(&mut self, rank: usize) {
         self.news.insert(rank);
         self.any = true;
+    }
+
+    /// Wakes one whatever it does.
+    pub(crate) fn wake(&self, rank: usize) {
+        self.bells[rank].wake();
     }
 
     /// Wakes those among the marked that sleep. One fence serves them all.

@@ -1,4 +1,4 @@
-//! The two ends of a ring with one producer and one consumer, in different processes.
+//! The two ends of a ring with one producer and one consumer, in different threads or processes.
 //!
 //! Entry number i stands at position i mod capacity. It is there once its stamp, a word beside it, is i + 1: stamps
 //! only grow, so nothing is ever cleared, and a stamp left over from an earlier turn is a smaller number. The producer
@@ -34,7 +34,17 @@ impl Producer {
     /// suffice, so that the line travels once per turn of the ring and not once per entry.
     #[inline]
     pub(crate) fn has_room(&mut self, consumed: &impl Word<u64>) -> Result<bool, Corrupt> {
-        if self.written - self.consumed < self.capacity {
+        self.has_room_within(self.capacity, consumed)
+    }
+
+    /// The same for a producer that means to keep fewer entries than the ring has.
+    #[inline]
+    pub(crate) fn has_room_within(
+        &mut self,
+        entries: u64,
+        consumed: &impl Word<u64>,
+    ) -> Result<bool, Corrupt> {
+        if self.written - self.consumed < entries {
             return Ok(true);
         }
         // Acquire: partner of the release in `Consumer::acknowledge`; the consumer's reads of the entry come first.
@@ -43,7 +53,7 @@ impl Producer {
             return Err(Corrupt { consumed: now, written: self.written });
         }
         self.consumed = now;
-        Ok(self.written - now < self.capacity)
+        Ok(self.written - now < entries)
     }
 
     /// The number of the next entry.

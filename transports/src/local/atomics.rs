@@ -1,5 +1,5 @@
-//! The words that the protocols of this transport are written over, so that loom can check the very same code that
-//! runs between processes.
+//! The words that the protocols here are written over, so that loom can check the very same code that
+//! runs between threads and processes.
 
 use std::sync::atomic::{self, Ordering};
 
@@ -52,7 +52,7 @@ macro_rules! word {
 
 word!(atomic::AtomicU32, u32, atomic::fence);
 word!(atomic::AtomicU64, u64, atomic::fence);
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 word!(loom::sync::atomic::AtomicU32, u32, loom::sync::atomic::fence);
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 word!(loom::sync::atomic::AtomicU64, u64, loom::sync::atomic::fence);

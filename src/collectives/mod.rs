@@ -1,6 +1,10 @@
 //! The collectives by name, on typed buffers: each states its shapes and runs through [`Communicator::run`].
 
+mod exchanges;
+mod rooted;
+
 use crate::communicator::Communicator;
+use crate::reduction::Reduction;
 use crate::work::Work;
 use ubccl_core::{Collective, Element, Error, Rank, ReduceOp, Result};
 
@@ -12,15 +16,17 @@ impl Communicator {
     /// Cost:   `ubccl plan all_reduce` shows the plan; `algorithm_for` names the algorithm.
     /// Errors: InvalidArgument (nothing was sent); Mismatch, Timeout, Remote, Aborted: these poison the communicator.
     /// Source: ncclAllReduce, MPI_Allreduce.
-    pub fn all_reduce<T: Element>(&self, send: &[T], recv: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = Collective::all_reduce(send.len() as u64, T::DTYPE, op);
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
+    pub fn all_reduce<T: Element>(&self, send: &[T], recv: &mut [T], op: impl Into<Reduction>) -> Result<()> {
+        let op = op.into();
+        let call = Collective::all_reduce(send.len() as u64, T::DTYPE, op.op());
+        self.run_reducing(&call, op, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
     }
 
     /// All-reduces `buffer` in place on every rank. See [`Communicator::all_reduce`].
-    pub fn all_reduce_in_place<T: Element>(&self, buffer: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = Collective::all_reduce(buffer.len() as u64, T::DTYPE, op);
-        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
+    pub fn all_reduce_in_place<T: Element>(&self, buffer: &mut [T], op: impl Into<Reduction>) -> Result<()> {
+        let op = op.into();
+        let call = Collective::all_reduce(buffer.len() as u64, T::DTYPE, op.op());
+        self.run_reducing_in_place(&call, op, bytemuck::cast_slice_mut(buffer))
     }
 
     /// Gathers everybody's `send` into `recv` on every rank, in rank order.
@@ -44,16 +50,27 @@ impl Communicator {
     /// Shapes: send `[ranks * count]`, recv `[count]`. In place: `reduce_scatter_in_place`.
     /// Order, errors: as [`Communicator::all_reduce`].
     /// Source: ncclReduceScatter, MPI_Reduce_scatter_block.
-    pub fn reduce_scatter<T: Element>(&self, send: &[T], recv: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = Collective::reduce_scatter(recv.len() as u64, T::DTYPE, op);
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
+    pub fn reduce_scatter<T: Element>(
+        &self,
+        send: &[T],
+        recv: &mut [T],
+        op: impl Into<Reduction>,
+    ) -> Result<()> {
+        let op = op.into();
+        let call = Collective::reduce_scatter(recv.len() as u64, T::DTYPE, op.op());
+        self.run_reducing(&call, op, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
     }
 
     /// Reduce-scatters in place: the result stands at `rank * count` in `buffer` (`[ranks * count]`); the rest of the
     /// buffer is left as it was.
-    pub fn reduce_scatter_in_place<T: Element>(&self, buffer: &mut [T], op: ReduceOp) -> Result<()> {
-        let call = Collective::reduce_scatter(self.share(buffer.len(), "reduce_scatter")?, T::DTYPE, op);
-        self.run_in_place(&call, bytemuck::cast_slice_mut(buffer))
+    pub fn reduce_scatter_in_place<T: Element>(
+        &self,
+        buffer: &mut [T],
+        op: impl Into<Reduction>,
+    ) -> Result<()> {
+        let op = op.into();
+        let call = Collective::reduce_scatter(self.share(buffer.len(), "reduce_scatter")?, T::DTYPE, op.op());
+        self.run_reducing_in_place(&call, op, bytemuck::cast_slice_mut(buffer))
     }
 
     /// Gives every rank the root's `buffer`.
@@ -79,32 +96,6 @@ impl Communicator {
     /// Source: MPI_Barrier, HcclBarrier.
     pub fn barrier(&self) -> Result<()> {
         self.run(&Collective::barrier(), &[], &mut [])
-    }
-
-    /// Sends `buffer` to `peer`, which calls [`Communicator::receive`] with the same length; messages of a pair arrive
-    /// in order. Returns when `buffer` may be changed, which may be before the peer has received.
-    ///
-    /// Errors: as [`Communicator::all_reduce`].
-    /// Source: ncclSend, MPI_Send.
-    pub fn send<T: Element>(&self, buffer: &[T], peer: Rank) -> Result<()> {
-        let call = Collective::send_receive(buffer.len() as u64, T::DTYPE, Some(peer), None);
-        self.run(&call, bytemuck::cast_slice(buffer), &mut [])
-    }
-
-    /// Receives into `buffer` what `peer` sends. See [`Communicator::send`].
-    pub fn receive<T: Element>(&self, buffer: &mut [T], peer: Rank) -> Result<()> {
-        let call = Collective::send_receive(buffer.len() as u64, T::DTYPE, None, Some(peer));
-        self.run(&call, &[], bytemuck::cast_slice_mut(buffer))
-    }
-
-    /// Sends `send` to `to` and receives `recv` from `from`, both at once; the lengths are equal. `to` and `from` may
-    /// both be this rank.
-    ///
-    /// Errors: as [`Communicator::all_reduce`].
-    /// Source: MPI_Sendrecv; ncclSend and ncclRecv in one group.
-    pub fn send_receive<T: Element>(&self, send: &[T], to: Rank, recv: &mut [T], from: Rank) -> Result<()> {
-        let call = Collective::send_receive(send.len() as u64, T::DTYPE, Some(to), Some(from));
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
     }
 
     /// All-reduces without waiting: the buffers come back from [`Work::wait`].

@@ -86,6 +86,11 @@ impl<T> Table<T> {
         self.items[usize::from(number)].take().expect("only live numbers are removed")
     }
 
+    /// Bytes of memory that was ever used.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.items)
+    }
+
     pub(crate) fn clear(&mut self) {
         (self.used, self.full, self.live) = (0, 0, [0; WORDS]);
         self.items.clear();

@@ -1,0 +1,202 @@
+//! What a communicator may be told, and where from: argument, then environment, then file, then default. Environment
+//! variables and the configuration file are read here and nowhere else.
+//!
+//! ```text
+//! settings   the table: one entry for each thing that can be set      setting  what an entry is, its type and range
+//! origin     where each value came from                               file     TOML, with line numbers
+//! agreement  what all ranks must have alike
+//! ```
+
+mod agreement;
+mod file;
+mod origin;
+mod setting;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use agreement::check_alike;
+pub use origin::{Origin, Origins, Resolved};
+pub use setting::{Agreement, Place, Setting};
+
+use crate::control::Rendezvous;
+use crate::logging::Level;
+use file::File;
+use settings::SETTINGS;
+use std::path::Path;
+use std::time::Duration;
+use ubccl_core::endpoint::ConnectOptions;
+use ubccl_core::{Choice, Error, Result};
+
+/// How a communicator is made.
+///
+/// [`Config::from_env`] fills it from the environment and the configuration file; what a program sets in it comes
+/// before both:
+///
+/// ```
+/// # fn main() -> ubccl::Result<()> {
+/// use ubccl::{Communicator, Config};
+/// let config = Config { transport: "shm".into(), ..Config::from_env()? };
+/// for told in config.describe() {
+///     println!("{told}"); // lanes = 1 (default) …
+/// }
+/// Communicator::init(config)?.close()
+/// # }
+/// ```
+///
+/// Every field is an entry of [`settings::SETTINGS`], which knows its variable, range and documentation.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the ranks meet. Rank 0 makes it ([`Rendezvous::create`]) and passes its text on to the others.
+    pub rendezvous: Option<Rendezvous>,
+    /// This rank.
+    pub rank: u32,
+    /// How many ranks.
+    pub ranks: u32,
+    /// The transport's name.
+    pub transport: String,
+    /// An algorithm for every call, instead of the chooser's.
+    pub algorithm: Option<String>,
+    /// Lanes and chunk of every plan; the same on all ranks.
+    pub choice: Choice,
+    /// Bytes of buffering for each ordered pair of ranks; the same on all ranks.
+    pub pair_bytes: u64,
+    /// How long start-up may take.
+    pub start_timeout: Duration,
+    /// How long one operation may take before it fails and poisons the communicator.
+    pub operation_timeout: Duration,
+    /// After how long a waiting operation says which ranks are missing.
+    pub warn_after: Duration,
+    /// How long a waiting call spins before it sleeps; `None` decides by ranks and cores.
+    pub spin: Option<Duration>,
+    /// How much is logged, where something shows it: see [`crate::logging`].
+    pub debug: Level,
+    /// What is logged about: subsystems with commas between, `^` before the first for all but them.
+    pub debug_subsys: String,
+    /// Where the values came from. Made by the constructors; a field changed afterwards counts as an argument.
+    pub origins: Origins,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            rendezvous: None,
+            rank: 0,
+            ranks: 1,
+            transport: "shm".into(),
+            algorithm: None,
+            choice: Choice::default(),
+            pair_bytes: ConnectOptions::default().pair_bytes,
+            start_timeout: Duration::from_secs(120),
+            operation_timeout: Duration::from_secs(30 * 60),
+            warn_after: Duration::from_secs(10),
+            spin: None,
+            debug: Level::Off,
+            debug_subsys: "ALL".into(),
+            origins: Origins::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, changed by the file that `UBCCL_CONFIG` names, if it names one, and then by the environment.
+    ///
+    /// Errors: InvalidArgument, naming the variable, or the file and its line, and what the value may be; a file that
+    /// is named and cannot be read.
+    pub fn from_env() -> Result<Self> {
+        Self::from_arguments(&[])
+    }
+
+    /// The same for a rank that was given as an argument.
+    pub fn from_env_with(rank: u32, ranks: u32) -> Result<Self> {
+        let place = [(settings::RANK.name, rank.to_string()), (settings::SIZE.name, ranks.to_string())];
+        Self::from_arguments(&place.each_ref().map(|(name, value)| (*name, value.as_str())))
+    }
+
+    /// The same for settings that were given as arguments, as names and texts: `("chunk", "64K")`. They come before
+    /// the environment.
+    ///
+    /// Errors: as [`Config::from_env`]; a name that is no setting's.
+    pub fn from_arguments(arguments: &[(&str, &str)]) -> Result<Self> {
+        let environment = Environment {
+            get: &from_process,
+            names: std::env::vars_os().map(|row| row.0).filter_map(|name| name.into_string().ok()).collect(),
+        };
+        Self::resolve(arguments, &environment)
+    }
+
+    fn resolve(arguments: &[(&str, &str)], environment: &Environment<'_>) -> Result<Self> {
+        for (name, _) in arguments {
+            settings::find(name)?;
+        }
+        let argument =
+            |name: &str| arguments.iter().rev().find(|row| row.0 == name).map(|row| row.1.to_owned());
+        let mut config = Config::default();
+        let mut file = File::default();
+        // The file's own setting is the table's first entry.
+        for setting in SETTINGS {
+            let given = match argument(setting.name) {
+                Some(text) => Some((text, Origin::Argument)),
+                None => match (environment.get)(setting.variable)? {
+                    Some(text) => Some((text, Origin::Environment(setting.variable))),
+                    None => file.get(setting.name),
+                },
+            };
+            let Some((text, origin)) = given else { continue };
+            setting.read(&mut config, text.trim()).map_err(|error| origin.blame(setting, &text, &error))?;
+            if setting.name == settings::CONFIG.name {
+                file = File::read(Path::new(text.trim()))?;
+            }
+            let noted = Origins::noted(setting, &config, origin);
+            config.origins.note(noted);
+        }
+        config.origins.strays = settings::strays(&environment.names);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Every setting with its value and where that came from, in the table's order. Secrets are not shown.
+    pub fn describe(&self) -> Vec<Resolved> {
+        SETTINGS.iter().map(|setting| self.origins.resolved(setting, self)).collect()
+    }
+
+    /// Checks every value against the table, and what belongs together.
+    ///
+    /// Errors: InvalidArgument.
+    pub(crate) fn check(&self) -> Result<()> {
+        for setting in SETTINGS {
+            setting.check(self).map_err(|why| {
+                let told = self.origins.resolved(setting, self);
+                Error::invalid(format!("{} is {} ({}); {why}", setting.name, told.value, told.origin))
+            })?;
+        }
+        if self.rank >= self.ranks {
+            let last = self.ranks - 1;
+            return Err(Error::invalid(format!("rank {} is out of range; ranks are 0 to {last}", self.rank)));
+        }
+        Ok(())
+    }
+
+    /// An error about a setting's value, with where the value came from unless the program itself gave it.
+    pub(crate) fn blame(&self, setting: &'static Setting, error: Error) -> Error {
+        match self.origins.resolved(setting, self).origin {
+            Origin::Default | Origin::Argument => error,
+            origin => Error::new(error.kind(), format!("{} ({origin})", error.message())),
+        }
+    }
+}
+
+/// The environment, or a test's.
+struct Environment<'a> {
+    /// The value of a variable that is set to something.
+    get: &'a dyn Fn(&str) -> Result<Option<String>>,
+    /// The variables there are.
+    names: Vec<String>,
+}
+
+/// A variable of this process; set to nothing counts as not set.
+fn from_process(name: &str) -> Result<Option<String>> {
+    let Some(value) = std::env::var_os(name) else { return Ok(None) };
+    let text = value.into_string().map_err(|_| Error::invalid(format!("{name} is not UTF-8")))?;
+    Ok((!text.trim().is_empty()).then_some(text))
+}

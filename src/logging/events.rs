@@ -1,0 +1,26 @@
+//! What a communicator says of itself when it has started.
+
+use super::VERSION;
+use crate::Config;
+use crate::config::settings::{ALGO, CHUNK, SPIN_US, TRANSPORT};
+use std::time::Duration;
+
+/// Tells once what the communicator is.
+pub(crate) fn tell_start(config: &Config, spin: Duration) {
+    let (rank, ranks) = (config.rank, config.ranks);
+    if rank == 0 {
+        tracing::info!(target: VERSION, rank, "ubccl {}", env!("CARGO_PKG_VERSION"));
+    }
+    if !tracing::enabled!(target: "ubccl::init", tracing::Level::INFO) {
+        return;
+    }
+    let [transport, algorithm, chunk] = [&TRANSPORT, &ALGO, &CHUNK].map(|setting| setting.show(config));
+    let lanes = config.choice.lanes;
+    let why = if config.spin.is_some() { "configured" } else { SPIN_US.absent };
+    tracing::info!(
+        target: "ubccl::init",
+        rank,
+        "{ranks} ranks over {transport}, algorithm {algorithm}, {lanes} lanes, chunks of {chunk} B, spins {} us ({why})",
+        spin.as_micros()
+    );
+}
