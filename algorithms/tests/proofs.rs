@@ -305,6 +305,7 @@ fn groups_end_in_any_window() {
             kind: Kind::Group,
             ranks,
             variant: 0,
+            operation: 0,
             count: 0,
             lengths,
             in_place: false,
@@ -333,8 +334,18 @@ fn plans_stay_small_whatever_the_number_of_ranks() {
                     let choice = Choice { lanes: 8, chunk_bytes: 64 };
                     let lengths = NO_TABLES;
                     let kind = row.kind;
-                    let case =
-                        Case { algorithm, kind, ranks, variant, count, lengths, in_place, dtype, choice };
+                    let case = Case {
+                        algorithm,
+                        kind,
+                        ranks,
+                        variant,
+                        operation: 0,
+                        count,
+                        lengths,
+                        in_place,
+                        dtype,
+                        choice,
+                    };
                     let plan = case.plan(rank);
                     let loops = plan.lanes().iter().flat_map(|lane| &lane.loops);
                     let steps: usize = loops.map(|turn| turn.steps.len()).sum();
