@@ -125,7 +125,19 @@
 #define UBCCL_RENDEZVOUS_TEXT_MAX 128
 
 /*
- A communicator. One thread at a time.
+ A communicator: this rank's membership in a group of ranks that make the same calls in the same order.
+
+ Threads: any thread may call. Calls of several threads take turns, and then their order is the program's to keep
+ equal on all ranks. While a call is under way `ubccl_comm_abort` and the queries may be called from other threads;
+ `ubccl_comm_close` and `ubccl_comm_destroy` are refused with `UBCCL_INVALID_ARGUMENT` and change nothing.
+
+ Handles: a handle that was destroyed, is null, or never was one gives `UBCCL_INVALID_ARGUMENT`, for ever. After
+ `fork` it belongs to the parent; the child gets `UBCCL_INVALID_ARGUMENT`.
+
+ Errors: `UBCCL_INVALID_ARGUMENT` and `UBCCL_UNSUPPORTED` sent nothing and change nothing. `UBCCL_MISMATCH`,
+ `UBCCL_TIMEOUT`, `UBCCL_REMOTE_ERROR` and `UBCCL_ABORTED` poison the communicator: every rank gets the same cause
+ from whatever is under way or called later. No buffer is touched after a blocking call has returned, whatever it
+ returned.
  */
 typedef struct ubccl_comm ubccl_comm;
 
@@ -135,9 +147,100 @@ typedef struct ubccl_comm ubccl_comm;
 typedef struct ubccl_rendezvous ubccl_rendezvous;
 
 /*
+ An operation that was issued by a function whose name ends in `_async`.
+
+ Buffers: what is sent is left alone, and what is received neither read nor written, until `ubccl_work_test` or
+ `ubccl_work_wait_timeout` has said that it is done, `ubccl_work_wait` or `ubccl_work_free` has returned (whatever
+ they return), or one of them has returned the error that ended the operation. Tables of counts and displacements
+ are copied when it is issued.
+
+ Order: operations of one communicator start in the order issued, blocking ones included, the same on every rank;
+ point-to-point ones run beside them. They go on by themselves; waiting for them is faster.
+
+ Threads: one thread at a time with one work; a second one is refused with `UBCCL_INVALID_ARGUMENT`. The work is
+ freed with `ubccl_work_free`, before or after its communicator.
+ */
+typedef struct ubccl_work ubccl_work;
+
+/*
  Result of a call: `UBCCL_SUCCESS` or the kind of error. Numbers are never used again.
  */
 typedef int32_t ubccl_result;
+
+/*
+ What one rank has moved so far. Set `size` to `sizeof(struct ubccl_counters)` before asking; a later version may
+ count more, and writes no more than `size` bytes.
+ */
+typedef struct ubccl_counters {
+  /*
+   Bytes of this structure as the caller knows it.
+   */
+  size_t size;
+  /*
+   Messages sent, once for each peer.
+   */
+  uint64_t messages_sent;
+  /*
+   Payload bytes sent, once for each peer.
+   */
+  uint64_t bytes_sent;
+  /*
+   Messages received.
+   */
+  uint64_t messages_received;
+  /*
+   Payload bytes received.
+   */
+  uint64_t bytes_received;
+} ubccl_counters;
+
+/*
+ What an error is about. Set `size` to `sizeof(struct ubccl_error_info)` before asking; a later version may know more
+ fields, and writes no more than `size` bytes. The texts are never null and live until this thread's next call that
+ fails.
+ */
+typedef struct ubccl_error_info {
+  /*
+   Bytes of this structure as the caller knows it.
+   */
+  size_t size;
+  /*
+   The result code, `UBCCL_SUCCESS` if no call of this thread has failed.
+   */
+  ubccl_result result;
+  /*
+   Whether it is the cause that ended a communicator; only then the fields after `message` say something.
+   */
+  bool has_cause;
+  /*
+   The whole text, that of `ubccl_last_error`.
+   */
+  const char *text;
+  /*
+   What happened, in one sentence without who and where; the whole text if there is no cause.
+   */
+  const char *message;
+  /*
+   The rank that is the cause.
+   */
+  uint32_t rank;
+  /*
+   Its process, 0 if unknown.
+   */
+  uint32_t pid;
+  /*
+   Its host, empty if unknown.
+   */
+  const char *host;
+  /*
+   What it was doing, as `all_reduce count=4 f32 sum`; empty if it was in no operation.
+   */
+  const char *operation;
+  /*
+   The number of its collective, counted from 1; 0 before the first.
+   */
+  uint64_t sequence;
+} ubccl_error_info;
 
 /*
  How a communicator is made. Fill it with `ubccl_config_init`, then change what you need.
@@ -148,14 +251,9 @@ typedef struct ubccl_config {
    */
   size_t size;
   /*
-   Where the ranks meet, as text; null: from `UBCCL_RENDEZVOUS`, or `listener`.
+   The version that the caller was compiled with; set by `ubccl_config_init`.
    */
-  const char *rendezvous;
-  /*
-   Rank 0 only: the rendezvous that it made. It is used up by a successful `ubccl_comm_init`, and by a failed one
-   unless `size` is wrong.
-   */
-  struct ubccl_rendezvous *listener;
+  uint32_t version;
   /*
    This rank.
    */
@@ -165,6 +263,19 @@ typedef struct ubccl_config {
    */
   uint32_t ranks;
   /*
+   Seconds that one operation may take; 0: `UBCCL_TIMEOUT` or the default.
+   */
+  uint32_t operation_timeout_s;
+  /*
+   Where the ranks meet, as text; null: from `UBCCL_RENDEZVOUS`, or `listener`.
+   */
+  const char *rendezvous;
+  /*
+   Rank 0 only: the rendezvous that it made. It is used up by a successful `ubccl_comm_init`, and by a failed one
+   unless `size` or `version` is wrong.
+   */
+  struct ubccl_rendezvous *listener;
+  /*
    The transport's name; null: `UBCCL_TRANSPORT` or the default.
    */
   const char *transport;
@@ -172,10 +283,6 @@ typedef struct ubccl_config {
    An algorithm for every call; null: `UBCCL_ALGO` or chosen by size.
    */
   const char *algorithm;
-  /*
-   Seconds that one operation may take; 0: `UBCCL_TIMEOUT` or the default.
-   */
-  uint32_t operation_timeout_s;
 } ubccl_config;
 
 /*
@@ -238,7 +345,7 @@ extern "C" {
 #endif // __cplusplus
 
 /*
- The version as 10,000 × major + 100 × minor + patch.
+ The version of the library as 10,000 × major + 100 × minor + patch.
  */
 uint32_t ubccl_version(void);
 
@@ -248,12 +355,712 @@ uint32_t ubccl_version(void);
 const char *ubccl_result_string(ubccl_result result);
 
 /*
- The whole message of the last call of this thread that failed. Never null; valid until this thread's next call.
+ The name of an element type, as `bf16`; "unknown type" for a number that is none. Never null; lives for ever.
+ */
+const char *ubccl_dtype_name(int32_t dtype);
+
+/*
+ Bytes of one element of a type.
+
+ Errors: InvalidArgument for a number that is no type.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_dtype_size(int32_t dtype, size_t *out);
+
+/*
+ The name of an operation, as `sum`; "unknown operation" for a number that is none. Never null; lives for ever.
+ */
+const char *ubccl_op_name(int32_t op);
+
+/*
+ Whether an operation is defined for elements of a type: all are for integers, and, or and xor for nothing else.
+
+ Errors: InvalidArgument if it is not, or if one of the numbers is none.
+ */
+ubccl_result ubccl_op_supports(int32_t op,
+                               int32_t dtype);
+
+/*
+ All-reduces `send` into `recv` on every rank.
+
+ Shapes: send [count], recv [count]; the same dtype (`UBCCL_F32` …) and op (`UBCCL_SUM` …) everywhere. In place if send
+         is recv.
+ Order:  every rank calls in the same order; blocks until recv may be read and send reused.
+ Errors: InvalidArgument, Unsupported, Closed (nothing was sent); Mismatch, Timeout, RemoteError, Aborted: these poison
+         the communicator.
+ Source: ncclAllReduce, MPI_Allreduce, HcclAllReduce.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), and both are left alone
+ until it returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_all_reduce(const struct ubccl_comm *comm,
+                                   const void *send,
+                                   void *recv,
+                                   size_t count,
+                                   int32_t dtype,
+                                   int32_t op);
+
+/*
+ `ubccl_comm_all_reduce` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_all_reduce`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_reduce_async(const struct ubccl_comm *comm,
+                                         const void *send,
+                                         void *recv,
+                                         size_t count,
+                                         int32_t dtype,
+                                         int32_t op,
+                                         struct ubccl_work **out);
+
+/*
+ Gathers everybody's `send` into `recv` on every rank, in rank order.
+
+ Shapes: send [count], recv [ranks * count]. In place if send is recv + rank * count.
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: ncclAllGather, MPI_Allgather, HcclAllGather.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), and both are left alone
+ until it returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_all_gather(const struct ubccl_comm *comm,
+                                   const void *send,
+                                   void *recv,
+                                   size_t count,
+                                   int32_t dtype);
+
+/*
+ `ubccl_comm_all_gather` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_all_gather`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_gather_async(const struct ubccl_comm *comm,
+                                         const void *send,
+                                         void *recv,
+                                         size_t count,
+                                         int32_t dtype,
+                                         struct ubccl_work **out);
+
+/*
+ Reduces everybody's `send` and leaves block `rank` of the result in `recv`.
+
+ Shapes: send [ranks * count], recv [count]. In place if recv is send + rank * count; the rest of send is left as it was.
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: ncclReduceScatter, MPI_Reduce_scatter_block, HcclReduceScatter.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), and both are left alone
+ until it returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_reduce_scatter(const struct ubccl_comm *comm,
+                                       const void *send,
+                                       void *recv,
+                                       size_t count,
+                                       int32_t dtype,
+                                       int32_t op);
+
+/*
+ `ubccl_comm_reduce_scatter` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_reduce_scatter`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_reduce_scatter_async(const struct ubccl_comm *comm,
+                                             const void *send,
+                                             void *recv,
+                                             size_t count,
+                                             int32_t dtype,
+                                             int32_t op,
+                                             struct ubccl_work **out);
+
+/*
+ Gives rank r block r of everybody's `send`, in rank order in `recv`.
+
+ Shapes: send and recv [ranks * count]. In place if send is recv: what comes from a rank takes the place of what goes to
+         it.
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: ncclAlltoAll, MPI_Alltoall, HcclAlltoAll.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), and both are left alone
+ until it returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_all_to_all(const struct ubccl_comm *comm,
+                                   const void *send,
+                                   void *recv,
+                                   size_t count,
+                                   int32_t dtype);
+
+/*
+ `ubccl_comm_all_to_all` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_all_to_all`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_to_all_async(const struct ubccl_comm *comm,
+                                         const void *send,
+                                         void *recv,
+                                         size_t count,
+                                         int32_t dtype,
+                                         struct ubccl_work **out);
+
+/*
+ Returns when every rank has called it.
+
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: MPI_Barrier, HcclBarrier.
+ */
+ubccl_result ubccl_comm_barrier(const struct ubccl_comm *comm);
+
+/*
+ `ubccl_comm_barrier` without waiting: see `ubccl_work`.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_barrier_async(const struct ubccl_comm *comm, struct ubccl_work **out);
+
+/*
+ Sends `send` to `peer`, which calls `ubccl_comm_receive` with the same count and dtype; messages of a pair arrive in
+ order. Returns when `send` may be changed, which may be before the peer has received.
+
+ Shapes: send [count]. `peer` is another rank; to itself a rank sends with `ubccl_comm_send_receive`.
+ Errors: as `ubccl_comm_all_reduce`.
+ Source: ncclSend, MPI_Send, HcclSend.
+
+ # Safety
+ `send` is readable for `count` elements (null is fine for none), and left alone until it returns.
+ */
+ubccl_result ubccl_comm_send(const struct ubccl_comm *comm,
+                             const void *send,
+                             size_t count,
+                             int32_t dtype,
+                             uint32_t peer);
+
+/*
+ `ubccl_comm_send` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_send`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_send_async(const struct ubccl_comm *comm,
+                                   const void *send,
+                                   size_t count,
+                                   int32_t dtype,
+                                   uint32_t peer,
+                                   struct ubccl_work **out);
+
+/*
+ Receives into `recv` what `peer` sends. See `ubccl_comm_send`.
+
+ Shapes: recv [count].
+ Errors: as `ubccl_comm_all_reduce`.
+ Source: ncclRecv, MPI_Recv, HcclRecv.
+
+ # Safety
+ `recv` is writable for `count` elements (null is fine for none), and left alone until it returns.
+ */
+ubccl_result ubccl_comm_receive(const struct ubccl_comm *comm,
+                                void *recv,
+                                size_t count,
+                                int32_t dtype,
+                                uint32_t peer);
+
+/*
+ `ubccl_comm_receive` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_receive`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_receive_async(const struct ubccl_comm *comm,
+                                      void *recv,
+                                      size_t count,
+                                      int32_t dtype,
+                                      uint32_t peer,
+                                      struct ubccl_work **out);
+
+/*
+ Sends `send` to rank `to` and receives `recv` from rank `from`, both at once.
+
+ Shapes: send and recv [count]. `to` and `from` may both be this rank. In place if send is recv.
+ Errors: as `ubccl_comm_all_reduce`.
+ Source: MPI_Sendrecv; ncclSend and ncclRecv in one group.
+
+ # Safety
+ `send` is readable and `recv` writable for `count` elements (null is fine for none), and both are left alone until it
+ returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_send_receive(const struct ubccl_comm *comm,
+                                     const void *send,
+                                     void *recv,
+                                     size_t count,
+                                     int32_t dtype,
+                                     uint32_t to,
+                                     uint32_t from);
+
+/*
+ `ubccl_comm_send_receive` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_send_receive`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_send_receive_async(const struct ubccl_comm *comm,
+                                           const void *send,
+                                           void *recv,
+                                           size_t count,
+                                           int32_t dtype,
+                                           uint32_t to,
+                                           uint32_t from,
+                                           struct ubccl_work **out);
+
+/*
+ Gives every rank the root's `send` in `recv`.
+
+ Shapes: send [count], read on the root only (null is fine elsewhere); recv [count]. In place if send is recv.
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: ncclBroadcast, MPI_Bcast, HcclBroadcast.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), and both are left alone
+ until it returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_broadcast(const struct ubccl_comm *comm,
+                                  const void *send,
+                                  void *recv,
+                                  size_t count,
+                                  int32_t dtype,
+                                  uint32_t root);
+
+/*
+ `ubccl_comm_broadcast` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_broadcast`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_broadcast_async(const struct ubccl_comm *comm,
+                                        const void *send,
+                                        void *recv,
+                                        size_t count,
+                                        int32_t dtype,
+                                        uint32_t root,
+                                        struct ubccl_work **out);
+
+/*
+ Reduces everybody's `send` into `recv` on the root.
+
+ Shapes: send [count]; recv [count] on the root, not looked at elsewhere (null is fine). In place if send is recv.
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: ncclReduce, MPI_Reduce, HcclReduce.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), and both are left alone
+ until it returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_reduce(const struct ubccl_comm *comm,
+                               const void *send,
+                               void *recv,
+                               size_t count,
+                               int32_t dtype,
+                               int32_t op,
+                               uint32_t root);
+
+/*
+ `ubccl_comm_reduce` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_reduce`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_reduce_async(const struct ubccl_comm *comm,
+                                     const void *send,
+                                     void *recv,
+                                     size_t count,
+                                     int32_t dtype,
+                                     int32_t op,
+                                     uint32_t root,
+                                     struct ubccl_work **out);
+
+/*
+ Gathers everybody's `send` into `recv` on the root, in rank order.
+
+ Shapes: send [count]; recv [ranks * count] on the root, not looked at elsewhere (null is fine). In place if, on the root,
+         send is recv + root * count.
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: ncclGather, MPI_Gather.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), and both are left alone
+ until it returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_gather(const struct ubccl_comm *comm,
+                               const void *send,
+                               void *recv,
+                               size_t count,
+                               int32_t dtype,
+                               uint32_t root);
+
+/*
+ `ubccl_comm_gather` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_gather`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_gather_async(const struct ubccl_comm *comm,
+                                     const void *send,
+                                     void *recv,
+                                     size_t count,
+                                     int32_t dtype,
+                                     uint32_t root,
+                                     struct ubccl_work **out);
+
+/*
+ Gives rank r block r of the root's `send` in `recv`.
+
+ Shapes: send [ranks * count] on the root, not looked at elsewhere (null is fine); recv [count]. In place if, on the root,
+         recv is send + root * count.
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: ncclScatter, MPI_Scatter, HcclScatter.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), and both are left alone
+ until it returns; they overlap only in place.
+ */
+ubccl_result ubccl_comm_scatter(const struct ubccl_comm *comm,
+                                const void *send,
+                                void *recv,
+                                size_t count,
+                                int32_t dtype,
+                                uint32_t root);
+
+/*
+ `ubccl_comm_scatter` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_scatter`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_scatter_async(const struct ubccl_comm *comm,
+                                      const void *send,
+                                      void *recv,
+                                      size_t count,
+                                      int32_t dtype,
+                                      uint32_t root,
+                                      struct ubccl_work **out);
+
+/*
+ Gathers blocks of different lengths on every rank.
+
+ Shapes: counts [ranks], the same on every rank, says how much comes from whom; displacements [ranks] where in this
+         rank's recv it goes (in elements; null: one after the other). send [counts[rank]]; recv reaches at least to the
+         end of the last block, and what lies between blocks is left as it was. In place if send is
+         recv + displacements[rank].
+ Order, errors: as `ubccl_comm_all_reduce`; InvalidArgument if blocks overlap or reach too far.
+ Source: MPI_Allgatherv, HcclAllGatherV.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), the tables where they are
+ looked at, and all are left alone until it returns; the buffers overlap only in place.
+ */
+ubccl_result ubccl_comm_all_gather_v(const struct ubccl_comm *comm,
+                                     const void *send,
+                                     void *recv,
+                                     const size_t *counts,
+                                     const size_t *displacements,
+                                     int32_t dtype);
+
+/*
+ `ubccl_comm_all_gather_v` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_all_gather_v`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_gather_v_async(const struct ubccl_comm *comm,
+                                           const void *send,
+                                           void *recv,
+                                           const size_t *counts,
+                                           const size_t *displacements,
+                                           int32_t dtype,
+                                           struct ubccl_work **out);
+
+/*
+ Reduces everybody's `send` and leaves `counts[r]` elements of the result on rank r, in rank order.
+
+ Shapes: counts [ranks], the same on every rank; send as long as all counts together, recv [counts[rank]]. In place if
+         recv is where this rank's block of send is; the rest of send is left as it was.
+ Order, errors: as `ubccl_comm_all_reduce`.
+ Source: MPI_Reduce_scatter, HcclReduceScatterV.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), the tables where they are
+ looked at, and all are left alone until it returns; the buffers overlap only in place.
+ */
+ubccl_result ubccl_comm_reduce_scatter_v(const struct ubccl_comm *comm,
+                                         const void *send,
+                                         void *recv,
+                                         const size_t *counts,
+                                         int32_t dtype,
+                                         int32_t op);
+
+/*
+ `ubccl_comm_reduce_scatter_v` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_reduce_scatter_v`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_reduce_scatter_v_async(const struct ubccl_comm *comm,
+                                               const void *send,
+                                               void *recv,
+                                               const size_t *counts,
+                                               int32_t dtype,
+                                               int32_t op,
+                                               struct ubccl_work **out);
+
+/*
+ Gathers blocks of different lengths on the root.
+
+ Shapes: send [count], count of this rank's own; on the root counts and displacements [ranks] say how much comes from whom
+         and where in recv it goes (null displacements: one after the other), and recv reaches at least to the end of
+         the last block; elsewhere recv, counts and displacements are not looked at (null is fine). In place if, on the
+         root, send is recv + displacements[root].
+ Order, errors: as `ubccl_comm_all_reduce`; InvalidArgument if blocks overlap, or the root's count is not its entry;
+         Mismatch if another rank's is not.
+ Source: MPI_Gatherv.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), the tables where they are
+ looked at, and all are left alone until it returns; the buffers overlap only in place.
+ */
+ubccl_result ubccl_comm_gather_v(const struct ubccl_comm *comm,
+                                 const void *send,
+                                 size_t count,
+                                 void *recv,
+                                 const size_t *counts,
+                                 const size_t *displacements,
+                                 int32_t dtype,
+                                 uint32_t root);
+
+/*
+ `ubccl_comm_gather_v` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_gather_v`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_gather_v_async(const struct ubccl_comm *comm,
+                                       const void *send,
+                                       size_t count,
+                                       void *recv,
+                                       const size_t *counts,
+                                       const size_t *displacements,
+                                       int32_t dtype,
+                                       uint32_t root,
+                                       struct ubccl_work **out);
+
+/*
+ Gives every rank its block of the root's `send`, of any length.
+
+ Shapes: recv [count], count of this rank's own; on the root counts and displacements [ranks] say how much goes to whom and
+         where in send it lies (null displacements: one after the other); elsewhere send, counts and displacements are
+         not looked at (null is fine). In place if, on the root, recv is send + displacements[root].
+ Order, errors: as `ubccl_comm_all_reduce`; InvalidArgument if the root's count is not its entry; Mismatch if another
+         rank's is not.
+ Source: MPI_Scatterv.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), the tables where they are
+ looked at, and all are left alone until it returns; the buffers overlap only in place.
+ */
+ubccl_result ubccl_comm_scatter_v(const struct ubccl_comm *comm,
+                                  const void *send,
+                                  const size_t *counts,
+                                  const size_t *displacements,
+                                  void *recv,
+                                  size_t count,
+                                  int32_t dtype,
+                                  uint32_t root);
+
+/*
+ `ubccl_comm_scatter_v` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_scatter_v`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_scatter_v_async(const struct ubccl_comm *comm,
+                                        const void *send,
+                                        const size_t *counts,
+                                        const size_t *displacements,
+                                        void *recv,
+                                        size_t count,
+                                        int32_t dtype,
+                                        uint32_t root,
+                                        struct ubccl_work **out);
+
+/*
+ Exchanges blocks of any length.
+
+ Shapes: send_counts and send_displacements [ranks] say how much of send goes to whom and where it lies, recv_counts and
+         recv_displacements [ranks] how much comes from whom and where in recv it goes (in elements; null displacements:
+         one after the other); what one rank sends another is as long as the other expects. The buffers reach at least to
+         the end of their last blocks; what lies between blocks is left as it was. Blocks that are sent may overlap. In
+         place if send is recv, and then both tables say the same.
+ Order, errors: as `ubccl_comm_all_reduce`; InvalidArgument if blocks that are received overlap; Mismatch, naming both
+         lengths, if they differ.
+ Source: MPI_Alltoallv, HcclAlltoAllV.
+
+ # Safety
+ `send` is readable and `recv` writable for these shapes (null is fine for no elements), the tables where they are
+ looked at, and all are left alone until it returns; the buffers overlap only in place.
+ */
+ubccl_result ubccl_comm_all_to_all_v(const struct ubccl_comm *comm,
+                                     const void *send,
+                                     const size_t *send_counts,
+                                     const size_t *send_displacements,
+                                     void *recv,
+                                     const size_t *recv_counts,
+                                     const size_t *recv_displacements,
+                                     int32_t dtype);
+
+/*
+ `ubccl_comm_all_to_all_v` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_all_to_all_v`, for the buffers until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_to_all_v_async(const struct ubccl_comm *comm,
+                                           const void *send,
+                                           const size_t *send_counts,
+                                           const size_t *send_displacements,
+                                           void *recv,
+                                           const size_t *recv_counts,
+                                           const size_t *recv_displacements,
+                                           int32_t dtype,
+                                           struct ubccl_work **out);
+
+/*
+ This rank and the number of ranks; either may be null.
+
+ Source: ncclCommUserRank, ncclCommCount.
+
+ # Safety
+ `rank` and `ranks` are null or may be written.
+ */
+ubccl_result ubccl_comm_rank(const struct ubccl_comm *comm, uint32_t *rank, uint32_t *ranks);
+
+/*
+ Writes the transport's name, zero-terminated, into `text` (`len` bytes; 32 suffice).
+
+ Errors: InvalidArgument, also if `len` is too small.
+
+ # Safety
+ `text` is null or has `len` bytes.
+ */
+ubccl_result ubccl_comm_transport(const struct ubccl_comm *comm, char *text, size_t len);
+
+/*
+ Writes the name of the algorithm that a call gets here, zero-terminated, into `text` (`len` bytes; 64 suffice).
+ `collective` is its name as in the functions' names: `all_reduce`, `gather_v`. `op` and `root` are looked at only
+ if it has one; `count` is as in its function, and every block's length if there are tables.
+
+ Errors: InvalidArgument; Unsupported if no algorithm does it.
+
+ # Safety
+ `collective` is null or zero-terminated; `text` is null or has `len` bytes.
+ */
+ubccl_result ubccl_comm_algorithm(const struct ubccl_comm *comm,
+                                  const char *collective,
+                                  size_t count,
+                                  int32_t dtype,
+                                  int32_t op,
+                                  uint32_t root,
+                                  char *text,
+                                  size_t len);
+
+/*
+ Whether the communicator is poisoned: `UBCCL_SUCCESS`, or the kind of the first cause, which becomes this thread's
+ last error (`ubccl_last_error`, `ubccl_last_error_info`). Never blocks on other ranks.
+
+ Source: ncclCommGetAsyncError.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_async_error(const struct ubccl_comm *comm,
+                                    ubccl_result *out);
+
+/*
+ What this rank has sent and received so far.
+
+ # Safety
+ `out` is null, or its `size` is readable and says how many of its bytes may be written.
+ */
+ubccl_result ubccl_comm_counters(const struct ubccl_comm *comm, struct ubccl_counters *out);
+
+/*
+ Sets how long an operation may take that is issued or waited for from now on. An operation that takes longer fails
+ with `UBCCL_TIMEOUT` and poisons the communicator.
+
+ Errors: InvalidArgument if `timeout_ms` is 0.
+ */
+ubccl_result ubccl_comm_set_operation_timeout(const struct ubccl_comm *comm,
+                                              uint64_t timeout_ms);
+
+/*
+ Ends the communicator on every rank: whatever is under way or called later fails with `UBCCL_ABORTED`. Returns when
+ no buffer of this rank is touched any more; waits for nobody. The handle is still to be destroyed.
+
+ Errors: Closed.
+ Source: ncclCommAbort, which frees the communicator too.
+ */
+ubccl_result ubccl_comm_abort(const struct ubccl_comm *comm);
+
+/*
+ Leaves in good order: the others may close later, and operations of theirs that need this rank fail. Afterwards the
+ queries still answer, calls give `UBCCL_CLOSED`, and the handle is still to be destroyed.
+
+ Errors: InvalidArgument, and nothing is changed, if operations are under way (wait for their works) or another
+         thread is in a call; Closed if it was closed before; Mismatch if another rank has called something else or a
+         message came that no call took; RemoteError if another has called less and left; the first cause if the
+         communicator is poisoned. After these it is closed.
+ Source: ncclCommFinalize.
+ */
+ubccl_result ubccl_comm_close(struct ubccl_comm *comm);
+
+/*
+ Closes the communicator if it was not, and frees it.
+
+ Errors: InvalidArgument, and nothing is changed or freed, if it is null or was destroyed before, operations are
+         under way (wait for their works, or abort), or another thread is in a call. Otherwise as
+         `ubccl_comm_close`, and it is freed whatever the result says.
+ Source: ncclCommDestroy.
+ */
+ubccl_result ubccl_comm_destroy(struct ubccl_comm *comm);
+
+/*
+ The whole message of the last call of this thread that failed, or of the last `ubccl_comm_async_error` that found an
+ error; empty if there is none. Never null; valid until this thread's next call that fails.
+
+ Source: ncclGetLastError.
  */
 const char *ubccl_last_error(void);
 
 /*
+ The last error of this thread as fields: which rank, on which host, in which operation.
+
+ Errors: InvalidArgument if `out` is null or its `size` too small.
+
+ # Safety
+ `out` is null, or its `size` is readable and says how many of its bytes may be written.
+ */
+ubccl_result ubccl_last_error_info(struct ubccl_error_info *out);
+
+/*
  Makes a rendezvous: rank 0 does, gives its text to the other ranks, and itself to `ubccl_comm_init`.
+
+ Errors: System if the listening socket was refused.
+ Source: ncclGetUniqueId, HcclGetRootInfo.
 
  # Safety
  `out` is null or may be written.
@@ -261,10 +1068,11 @@ const char *ubccl_last_error(void);
 ubccl_result ubccl_rendezvous_create(struct ubccl_rendezvous **out);
 
 /*
- Writes the rendezvous' text, zero-terminated, into `text` (`len` bytes, `UBCCL_RENDEZVOUS_TEXT_MAX` suffices).
+ Writes the rendezvous' text, zero-terminated, into `text` (`len` bytes, `UBCCL_RENDEZVOUS_TEXT_MAX` suffices). The
+ text has the job's secret in it: whoever has it can join.
 
  # Safety
- `rendezvous` is null or alive; `text` is null or has `len` bytes.
+ `text` is null or has `len` bytes.
  */
 ubccl_result ubccl_rendezvous_text(const struct ubccl_rendezvous *rendezvous,
                                    char *text,
@@ -273,10 +1081,9 @@ ubccl_result ubccl_rendezvous_text(const struct ubccl_rendezvous *rendezvous,
 /*
  Frees a rendezvous that no `ubccl_comm_init` used up. Null is fine.
 
- # Safety
- `rendezvous` is null or alive, and is not used again.
+ Errors: InvalidArgument if it was destroyed or used up before.
  */
-void ubccl_rendezvous_destroy(struct ubccl_rendezvous *rendezvous);
+ubccl_result ubccl_rendezvous_destroy(struct ubccl_rendezvous *rendezvous);
 
 /*
  Fills a configuration with the defaults.
@@ -289,51 +1096,65 @@ ubccl_result ubccl_config_init(struct ubccl_config *config);
 /*
  Joins a communicator; returns when all ranks have.
 
+ Order:  every rank calls it once, with its own rank and the same rendezvous, size, transport and algorithm.
+ Errors: InvalidArgument; StartFailed, naming the ranks that are missing or disagree; SystemError; Unsupported in a
+         child forked from a process that has a communicator.
+ Source: ncclCommInitRankConfig, HcclCommInitRootInfo.
+
  # Safety
- `config` is null or valid, its texts are null or zero-terminated, its listener null or alive and then not used
- again; `out` is null or may be written.
+ `config` is null or readable, its texts are null or zero-terminated; `out` is null or may be written.
  */
 ubccl_result ubccl_comm_init(const struct ubccl_config *config,
                              struct ubccl_comm **out);
 
 /*
- This rank and the number of ranks; either may be null.
+ Whether the operation is done; moves on what can move, and does not wait.
+
+ Errors: InvalidArgument; Mismatch, Timeout, RemoteError, Aborted if the operation failed: it is over.
+ Source: MPI_Test.
 
  # Safety
- `comm` is null or alive; `rank` and `ranks` are null or may be written.
+ `out` is null or may be written.
  */
-ubccl_result ubccl_comm_rank(const struct ubccl_comm *comm, uint32_t *rank, uint32_t *ranks);
+ubccl_result ubccl_work_test(struct ubccl_work *work,
+                             bool *out);
 
 /*
- All-reduces `count` elements of `send` into `recv` on every rank; in place if both are the same. Blocks.
- `dtype` and `op` are `UBCCL_F32` … and `UBCCL_SUM` ….
+ Waits until the operation is done. Asking again gives the same answer.
 
- # Safety
- `comm` is null or alive; `send` may be read and `recv` written for `count` elements, and both are left alone
- until it returns; they are equal or apart.
+ Errors: as `ubccl_work_test`.
+ Source: MPI_Wait.
  */
-ubccl_result ubccl_comm_all_reduce(const struct ubccl_comm *comm,
-                                   const void *send,
-                                   void *recv,
-                                   size_t count,
-                                   int32_t dtype,
-                                   int32_t op);
+ubccl_result ubccl_work_wait(struct ubccl_work *work);
 
 /*
- Ends the communicator on every rank: whatever is under way or called later fails.
+ Waits for at most `timeout_ms`. If the operation is not done by then, `out` says so, and nothing is harmed: only the
+ operation's own deadline (`ubccl_comm_set_operation_timeout`) fails it.
+
+ Errors: as `ubccl_work_test`.
 
  # Safety
- `comm` is null or alive.
+ `out` is null or may be written.
  */
-ubccl_result ubccl_comm_abort(const struct ubccl_comm *comm);
+ubccl_result ubccl_work_wait_timeout(struct ubccl_work *work,
+                                     uint64_t timeout_ms,
+                                     bool *out);
 
 /*
- Leaves in good order and frees the communicator, whatever the result says. Null is refused.
+ Frees a work. If its operation is not over it is waited for, so that afterwards its buffers belong to the caller
+ whatever the result says; `ubccl_comm_abort` cuts that short.
 
- # Safety
- `comm` is null or alive, and is not used again.
+ Errors: InvalidArgument if it is null, was freed before, or another thread is in a call with it; otherwise the
+         operation's result, and the work is freed.
+ Source: MPI_Wait; MPI_Request_free, which does not wait.
  */
-ubccl_result ubccl_comm_destroy(struct ubccl_comm *comm);
+ubccl_result ubccl_work_free(struct ubccl_work *work);
+
+/*
+ How many handles (communicators, works, rendezvous) were made and not destroyed in this process: 0 at the end of a program
+ that frees what it makes.
+ */
+size_t ubccl_handle_count(void);
 
 #ifdef __cplusplus
 }  // extern "C"

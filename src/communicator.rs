@@ -8,6 +8,7 @@ use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::group::Entries;
 use crate::logging;
 use crate::usage::{MemoryUse, Traffic};
 use crate::waiting::Limits;
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// What a communicator split from this one is made with.
     pub(crate) settings: Settings,
+    /// Memory of groups that are over.
+    pub(crate) spare_groups: Mutex<Vec<Entries>>,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
     is_measuring: AtomicBool,
@@ -139,6 +142,7 @@ impl Communicator {
                 pair_bytes: config.pair_bytes,
                 start_timeout: config.start_timeout,
             },
+            spare_groups: Mutex::default(),
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
@@ -286,6 +290,11 @@ impl Communicator {
         poison.is_set().then(|| poison.error())
     }
 
+    /// Whether no operation of this rank is under way, so that [`Communicator::close`] has nothing to refuse.
+    pub fn is_idle(&self) -> bool {
+        self.shared.lock().is_idle()
+    }
+
     /// Ends the communicator on every rank: all operations under way or issued later fail with this cause. Returns
     /// when no buffer of this rank is touched any more; waits for nobody.
     ///
@@ -360,10 +369,11 @@ impl Shared {
     }
 
     /// A call that needs a rank that has left is not begun: it might even look complete here.
-    fn check_present(&self, engine: &mut Engine, call: &Collective<'_>) -> Result<()> {
+    pub(crate) fn check_present(&self, engine: &mut Engine, call: &Collective<'_>) -> Result<()> {
         let cause = match call.kind() {
-            Kind::SendReceive => {
-                let gone = call.to().filter(|&to| self.control.left(to).is_some());
+            Kind::SendReceive | Kind::Group => {
+                let listed = call.send().messages().iter().map(|message| message.peer);
+                let gone = call.to().into_iter().chain(listed).find(|&to| self.control.left(to).is_some());
                 gone.map(|to| self.control.cause(ErrorKind::Remote, to, LEFT_TOO_EARLY))
             }
             _ => self.control.check_left(engine.sequence() + 1),
@@ -372,10 +382,10 @@ impl Shared {
     }
 
     /// Puts a call that was just issued on the board.
-    fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
+    pub(crate) fn tell(&self, engine: &mut Engine, call: &Collective<'_>) {
         let sequence = engine.sequence();
         tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
-        if let Some(signature) = engine.called(sequence).filter(|_| call.kind() != Kind::SendReceive) {
+        if let Some(signature) = engine.called(sequence).filter(|_| !call.kind().is_point_to_point()) {
             self.control.board().called(sequence, signature.0);
         }
         self.show(engine);
@@ -414,17 +424,32 @@ impl Shared {
     /// Waits for an operation that was just issued, and sees to it that nothing of it is under way afterwards.
     fn finish_blocking(&self, engine: MutexGuard<'_, Engine>, op: OpId) -> Result<()> {
         drop(engine);
+        self.wait_borrowed(&[op]).map(drop)
+    }
+
+    /// Waits for operations over borrowed buffers: when it returns, nothing of them is under way. Answers whose message
+    /// the last one received, if it did.
+    pub(crate) fn wait_borrowed(&self, ops: &[OpId]) -> Result<Option<Rank>> {
         let unwind = Unwind(self);
-        let result = self.wait(op, None);
+        let result = ops.iter().try_for_each(|&op| self.wait(op, None).map(drop));
         std::mem::forget(unwind);
         let mut engine = self.lock();
-        if engine.status(op) == Status::Pending {
+        if ops.iter().any(|&op| engine.status(op) == Status::Pending) {
             // Waiting itself failed: the buffers go back to the caller, so nothing may be under way.
             engine.cancel();
         }
-        engine.take(op);
+        let source = ops.iter().map(|&op| engine.take(op).source).last();
         self.show(&mut engine);
-        result.map(|_| ())
+        result.map(|()| source.flatten())
+    }
+
+    /// After a wait that failed: if it was the waiting itself that failed, the operation is still under way, but its
+    /// raw buffers go back to the caller.
+    pub(crate) fn end_failed(&self, op: OpId) {
+        let mut engine = self.lock();
+        if engine.status(op) == Status::Pending {
+            engine.cancel();
+        }
     }
 
     /// Issues, and leaves the rest to the works and the service thread.
@@ -442,14 +467,19 @@ impl Shared {
         // SAFETY: the caller vouches.
         let op = unsafe { engine.issue(call, buffers, owned) }?;
         self.tell(&mut engine, call);
-        // A failure now is the work's to tell: the operation was issued.
-        let _told_by_the_work = self.drive(&mut engine);
-        let is_pending = engine.status(op) == Status::Pending;
+        self.carry_on(engine, &[op]);
+        Ok(op)
+    }
+
+    /// Moves on operations that were just issued and that nobody waits for; what is left is the service thread's.
+    pub(crate) fn carry_on(&self, mut engine: MutexGuard<'_, Engine>, ops: &[OpId]) {
+        // A failure now is the works' to tell: the operations were issued.
+        let _told_by_the_works = self.drive(&mut engine);
+        let is_pending = ops.iter().any(|&op| engine.status(op) == Status::Pending);
         drop(engine);
         if is_pending {
             self.control.service().ring();
         }
-        Ok(op)
     }
 }
 
@@ -545,11 +575,11 @@ fn rest(waited: Option<Duration>) -> Duration {
     (waited.unwrap_or_default() / 8).clamp(SHORTEST, LONGEST)
 }
 
-fn host(address: *const u8, len: usize) -> Memory {
+pub(crate) fn host(address: *const u8, len: usize) -> Memory {
     Memory::Host { address: HostPointer(address.expose_provenance()), len: len as u64 }
 }
 
-fn host_mut(slice: &mut [u8]) -> Memory {
+pub(crate) fn host_mut(slice: &mut [u8]) -> Memory {
     host(slice.as_mut_ptr().cast_const(), slice.len())
 }
 
@@ -563,7 +593,7 @@ pub(crate) fn check_in_place(call: &Collective<'_>) -> Result<()> {
     Ok(())
 }
 
-fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
+pub(crate) fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elements: u64) -> Result<()> {
     let size = call.dtype().size();
     let needed = elements * size as u64;
     // What lies beyond a table's last block is the caller's own.

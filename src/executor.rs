@@ -173,6 +173,12 @@ impl Execution {
         })
     }
 
+    /// Whether every step has been posted.
+    #[inline]
+    pub(crate) fn has_posted_all(&self) -> bool {
+        (0..self.lane_count()).all(|lane| self.lanes[lane].cursor.position >= self.binding.total(lane))
+    }
+
     /// Forgets the operation.
     pub(crate) fn stop(&mut self) {
         self.running = None;

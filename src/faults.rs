@@ -69,6 +69,8 @@ fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
     {
         "the calls agree but their plans differ: configure algorithm, lanes and chunk alike on all ranks, and name a \
          user-defined operation alike"
+    } else if theirs.signature == ours.signature && has_tables(theirs.signature) {
+        "what a rank sends another must be as long as the other's table says"
     } else if theirs.signature == ours.signature {
         "the calls agree but the message lengths differ, which is a defect in ubccl"
     } else {
@@ -91,6 +93,10 @@ fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
             said(&ours)
         ),
     }
+}
+
+fn has_tables(signature: Signature) -> bool {
+    signature.kind().is_some_and(|kind| kind.row().tabled)
 }
 
 fn own_failure(me: &Culprit, error: &Error) -> Cause {

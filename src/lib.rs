@@ -10,7 +10,9 @@ mod cores;
 mod engine;
 mod executor;
 mod faults;
+mod group;
 pub mod logging;
+mod point_to_point;
 mod raw;
 mod reduction;
 pub mod sim;
@@ -23,14 +25,16 @@ pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
+pub use group::{Group, GroupBuffers, GroupWork, Held, OwnedGroup};
 pub use reduction::Reduction;
 pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
+pub use ubccl_core::group::GroupSide;
 pub use ubccl_core::usage::MemoryKind;
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,
     ErrorKind, F8E4M3, F8E5M2, Kind, Rank, ReduceOp, Result, UserFunction, UserOp,
 };
-pub use ubccl_core::{plan, verify};
+pub use ubccl_core::{blocks, plan, verify};
 pub use usage::{LinkClass, MemoryUse, Traffic};
 pub use work::Work;
 

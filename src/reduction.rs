@@ -41,7 +41,7 @@ impl Reduction {
     }
 
     /// The input as the plan takes it.
-    fn prepare<'i>(&self, call: &Collective<'_>, input: &'i [u8]) -> Result<Cow<'i, [u8]>> {
+    pub(crate) fn prepare<'i>(&self, call: &Collective<'_>, input: &'i [u8]) -> Result<Cow<'i, [u8]>> {
         let Reduction::PreMulSum(scalar) = self else { return Ok(Cow::Borrowed(input)) };
         let mut scaled = Vec::new();
         scaled.try_reserve_exact(input.len()).map_err(|error| {

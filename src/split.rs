@@ -34,9 +34,9 @@ impl Communicator {
     ///         in a circle: if rank 0 calls on A and then on B, another rank that is in both, and blocks in its calls,
     ///         must call on A first too. Asynchronous calls don't block and have no such order between communicators.
     /// Units:  waits at most the start timeout after the last rank has come.
-    /// Errors: as [`Communicator::all_reduce`] until all ranks have come; InvalidArgument, on every rank, if ranks ask
-    ///         for different kinds of split; Start or System if the group cannot start, after which this communicator
-    ///         can still be used.
+    /// Errors: as [`Communicator::all_reduce`] if this communicator ends meanwhile, when some ranks may have got the new
+    ///         one already; InvalidArgument, on every rank, if ranks ask for different kinds of split; Start or System
+    ///         if the group cannot start, after which this communicator can still be used.
     /// Source: ncclCommSplit, MPI_Comm_split.
     pub fn split(&self, colour: Option<u32>, key: i64) -> Result<Option<Communicator>> {
         self.split_by(Wish::Colour { colour, key })

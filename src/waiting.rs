@@ -272,6 +272,9 @@ impl Shared {
     /// What this rank waits in, and for whom, as far as the board and the plan tell.
     fn missing(&self, engine: &Engine) -> String {
         let (sequence, _) = engine.current();
+        if let Some(wish) = engine.wish() {
+            return self.unsent(engine, sequence, &wish);
+        }
         let what = engine.doing().1.map(|signature| signature.describe()).unwrap_or_default();
         let place = if engine.is_loose() { "after its operation" } else { "its operation" };
         let missing = self.missing_ranks(engine);
@@ -289,6 +292,13 @@ impl Shared {
             self.rank,
             named.join(", ")
         )
+    }
+
+    /// The same for a receive that no message has come for.
+    fn unsent(&self, engine: &Engine, sequence: u64, wish: &str) -> String {
+        let awaited = engine.awaited().first().map(|&rank| self.progress_of(rank, sequence, true));
+        let state = awaited.map(|state| format!(", which {state}")).unwrap_or_default();
+        format!("rank {} waits for {wish}{state}, after its operation {sequence}", self.rank)
     }
 
     /// The ranks that have not come to the oldest operation; if all have, or it is point to point, those that the plan

@@ -1,9 +1,8 @@
 //! The completion token of an issued operation.
 
 use crate::communicator::Shared;
-use crate::engine::{OpId, Status};
+use crate::engine::{OpId, Status, Taken};
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,12 +18,27 @@ use ubccl_core::Result;
 pub struct Work<B> {
     shared: Arc<Shared>,
     op: Option<OpId>,
-    buffers: PhantomData<fn() -> B>,
+    /// What becomes of what the operation leaves.
+    open: fn(Taken) -> B,
+}
+
+impl Work<()> {
+    /// An operation whose memory, if it owns any, is of no use to the caller afterwards.
+    pub(crate) fn without_buffers(shared: Arc<Shared>, op: OpId) -> Self {
+        Work::with(shared, op, drop)
+    }
 }
 
 impl<B: Send + 'static> Work<B> {
     pub(crate) fn new(shared: Arc<Shared>, op: OpId) -> Self {
-        Work { shared, op: Some(op), buffers: PhantomData }
+        Work::with(shared, op, |taken| {
+            let owned = taken.owned.expect("an asynchronous operation owns its buffers");
+            *owned.downcast::<B>().expect("the buffers have the type they were issued with")
+        })
+    }
+
+    pub(crate) fn with(shared: Arc<Shared>, op: OpId, open: fn(Taken) -> B) -> Self {
+        Work { shared, op: Some(op), open }
     }
 
     /// Whether it is done; moves on what can move.
@@ -38,7 +52,10 @@ impl<B: Send + 'static> Work<B> {
     ///
     /// Errors: Mismatch, Timeout, Remote, Aborted: the communicator is poisoned and the buffers are dropped.
     pub fn wait(mut self) -> Result<B> {
-        self.shared.wait(self.id(), None)?;
+        if let Err(error) = self.shared.wait(self.id(), None) {
+            self.shared.end_failed(self.id());
+            return Err(error);
+        }
         Ok(self.take())
     }
 
@@ -55,8 +72,8 @@ impl<B: Send + 'static> Work<B> {
 
     fn take(&mut self) -> B {
         let op = self.op.take().expect("taken once");
-        let owned = self.shared.lock().take(op).expect("an asynchronous operation owns its buffers");
-        *owned.downcast::<B>().expect("the buffers have the type they were issued with")
+        let taken = self.shared.lock().take(op);
+        (self.open)(taken)
     }
 }
 

@@ -4,14 +4,14 @@
 
 mod cases;
 
-use cases::{Case, Lengths, Pattern, Placement, variants};
+use cases::{Case, FIRST, Lengths, OPS, Pattern, Placement, variants};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use ubccl_core::plan::Plan;
 use ubccl_core::verify::mutate::{Mutation, Random, mutate};
 use ubccl_core::verify::schedule::{equivalent, stable};
-use ubccl_core::verify::verify_calls;
-use ubccl_core::{Algorithm, Choice, DataType, Kind, Rank};
+use ubccl_core::verify::{Violation, verify, verify_calls};
+use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Rank, ReduceOp, Spec};
 
 /// Mutants that matter, for each algorithm, collective and mutation, unless there are too few to find.
 const WANTED: usize = 40;
@@ -47,6 +47,7 @@ fn random_case(algorithm: &'static dyn Algorithm, kind: Kind, random: &mut Rando
         kind,
         ranks,
         variant: *random.pick(&variants(kind, ranks)).expect("every kind has one"),
+        operation: random.below(OPS as usize) as u32,
         // Nothing to move rarely shows a fault.
         count: if kind == Kind::Barrier || random.below(16) == 0 { 0 } else { 1 + random.below(most) as u64 },
         lengths: Lengths {
@@ -156,4 +157,39 @@ fn real_plans_behave_the_same_under_every_schedule() {
             }
         }
     }
+}
+
+/// `supports_op` is not taken at its word: made all the same, the plans of a refused operation are refused too.
+#[test]
+fn plans_that_an_operation_does_not_allow_are_refused() {
+    let mut refusals = 0;
+    for &algorithm in ubccl_algorithms::index() {
+        for op in [ReduceOp::Avg, ReduceOp::User(&FIRST)] {
+            if algorithm.supports_op(op).is_ok() {
+                continue;
+            }
+            let calls = [
+                Collective::all_reduce(9, DataType::F32, op),
+                Collective::reduce_scatter(9, DataType::F32, op),
+                Collective::reduce(9, DataType::F32, op, 1),
+            ];
+            for call in calls {
+                // More ranks than any algorithm reduces at once, if it goes step by step.
+                let ranks = 6;
+                if algorithm.supports(call.kind(), ranks).is_err() {
+                    continue;
+                }
+                let plan = |rank| algorithm.plan(&Spec::new(&call, ranks, rank, false, Choice::default()));
+                let violation = verify(&plan, ranks, 9).expect_err("it was not supported");
+                let is_right = match violation {
+                    Violation::Nested { .. } => !op.nests(),
+                    Violation::Malformed { .. } => !op.commutes(),
+                    _ => false,
+                };
+                assert!(is_right, "{} {call}: {violation}", algorithm.descriptor().name);
+                refusals += 1;
+            }
+        }
+    }
+    assert!(refusals >= 12, "the ring and two trees refuse two operations of two collectives each");
 }

@@ -5,7 +5,7 @@
 
 mod cases;
 
-use cases::{Case, Lengths, Pattern, Placement, variants};
+use cases::{Case, Lengths, OPS, Pattern, Placement, variants};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -72,10 +72,23 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
             Chunk::Elements(elements) => elements,
         };
         for in_place in [false, true] {
+            // Operations take turns: each is proved of many plans, none of all.
+            let operation = cases.len() as u32 / 2 % OPS;
             let dtype = dtypes[cases.len() % dtypes.len()];
             let choice = Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32 };
             let lengths = NO_TABLES;
-            cases.push(Case { algorithm, kind, ranks, variant, count, lengths, in_place, dtype, choice });
+            cases.push(Case {
+                algorithm,
+                kind,
+                ranks,
+                variant,
+                operation,
+                count,
+                lengths,
+                in_place,
+                dtype,
+                choice,
+            });
         }
     };
     let counts = match ranks {
@@ -120,7 +133,19 @@ fn add_tabled_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, ki
             let dtype = if kind == Kind::Group { DataType::U8 } else { dtype };
             let choice = Choice { lanes, chunk_bytes: elements * dtype.size() as u32 };
             let lengths = Lengths { pattern, placement, scale, seed: cases.len() as u64 };
-            cases.push(Case { algorithm, kind, ranks, variant, count: 0, lengths, in_place, dtype, choice });
+            let operation = cases.len() as u32 / 2 % OPS;
+            cases.push(Case {
+                algorithm,
+                kind,
+                ranks,
+                variant,
+                operation,
+                count: 0,
+                lengths,
+                in_place,
+                dtype,
+                choice,
+            });
         }
     };
     let patterns = match ranks {
@@ -223,6 +248,7 @@ fn depth_and_messages_are_the_textbooks() {
             kind,
             ranks,
             variant: 0,
+            operation: 0,
             count,
             lengths: Lengths { pattern: Pattern::Equal, placement: Placement::Packed, scale: count, seed: 0 },
             in_place: false,
@@ -279,6 +305,7 @@ fn groups_end_in_any_window() {
             kind: Kind::Group,
             ranks,
             variant: 0,
+            operation: 0,
             count: 0,
             lengths,
             in_place: false,
@@ -296,26 +323,30 @@ fn groups_end_in_any_window() {
 
 #[test]
 fn plans_stay_small_whatever_the_number_of_ranks() {
-    for &algorithm in ubccl_algorithms::index() {
-        for row in Kind::TABLE {
-            for ranks in [1, 2, 4096, 8191, 8192] {
-                if algorithm.supports(row.kind, ranks).is_err() {
-                    continue;
-                }
-                for (in_place, rank) in [(false, 0), (true, ranks / 2), (false, ranks - 1)] {
-                    let (count, variant, dtype) = (3, ranks / 3, DataType::F32);
-                    let choice = Choice { lanes: 8, chunk_bytes: 64 };
-                    let lengths = NO_TABLES;
-                    let kind = row.kind;
-                    let case =
-                        Case { algorithm, kind, ranks, variant, count, lengths, in_place, dtype, choice };
-                    let plan = case.plan(rank);
-                    let loops = plan.lanes().iter().flat_map(|lane| &lane.loops);
-                    let steps: usize = loops.map(|turn| turn.steps.len()).sum();
-                    // A tree names its 13 levels in each lane.
-                    assert!(steps <= 8 * 16, "{steps} steps for rank {rank}: {}", case.text());
-                    assert_eq!(plan, case.plan(rank), "the same spec, the same plan");
-                }
+    let kinds = || Kind::TABLE.iter().map(|row| row.kind);
+    let families =
+        || ubccl_algorithms::index().iter().flat_map(|&algorithm| kinds().map(move |k| (algorithm, k)));
+    for ranks in [1, 2, 4096, 8191, 8192] {
+        for (algorithm, kind) in families().filter(|(algorithm, k)| algorithm.supports(*k, ranks).is_ok()) {
+            for (in_place, rank) in [(false, 0), (true, ranks / 2), (false, ranks - 1)] {
+                let case = Case {
+                    algorithm,
+                    kind,
+                    ranks,
+                    variant: ranks / 3,
+                    operation: 0,
+                    count: 3,
+                    lengths: NO_TABLES,
+                    in_place,
+                    dtype: DataType::F32,
+                    choice: Choice { lanes: 8, chunk_bytes: 64 },
+                };
+                let plan = case.plan(rank);
+                let loops = plan.lanes().iter().flat_map(|lane| &lane.loops);
+                let steps: usize = loops.map(|turn| turn.steps.len()).sum();
+                // A tree names its 13 levels in each lane.
+                assert!(steps <= 8 * 16, "{steps} steps for rank {rank}: {}", case.text());
+                assert_eq!(plan, case.plan(rank), "the same spec, the same plan");
             }
         }
     }

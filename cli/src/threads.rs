@@ -10,7 +10,7 @@ use crate::target::{self, Error, Overrides};
 use crate::wire::Word;
 use crate::worker::{Parent, serve};
 use rustix::time::ClockId;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// When one rank fails, the others have so long to say what they saw.
@@ -121,10 +121,7 @@ impl Threads {
     }
 
     fn hear(&self, deadline: Instant) -> Option<(usize, Said)> {
-        match self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(said) => Some(said),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.said.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 
     /// Waits for one word from every rank, in rank order.

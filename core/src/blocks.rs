@@ -122,6 +122,22 @@ pub struct Message {
     pub signature: Signature,
 }
 
+impl Message {
+    fn check(&self, call: &str, ranks: u32, rank: Rank) -> Result<()> {
+        let Message { peer, start, len, .. } = *self;
+        if peer >= ranks || peer == rank {
+            let last = ranks - 1;
+            let text = format!("{call}: {peer} is no other rank; ranks are 0 to {last}, this one is {rank}");
+            return Err(Error::invalid(text));
+        }
+        if start.checked_add(len).is_none_or(|end| end > isize::MAX as u64) {
+            let text = format!("{call}: a message of rank {peer} ({len} bytes from {start} on) is too large");
+            return Err(Error::invalid(text));
+        }
+        Ok(())
+    }
+}
+
 /// What is known of one side of a call, beside its count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Table<'a> {
@@ -140,6 +156,14 @@ impl<'a> Table<'a> {
         match self {
             Table::Blocks(blocks) => Some(*blocks),
             _ => None,
+        }
+    }
+
+    /// The messages, if it has any.
+    pub const fn messages(&self) -> &'a [Message] {
+        match self {
+            Table::Messages(messages) => messages,
+            _ => &[],
         }
     }
 
@@ -173,14 +197,9 @@ impl<'a> Table<'a> {
                 blocks.check(call, what, ranks, size)?;
                 if what == "receive" { blocks.check_apart(call) } else { Ok(()) }
             }
-            Table::Messages(messages) => match messages.iter().find(|m| m.peer >= ranks || m.peer == rank) {
-                None => Ok(()),
-                Some(message) => Err(Error::invalid(format!(
-                    "{call}: {} is no other rank; ranks are 0 to {}, this one is {rank}",
-                    message.peer,
-                    ranks - 1
-                ))),
-            },
+            Table::Messages(messages) => {
+                messages.iter().try_for_each(|message| message.check(call, ranks, rank))
+            }
         }
     }
 }

@@ -378,15 +378,11 @@ const fn table(blocks: Option<Blocks<'_>>) -> Table<'_> {
 
 /// The k-th message that `rank` receives from a peer is the k-th that the peer sends to it.
 fn messages_held<'a>(calls: &dyn Fn(Rank) -> Collective<'a>, rank: Rank) -> Vec<Holding> {
-    let messages = |table: &Table<'a>| match table {
-        Table::Messages(messages) => *messages,
-        _ => &[],
-    };
     let mut seen = std::collections::HashMap::<Rank, usize>::new();
-    let held = messages(&calls(rank).receive).iter().map(|message| {
+    let held = calls(rank).receive.messages().iter().map(|message| {
         let ordinal = seen.entry(message.peer).or_default();
         let theirs = calls(message.peer);
-        let sent = messages(&theirs.send).iter().filter(|sent| sent.peer == rank).nth(*ordinal);
+        let sent = theirs.send.messages().iter().filter(|sent| sent.peer == rank).nth(*ordinal);
         *ordinal += 1;
         // Without a partner there is no such content, and nothing can hold it.
         let at = sent.map_or(u64::MAX >> 1, |sent| sent.start);
@@ -398,7 +394,7 @@ fn messages_held<'a>(calls: &dyn Fn(Rank) -> Collective<'a>, rank: Rank) -> Vec<
 impl fmt::Display for Collective<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.name())?;
-        if self.kind != Kind::Barrier {
+        if !matches!(self.kind, Kind::Barrier | Kind::Group) {
             write!(f, " count={} {}", self.common_count(), self.dtype.name())?;
         }
         if let Some(op) = self.op {

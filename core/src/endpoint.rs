@@ -356,28 +356,58 @@ pub struct WorldOptions {
     pub seed: u64,
 }
 
+/// Names a communicator of a simulated world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommunicatorId(pub u32);
+
+impl CommunicatorId {
+    /// The one of all ranks; others count from 1 in the order made.
+    pub const WORLD: CommunicatorId = CommunicatorId(0);
+}
+
+/// One rank of one communicator: where an endpoint of a simulated world sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// Which communicator.
+    pub communicator: CommunicatorId,
+    /// Which rank of it.
+    pub rank: Rank,
+}
+
 /// A simulated world: the endpoints of all ranks and the time between them.
 ///
 /// Contract:
 /// 1. Time is integer picoseconds and never goes back; events of one time have one total order.
 /// 2. The same options and posts give the same events and the same [`WorldStats::hash`], always.
-/// 3. `step` handles every event of the next time at which something happens, and names the ranks whose endpoints have
-///    completions to poll or a tagged message without a post to [`Endpoint::probe`], each once, in rank order.
+/// 3. `step` handles every event of the next time at which something happens, and names the endpoints that have
+///    completions to poll or a tagged message without a post to [`Endpoint::probe`], each once, in order of communicator
+///    and rank.
+/// 4. All communicators share time, links and the lives of their ranks; a message of one never meets a receive of
+///    another, whatever their sequence numbers.
 pub trait World: Send {
-    /// The endpoint of one rank; each may be taken once.
+    /// The endpoint of one rank in the communicator of all; each may be taken once.
     fn endpoint(&mut self, rank: Rank) -> Result<Box<dyn Endpoint>>;
+
+    /// Makes a further communicator, whose rank i is rank `ranks[i]` of the world, and gives its endpoints in order.
+    ///
+    /// Errors: InvalidArgument for no rank, one that does not exist or comes twice; Unsupported, if a world has one
+    /// communicator only.
+    fn communicator(&mut self, _ranks: &[Rank]) -> Result<(CommunicatorId, Vec<Box<dyn Endpoint>>)> {
+        Err(Error::unsupported("this world has one communicator only"))
+    }
 
     /// Now, in picoseconds.
     fn now_ps(&self) -> u64;
 
     /// Goes to the next time at which something happens; `false` if nothing ever will.
-    fn step(&mut self, woken: &mut Vec<Rank>) -> Result<bool>;
+    fn step(&mut self, woken: &mut Vec<Place>) -> Result<bool>;
 
-    /// Kills a rank at a time from now: from then on it sends and receives nothing; messages of it that are under way
-    /// are lost. `step` names every other rank when they may know, after the fabric's detection delay.
+    /// Kills a rank at a time from now: from then on it sends and receives nothing in any communicator; messages of it
+    /// that are under way are lost. `step` names all endpoints of the living when they may know, after the fabric's
+    /// detection delay.
     fn kill(&mut self, rank: Rank, after_ps: u64);
 
-    /// The ranks that died and may be known to be dead.
+    /// The ranks of the world that died and may be known to be dead.
     fn dead(&self) -> Vec<Rank>;
 
     /// What happened so far.

@@ -11,6 +11,7 @@ pub mod endpoint;
 pub mod error;
 pub mod exchange;
 pub mod float8;
+pub mod group;
 pub mod kernels;
 pub mod kind;
 pub mod op;

@@ -38,7 +38,7 @@ impl Signature {
             return format!("no call of this version ({:#034x})", self.0);
         };
         let mut text = kind.name().to_owned();
-        if kind != Kind::Barrier {
+        if !matches!(kind, Kind::Barrier | Kind::Group) {
             text += &format!(" count={} {}", field(32, 48), dtype.name());
         }
         match (field(116, 8) as u8).checked_sub(1) {
@@ -54,6 +54,11 @@ impl Signature {
             text += &format!(" root={root}");
         }
         text
+    }
+
+    /// The kind of call in it, if it is of this version.
+    pub fn kind(self) -> Option<Kind> {
+        Kind::from_code((self.0 >> 100 & 0xff) as u8)
     }
 
     /// The number of the plan in it.

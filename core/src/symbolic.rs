@@ -37,7 +37,7 @@ impl Value {
 
     /// Rank `rank`'s contribution from its element `origin` on, among `ranks` ranks.
     pub fn contribution(rank: u32, ranks: u32, origin: u64) -> Self {
-        let name = mix(0x243f_6a88_85a3_08d3_1319_8a2e_0370_7344 ^ u128::from(rank + 1));
+        let name = name_of(rank);
         let contributors = if ranks <= Self::EXACT_RANKS { 1 << rank } else { name };
         Value { expression: name, contributors, origin: origin as i64, doubled: false }
     }
@@ -65,6 +65,15 @@ impl Value {
         sum
     }
 
+    /// Whether it is a reduction, and no rank's plain contribution.
+    pub fn is_reduction(self, ranks: u32) -> bool {
+        match self.contributors {
+            0 => false, // nobody wrote it
+            set if ranks <= Self::EXACT_RANKS => self.expression != name_of(set.trailing_zeros()),
+            name => self.expression != name,
+        }
+    }
+
     /// The same, `by` elements further.
     pub fn further(self, by: u64) -> Self {
         Value { origin: self.origin + by as i64, ..self }
@@ -79,6 +88,11 @@ impl fmt::Debug for Value {
         write!(f, "expression {:016x} of {:x}", self.expression >> 64, self.contributors)?;
         write!(f, " at {}{}", self.origin, if self.doubled { ", doubled or mixed" } else { "" })
     }
+}
+
+/// A rank's contribution as an expression.
+fn name_of(rank: u32) -> u128 {
+    mix(0x243f_6a88_85a3_08d3_1319_8a2e_0370_7344 ^ u128::from(rank + 1))
 }
 
 /// A bijective scrambler of 128 bits (two rounds of multiply and shift).
@@ -227,6 +241,14 @@ mod tests {
         assert_ne!(flat.expression, Value::reduction([b, a, c], 4).expression);
         assert!(Value::reduction([a, a], 4).doubled);
         assert!(!flat.doubled);
+        assert!(
+            flat.is_reduction(4) && nested.is_reduction(4) && Value::reduction([a, a], 4).is_reduction(4)
+        );
+        assert!(
+            ![a, b.further(3), Value::reduction([a], 4), Value::UNWRITTEN].iter().any(|v| v.is_reduction(4))
+        );
+        let [many, more] = [3, 500].map(|rank| Value::contribution(rank, 768, 0));
+        assert!(!many.is_reduction(768) && Value::reduction([many, more], 768).is_reduction(768));
         assert!(Value::reduction([a, b.further(1)], 4).doubled, "different elements are mixed");
     }
 

@@ -1,30 +1,31 @@
-//! C programs on the C interface: the header compiles as strict C11 and C++17, one program uses every function on two
-//! processes, and the peers' benchmark runs.
+//! C and C++ programs on the C interface: the headers compile strictly, programs use every function over shared memory,
+//! TCP and threads, against the shared library and the static one, and the peers' benchmark runs.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+#![allow(unreachable_pub, reason = "nothing is public outside a test program")]
 
-/// How long a program may take; far more than it needs on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+mod programs;
 
-const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-Iinclude"];
+use programs::{Language, Link, Running, build, compile_text, run};
+use std::process::Command;
 
 #[test]
 fn the_header_compiles_as_c11() {
-    compile_header(&c_compiler(), "c", "-std=c11").expect("the README asks for a C compiler");
+    compile_text(TWICE, Language::C11).expect("the README asks for a C compiler");
 }
 
 /// A C++ compiler is not asked for; without one there is nothing to learn here.
 #[test]
-fn the_header_compiles_as_cpp17() {
-    let compiler = compiler_from("CXX", "c++");
-    if let Err(missing) = compile_header(&compiler, "c++", "-std=c++17") {
-        eprintln!("not tested: {compiler} does not start: {missing}");
+fn the_headers_compile_as_cpp17() {
+    let twice = format!("{TWICE}#include \"ubccl.hpp\"\n#include \"ubccl.hpp\"\n");
+    for text in [TWICE, &twice] {
+        if let Err(missing) = compile_text(text, Language::Cpp17) {
+            return programs_not_run("the headers as C++17", &missing.to_string());
+        }
     }
 }
+
+const TWICE: &str = "#include \"ubccl.h\"\n#include \"ubccl.h\"\nint used(struct ubccl_config *);\n\
+                     int used(struct ubccl_config *c) { return (int)ubccl_config_init(c); }\n";
 
 #[test]
 fn a_c_program_runs_on_two_processes_over_shared_memory() {
@@ -37,8 +38,83 @@ fn a_c_program_runs_on_two_processes_over_tcp() {
 }
 
 #[test]
+fn every_call_is_right_in_c() {
+    let program = build("ffi/tests/c/all_calls.c", Link::Shared);
+    for (transport, ranks) in
+        [("shm", "1"), ("shm", "2"), ("shm", "3"), ("tcp", "2"), ("tcp", "3"), ("threads", "3")]
+    {
+        run(Command::new(&program).args([transport, ranks]));
+    }
+}
+
+#[test]
+fn every_call_is_right_in_c_linked_statically() {
+    run(Command::new(build("ffi/tests/c/all_calls.c", Link::Static)).args(["shm", "2"]));
+}
+
+#[test]
+fn every_call_is_right_in_cpp() {
+    if !has_cpp() {
+        return programs_not_run("wrapper.cpp", "there is no C++ compiler");
+    }
+    let program = build("ffi/tests/c/wrapper.cpp", Link::Shared);
+    for (transport, ranks) in [("shm", "2"), ("tcp", "3"), ("threads", "3"), ("threads", "1")] {
+        run(Command::new(&program).args([transport, ranks]));
+    }
+    run(Command::new(build("ffi/tests/c/wrapper.cpp", Link::Static)).args(["shm", "2"]));
+}
+
+#[test]
+fn mistakes_have_codes_and_do_no_harm() {
+    let program = build("ffi/tests/c/misuse.c", Link::Shared);
+    for transport in ["shm", "tcp"] {
+        run(Command::new(&program).arg(transport));
+    }
+}
+
+/// Freed too early, read beyond the end, leaked: the programs' own memory is exactly as large as the calls need.
+#[test]
+fn programs_are_clean_under_sanitizers() {
+    if let Err(why) = sanitizers() {
+        return programs_not_run("programs under AddressSanitizer and UndefinedBehaviorSanitizer", &why);
+    }
+    let sanitized = |source: &str, arguments: &[&str]| {
+        let mut command = Command::new(build(source, Link::Sanitized));
+        run(command.args(arguments).envs([
+            ("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=98"),
+            ("UBSAN_OPTIONS", "print_stacktrace=1"),
+        ]));
+    };
+    sanitized("ffi/tests/c/all_calls.c", &["shm", "2"]);
+    sanitized("ffi/tests/c/all_calls.c", &["tcp", "2"]);
+    sanitized("ffi/tests/c/all_calls.c", &["threads", "3"]);
+    sanitized("ffi/tests/c/misuse.c", &["shm"]);
+    if has_cpp() {
+        sanitized("ffi/tests/c/wrapper.cpp", &["threads", "2"]);
+        sanitized("ffi/tests/c/wrapper.cpp", &["shm", "2"]);
+    }
+}
+
+/// Valgrind shows the program a processor without AVX-512, so that kernels are those of AVX2.
+#[test]
+fn programs_are_clean_under_valgrind() {
+    if let Err(missing) = Command::new("valgrind").arg("--version").output() {
+        return programs_not_run("programs under valgrind", &missing.to_string());
+    }
+    let checked = |source: &str, arguments: &[&str]| {
+        let program = build(source, Link::Shared);
+        let mut command = Command::new("valgrind");
+        command.args(["--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"]);
+        run(command.arg(program).args(arguments));
+    };
+    checked("ffi/tests/c/small.c", &["shm"]);
+    checked("ffi/tests/c/small.c", &["tcp"]);
+    checked("ffi/tests/c/misuse.c", &["shm"]);
+}
+
+#[test]
 fn the_peers_benchmark_runs_and_its_results_are_right() {
-    let program = build("benches/peers/ubccl_bench.c");
+    let program = build("benches/peers/ubccl_bench.c", Link::Shared);
     for transport in ["shm", "tcp"] {
         let mut command = Command::new(&program);
         command.args(["--time=0", "--sizes=4,65536", "--pin=1", &format!("--transport={transport}")]);
@@ -54,9 +130,24 @@ fn the_peers_benchmark_runs_and_its_results_are_right() {
     }
 }
 
+#[test]
+fn a_c_program_logs_to_standard_error_what_ubccl_debug_asks_for() {
+    let program = build("benches/peers/ubccl_bench.c", Link::Shared);
+    let log = program.with_extension("log");
+    for (level, expected) in [("INFO", 2), ("", 0)] {
+        let mut command = Command::new(&program);
+        command.args(["--time=0", "--sizes=4", "--pin=0"]).env("UBCCL_DEBUG", level);
+        command.stderr(std::fs::File::create(&log).expect("a file for the log"));
+        let (status, _) = Running::start(&mut command).finish();
+        assert!(status.success(), "{status}");
+        let text = std::fs::read_to_string(&log).expect("the log is there");
+        assert_eq!(text.matches("UBCCL INFO init: 2 ranks over shm").count(), expected, "{level}: {text}");
+    }
+}
+
 /// Rank 0 prints the rendezvous text, rank 1 gets it as an argument.
 fn two_processes(transport: &str) {
-    let program = build("ffi/tests/c/two_processes.c");
+    let program = build("ffi/tests/c/two_processes.c", Link::Shared);
     let part = |text: &str| text.parse::<u32>().unwrap();
     let version = part(env!("CARGO_PKG_VERSION_MAJOR")) * 10_000
         + part(env!("CARGO_PKG_VERSION_MINOR")) * 100
@@ -70,116 +161,36 @@ fn two_processes(transport: &str) {
     assert!(first.success() && second.success(), "rank 0: {first}, rank 1: {second}");
 }
 
-/// A program that is killed if it takes too long or the test fails.
-struct Running {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
-    deadline: Instant,
+fn has_cpp() -> bool {
+    Command::new(Language::Cpp17.compiler()).arg("--version").output().is_ok()
 }
 
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        for variable in ["RENDEZVOUS", "RANK", "SIZE", "TRANSPORT", "ALGO", "TIMEOUT"] {
-            command.env_remove(format!("UBCCL_{variable}"));
-        }
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the program starts");
-        let output = BufReader::new(child.stdout.take().expect("it is piped"));
-        Running { child, output, deadline: Instant::now() + PATIENCE }
+/// Whether the compiler has them and they can look at a process here.
+fn sanitizers() -> Result<(), String> {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (source, program) = (folder.join("leak.c"), folder.join("leak"));
+    let text =
+        "#include <stdlib.h>\nint main(void) { volatile char *p = malloc(8); p = 0; return p != 0; }\n";
+    std::fs::write(&source, text).map_err(|error| error.to_string())?;
+    let mut compiler = Command::new(Language::C11.compiler());
+    compiler.arg("-fsanitize=address,undefined").arg(&source).arg("-o").arg(&program);
+    let compiled = compiler.output().map_err(|error| error.to_string())?;
+    if !compiled.status.success() {
+        return Err("the compiler has none".into());
     }
-
-    /// The next line it prints; empty if it ended, which its own alarm sees to.
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("it prints text");
-        line
-    }
-
-    /// How it ended and what it printed, which must fit into a pipe.
-    fn finish(mut self) -> (ExitStatus, String) {
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
-                break status;
-            }
-            assert!(Instant::now() < self.deadline, "it still runs after {PATIENCE:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        let mut output = String::new();
-        self.output.read_to_string(&mut output).expect("it prints text");
-        (status, output)
+    let mut leaky = Command::new(&program);
+    let found = leaky.env("ASAN_OPTIONS", "detect_leaks=1:exitcode=98").output();
+    let found = found.map_err(|error| error.to_string())?;
+    let told = String::from_utf8_lossy(&found.stderr).into_owned();
+    if told.contains("detected memory leaks") {
+        Ok(())
+    } else {
+        Err(format!("leaks are not found here: {told}"))
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It fails if the program has ended, which is as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Compiles a program of the tree as strict C11 against the shared library.
-fn build(source: &str) -> PathBuf {
-    let library = library();
-    let name = Path::new(source).file_stem().expect("a source has a name").to_str().unwrap();
-    let id = format!("{name}-{:?}", std::thread::current().id()).replace(['(', ')'], "");
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(id);
-    let mut command = Command::new(c_compiler());
-    command.current_dir(root()).args(["-std=c11", "-O2"]).args(STRICT).arg(source).arg("-o").arg(&program);
-    command.arg(library).arg(format!("-Wl,-rpath,{}", library.parent().expect("in a folder").display()));
-    succeed(&mut command);
-    program
-}
-
-/// `libubccl.so`, built now: cargo builds a package's C library for no test of the package.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        command.args(["build", "-p", "ubccl-ffi", "--lib", "--offline", "--message-format=json"]);
-        if !cfg!(debug_assertions) {
-            command.arg("--release");
-        }
-        let messages = succeed(command.current_dir(root()));
-        let mut messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
-        messages.find_map(|message| shared_object(&message)).expect("cargo names libubccl.so")
-    })
-}
-
-fn shared_object(message: &serde_json::Value) -> Option<PathBuf> {
-    let files = message["filenames"].as_array()?.iter().filter_map(serde_json::Value::as_str);
-    files.map(PathBuf::from).find(|file| file.ends_with("libubccl.so"))
-}
-
-/// Compiles the header alone, included twice. The error is that of starting the compiler.
-fn compile_header(compiler: &str, language: &str, standard: &str) -> std::io::Result<()> {
-    let mut command = Command::new(compiler);
-    command.current_dir(root()).args([standard, "-fsyntax-only"]).args(STRICT).args(["-x", language, "-"]);
-    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let program = "#include \"ubccl.h\"\n#include \"ubccl.h\"\nint used(struct ubccl_config *);\n\
-                   int used(struct ubccl_config *c) { return (int)ubccl_config_init(c); }\n";
-    child.stdin.take().expect("it is piped").write_all(program.as_bytes())?;
-    let output = child.wait_with_output()?;
-    assert!(output.status.success(), "{standard}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-/// What the command printed.
-fn succeed(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("it prints text")
-}
-
-fn c_compiler() -> String {
-    compiler_from("CC", "cc")
-}
-
-fn compiler_from(variable: &str, default: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| default.into())
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+/// What a machine cannot run is said, with the reason.
+#[allow(clippy::print_stderr, reason = "it is a test's")]
+fn programs_not_run(what: &str, why: &str) {
+    eprintln!("not tested: {what}: {why}");
 }

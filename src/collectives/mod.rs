@@ -98,32 +98,6 @@ impl Communicator {
         self.run(&Collective::barrier(), &[], &mut [])
     }
 
-    /// Sends `buffer` to `peer`, which calls [`Communicator::receive`] with the same length; messages of a pair arrive
-    /// in order. Returns when `buffer` may be changed, which may be before the peer has received.
-    ///
-    /// Errors: as [`Communicator::all_reduce`].
-    /// Source: ncclSend, MPI_Send.
-    pub fn send<T: Element>(&self, buffer: &[T], peer: Rank) -> Result<()> {
-        let call = Collective::send_receive(buffer.len() as u64, T::DTYPE, Some(peer), None);
-        self.run(&call, bytemuck::cast_slice(buffer), &mut [])
-    }
-
-    /// Receives into `buffer` what `peer` sends. See [`Communicator::send`].
-    pub fn receive<T: Element>(&self, buffer: &mut [T], peer: Rank) -> Result<()> {
-        let call = Collective::send_receive(buffer.len() as u64, T::DTYPE, None, Some(peer));
-        self.run(&call, &[], bytemuck::cast_slice_mut(buffer))
-    }
-
-    /// Sends `send` to `to` and receives `recv` from `from`, both at once; the lengths are equal. `to` and `from` may
-    /// both be this rank.
-    ///
-    /// Errors: as [`Communicator::all_reduce`].
-    /// Source: MPI_Sendrecv; ncclSend and ncclRecv in one group.
-    pub fn send_receive<T: Element>(&self, send: &[T], to: Rank, recv: &mut [T], from: Rank) -> Result<()> {
-        let call = Collective::send_receive(send.len() as u64, T::DTYPE, Some(to), Some(from));
-        self.run(&call, bytemuck::cast_slice(send), bytemuck::cast_slice_mut(recv))
-    }
-
     /// All-reduces without waiting: the buffers come back from [`Work::wait`].
     pub fn all_reduce_async<T: Element>(
         &self,

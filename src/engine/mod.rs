@@ -1,22 +1,29 @@
 //! One rank's operations: plans looked up, executions in program order, driven by whoever owns the engine.
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
+mod loose;
 mod slots;
+mod tagged;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use slots::{Buffers, OpId, Status};
+pub(crate) use slots::{Buffers, OpId, Status, Taken};
+pub(crate) use tagged::{TaggedCall, TaggedKind};
 
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, execution_of};
 use crate::usage::{MemoryUse, plan_bytes};
-use slots::{Ready, Slots, scratch};
+use loose::Loose;
+use slots::{Ready, Role, Slot, Slots, scratch};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
+use tagged::{Tagged, Unexpected};
 use ubccl_core::endpoint::{CLOSING, Endpoint, Fault, RegionId, Stream, Token};
-use ubccl_core::plan::{MAX_WINDOW_PER_PEER, Plan};
+use ubccl_core::plan::Plan;
 use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Choice, Collective, Rank, Result, Signature, Spec};
 
@@ -50,8 +57,9 @@ pub(crate) struct Engine {
     slots: Slots,
     /// Collectives in program order; the first one runs.
     queue: VecDeque<usize>,
-    /// Point-to-point operations in the order issued; as many run as the endpoint takes.
-    loose: Vec<usize>,
+    /// Point-to-point operations.
+    loose: Loose,
+    tagged: Tagged,
     completions: Vec<Token>,
     sequence: u64,
     /// Of the last collective that was done.
@@ -80,7 +88,8 @@ impl Engine {
             last: None,
             slots: Slots::default(),
             queue: VecDeque::new(),
-            loose: Vec::new(),
+            loose: Loose::default(),
+            tagged: Tagged::default(),
             completions: Vec::new(),
             sequence: 0,
             last_signature: Signature::default(),
@@ -118,7 +127,8 @@ impl Engine {
         std::mem::replace(&mut self.options.chooser, chooser)
     }
 
-    /// Issues a call: it starts when the collectives before it are done. Nothing is sent if this fails.
+    /// Issues a call: it starts when the collectives before it are done, or the messages of its pairs before it are on
+    /// their way. Nothing is sent if this fails.
     ///
     /// # Safety
     /// Host memory in `buffers` stays valid, and is left alone by everybody else, until the operation is done or the
@@ -132,46 +142,20 @@ impl Engine {
         let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         let plan = self.plan(call, matches!(buffers, Buffers::InPlace(_)))?;
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
-        let is_loose = call.kind().is_point_to_point();
-        let stream = if is_loose {
-            Stream::Direct
-        } else {
-            self.sequence += 1;
-            Stream::Collective(self.sequence)
-        };
         let signature = call.signature(plan.number());
-        let index = self.slots.take(call, Ready { plan, buffers, stream, signature }, owned);
-        let id = self.slots.id(index);
-        if !is_loose {
-            self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
-            self.queue.push_back(index);
-            return Ok(id);
+        if call.kind().is_point_to_point() {
+            let ready = Ready { plan, buffers, stream: Stream::Direct, signature };
+            let index = self.slots.take(call, Some(ready), Role::Loose, owned);
+            self.loose.list(&mut self.slots, index);
+            self.loose.queue(&mut self.slots, index, false);
+            return Ok(self.slots.id(index));
         }
-        self.slots[index].peers = [call.to(), call.from()];
-        self.loose.push(index);
-        if self.may_begin(self.loose.len() - 1)
-            && let Err(error) = self.begin(index)
-        {
-            self.loose.pop();
-            self.slots.release(index);
-            return Err(error);
-        }
-        Ok(id)
-    }
-
-    /// Whether the k-th point-to-point operation may begin: an endpoint takes a bounded number with one peer, and
-    /// those with one peer begin in the order issued.
-    fn may_begin(&self, k: usize) -> bool {
-        (0..2).all(|direction| {
-            let Some(peer) = self.slots[self.loose[k]].peers[direction] else { return true };
-            let before = self.loose[..k].iter().map(|&index| &self.slots[index]);
-            let with_peer = before.filter(|slot| slot.peers[direction] == Some(peer));
-            let mut running = 0;
-            with_peer.into_iter().all(|slot| {
-                running += 1;
-                slot.call.is_none() && running < MAX_WINDOW_PER_PEER
-            })
-        })
+        self.sequence += 1;
+        let ready = Ready { plan, buffers, stream: Stream::Collective(self.sequence), signature };
+        let index = self.slots.take(call, Some(ready), Role::Collective, owned);
+        self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
+        self.queue.push_back(index);
+        Ok(self.slots.id(index))
     }
 
     /// Moves on everything that can move. `true` if anything did.
@@ -189,39 +173,66 @@ impl Engine {
     /// One round: begin, post, poll, complete.
     #[inline]
     pub(crate) fn turn(&mut self) -> Result<bool, Fault> {
+        if self.is_idle() {
+            return Ok(false);
+        }
         let mut moved = false;
         let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         if let Some(&front) = self.queue.front() {
             if self.slots[front].call.is_some() {
                 self.begin(front)?;
+                moved = true; // a plan without steps is done now, and the next one may begin
             }
             moved |= self.advance(front)?;
         }
-        for k in 0..self.loose.len() {
-            let index = self.loose[k];
-            if self.slots[index].call.is_some() {
-                if !self.may_begin(k) {
-                    continue;
-                }
-                self.begin(index)?;
-            }
-            moved |= self.advance(index)?;
-        }
-        if self.queue.is_empty() && self.loose.is_empty() {
-            return Ok(false);
+        if !self.loose.is_empty() {
+            moved |= self.advance_loose()?;
         }
         self.retire();
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.post));
-        if self.queue.is_empty() && self.loose.is_empty() {
+        if self.is_idle() {
             return Ok(true);
         }
         moved |= self.endpoint.poll(&mut self.completions)?;
-        for token in self.completions.drain(..) {
-            self.slots[execution_of(token)].execution.complete(token);
-        }
+        self.complete()?;
         self.retire();
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.poll));
         Ok(moved)
+    }
+
+    /// Moves on point-to-point operations: those with steps left to post, those whose turn has come, tagged ones.
+    fn advance_loose(&mut self) -> Result<bool, Fault> {
+        let (mut moved, mut k) = (false, 0);
+        while let Some(index) = self.loose.posting(k) {
+            moved |= self.advance(index)?;
+            self.settle(index)?;
+            // One that has posted all leaves its place to the next.
+            k += usize::from(self.loose.posting(k) == Some(index));
+        }
+        while let Some(index) = self.loose.next_ready(&mut self.slots) {
+            self.start(index)?;
+            moved = true;
+        }
+        if self.tagged.is_waiting() {
+            moved |= self.match_tagged()?;
+        }
+        Ok(moved)
+    }
+
+    /// Takes note of what the endpoint has completed.
+    #[inline]
+    fn complete(&mut self) -> Result<(), Fault> {
+        for k in 0..self.completions.len() {
+            let token = self.completions[k];
+            let index = execution_of(token);
+            let slot = &mut self.slots[index];
+            slot.execution.complete(token);
+            if slot.role != Role::Collective {
+                self.settle(index)?;
+            }
+        }
+        self.completions.clear();
+        Ok(())
     }
 
     /// How an operation stands.
@@ -229,8 +240,8 @@ impl Engine {
         self.slots.status(id)
     }
 
-    /// Gives back a finished (or cancelled) operation's buffers and its place.
-    pub(crate) fn take(&mut self, id: OpId) -> Option<Box<dyn Any + Send>> {
+    /// Gives back what a finished (or cancelled) operation leaves, and its place.
+    pub(crate) fn take(&mut self, id: OpId) -> Taken {
         self.slots.release(id.slot)
     }
 
@@ -254,9 +265,18 @@ impl Engine {
         self.cancelled = true;
         self.endpoint.cancel();
         self.completions.clear();
-        while let Some(index) = self.queue.pop_front().or_else(|| self.loose.pop()) {
+        while let Some(index) = self.queue.pop_front() {
             self.slots.finish(index);
         }
+        let mut bringers = self.tagged.clear();
+        while let Some(index) = self.loose.first() {
+            bringers.extend(self.slots[index].message.as_ref().and_then(Unexpected::arriving));
+            self.loose.unlist(&mut self.slots, index);
+            self.slots.finish(index);
+        }
+        bringers.retain(|&index| self.slots[index].role == Role::Absorbing);
+        bringers.into_iter().for_each(|index| self.slots.finish(index));
+        self.loose.clear();
     }
 
     /// The current collective: its sequence and signature (the last one's, if none runs).
@@ -279,25 +299,32 @@ impl Engine {
     pub(crate) fn doing(&self) -> (u64, Option<Signature>) {
         match (self.queue.front(), self.loose.first()) {
             (Some(&front), _) => {
-                let slot = &self.slots[front];
-                let waiting = slot.call.as_ref().map(|call| call.signature);
-                let running = slot.execution.running().map(|running| running.1);
-                (self.sequence - self.queue.len() as u64 + 1, waiting.or(running))
+                let sequence = self.sequence - self.queue.len() as u64 + 1;
+                (sequence, self.slots[front].signature())
             }
-            (None, Some(&loose)) => {
-                (self.sequence, self.slots[loose].execution.running().map(|running| running.1))
-            }
+            (None, Some(loose)) => (self.sequence, self.slots[loose].signature()),
             (None, None) => (self.sequence, None),
         }
     }
 
-    /// The first peer that a point-to-point operation under way waits for and that `matches`.
+    /// The first peer that a point-to-point operation under way waits for and that `matches`; one that waits for any
+    /// rank waits for none as long as there is one that does not match.
     pub(crate) fn find_loose_peer(&self, matches: impl Fn(Rank) -> bool) -> Option<Rank> {
+        let EngineOptions { rank, ranks, .. } = self.options;
         let mut found = None;
-        for &index in &self.loose {
-            self.slots[index]
-                .execution
-                .waits_for(|peer| found = found.or_else(|| matches(peer).then_some(peer)));
+        for slot in self.loose.iter(&self.slots).map(|index| &self.slots[index]) {
+            match slot.wish.as_ref().filter(|_| slot.message.is_none()).map(TaggedCall::source) {
+                None => {
+                    slot.execution.waits_for(|peer| found = found.or_else(|| matches(peer).then_some(peer)))
+                }
+                Some(Some(source)) => found = found.or_else(|| matches(source).then_some(source)),
+                Some(None) => {
+                    let mut others = (0..ranks).filter(|&peer| peer != rank);
+                    if others.clone().all(&matches) {
+                        found = found.or(others.next());
+                    }
+                }
+            }
         }
         found
     }
@@ -305,18 +332,30 @@ impl Engine {
     /// The peers that the oldest operation under way waits for.
     pub(crate) fn awaited(&self) -> Vec<Rank> {
         let mut peers = Vec::new();
-        if let Some(&oldest) = self.queue.front().or(self.loose.first()) {
-            self.slots[oldest].execution.waits_for(|peer| peers.push(peer));
+        if let Some(oldest) = self.oldest() {
+            let slot = &self.slots[oldest];
+            peers.extend(slot.wish.as_ref().and_then(|wish| slot.source.or(wish.source())));
+            slot.execution.waits_for(|peer| peers.push(peer));
+            self.loose.peers_of(&self.slots, oldest, |peer| peers.push(peer));
         }
         peers.sort_unstable();
         peers.dedup();
         peers
     }
 
+    /// What the oldest operation under way waits for, if it is a receive that no message has come for.
+    pub(crate) fn wish(&self) -> Option<String> {
+        self.slots[self.oldest()?].wish.as_ref().map(tagged::describe)
+    }
+
+    fn oldest(&self) -> Option<usize> {
+        self.queue.front().copied().or(self.loose.first())
+    }
+
     /// How long the oldest operation under way has been found waiting. The clock is read by whoever asks, not when an
     /// operation is issued.
     pub(crate) fn oldest_wait(&mut self, now: Instant) -> Option<Duration> {
-        let oldest = self.queue.front().or(self.loose.first()).map(|&index| self.slots[index].number)?;
+        let oldest = self.slots[self.oldest()?].number;
         match self.waiting {
             Some(Waiting { number, since, .. }) if number == oldest => Some(now - since),
             _ => {
@@ -351,6 +390,8 @@ impl Engine {
     pub(crate) fn inspect_closing(&mut self) -> Result<(), Fault> {
         // What arrived last may be known to the kernel only.
         self.endpoint.poll(&mut self.completions)?;
+        self.complete()?;
+        self.unread()?;
         self.endpoint.inspect(CLOSING, Signature::default())
     }
 
@@ -380,6 +421,7 @@ impl Engine {
         let plans: usize = self.plans.values().map(|plan| plan_bytes(plan)).sum();
         memory.add(MemoryKind::Plans, plans as u64);
         self.slots.count_memory(&mut memory);
+        memory.add(MemoryKind::Buffers, self.tagged.bytes());
         memory
     }
 
@@ -396,6 +438,33 @@ impl Engine {
     #[inline]
     fn advance(&mut self, index: usize) -> Result<bool, Fault> {
         self.slots[index].execution.advance(&mut *self.endpoint, index as u32)
+    }
+
+    /// Begins a point-to-point operation whose turn has come, and posts what it can at once.
+    fn start(&mut self, index: usize) -> Result<(), Fault> {
+        self.begin(index)?;
+        self.advance(index)?;
+        self.settle(index)
+    }
+
+    /// Looks how a point-to-point operation stands after something of it was posted or completed.
+    fn settle(&mut self, index: usize) -> Result<(), Fault> {
+        let slot = &self.slots[index];
+        let (has_posted_all, is_over) = (slot.execution.has_posted_all(), slot.is_over());
+        self.loose.note_posted(&mut self.slots, index, has_posted_all);
+        if !is_over {
+            return Ok(());
+        }
+        self.loose.leave(&mut self.slots, index);
+        let Slot { role, feeds, .. } = self.slots[index];
+        if role != Role::Absorbing {
+            self.loose.unlist(&mut self.slots, index);
+        }
+        self.slots.finish(index);
+        match role {
+            Role::ToItself | Role::Absorbing => self.has_arrived(index, feeds),
+            Role::Loose | Role::Collective => Ok(()),
+        }
     }
 
     fn begin(&mut self, index: usize) -> Result<()> {
@@ -432,7 +501,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes finished operations out of the running.
+    /// Takes finished collectives out of the running.
     #[inline]
     fn retire(&mut self) {
         while let Some(&front) = self.queue.front()
@@ -443,16 +512,6 @@ impl Engine {
                 self.last_signature = signature;
             }
             self.slots.finish(front);
-        }
-        let mut k = 0;
-        while k < self.loose.len() {
-            let index = self.loose[k];
-            if self.slots[index].is_over() {
-                self.loose.remove(k);
-                self.slots.finish(index);
-            } else {
-                k += 1;
-            }
         }
     }
 }

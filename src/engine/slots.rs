@@ -1,8 +1,12 @@
 //! Places for operations: taken when one is issued, used again and again, so that warm operations allocate nothing.
 
+use super::loose::Standing;
+use super::tagged::{TaggedCall, Unexpected};
 use crate::executor::Execution;
 use crate::usage::MemoryUse;
 use std::any::Any;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::task::Waker;
@@ -42,6 +46,29 @@ pub(crate) enum Status {
     Done,
 }
 
+/// What an operation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A collective, in the queue.
+    #[default]
+    Collective,
+    /// Point to point.
+    Loose,
+    /// A tagged message to this rank itself: it brings an unexpected message.
+    ToItself,
+    /// Nobody's: it brings an unexpected message.
+    Absorbing,
+}
+
+/// What an operation leaves.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// What it owned.
+    pub(crate) owned: Option<Box<dyn Any + Send>>,
+    /// Whose message it received, if it was a tagged receive.
+    pub(crate) source: Option<Rank>,
+}
+
 /// A place for one operation.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
@@ -56,8 +83,16 @@ pub(super) struct Slot {
     pub(super) scratch: Vec<u64>,
     owned: Option<Box<dyn Any + Send>>,
     pub(super) waker: Option<Waker>,
-    /// Of a point-to-point operation: to and from.
-    pub(super) peers: [Option<Rank>; 2],
+    pub(super) role: Role,
+    pub(super) standing: Standing,
+    /// Of a tagged receive: what it waits for, until its message is known to be whole somewhere.
+    pub(super) wish: Option<TaggedCall>,
+    /// Of a tagged receive: whose message it gets.
+    pub(super) source: Option<Rank>,
+    /// Of a tagged receive: its message, if that waited.
+    pub(super) message: Option<Unexpected>,
+    /// The tagged receive that the message which this brings belongs to.
+    pub(super) feeds: Option<usize>,
     detached: bool,
     done: bool,
 }
@@ -77,13 +112,21 @@ impl Slot {
     pub(super) fn is_over(&self) -> bool {
         self.call.is_none() && self.execution.is_done()
     }
+
+    /// What was called.
+    pub(super) fn signature(&self) -> Option<Signature> {
+        let waiting = self.call.as_ref().map(|call| call.signature);
+        let running = self.execution.running().map(|running| running.1);
+        waiting.or(running).or(self.wish.as_ref().map(TaggedCall::signature))
+    }
 }
 
 /// All places.
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     all: Vec<Slot>,
-    free: Vec<usize>,
+    /// The lowest is taken first, so that the same calls find the same places, with memory as large as they need.
+    free: BinaryHeap<Reverse<usize>>,
     issued: u64,
 }
 
@@ -92,19 +135,24 @@ impl Slots {
     pub(super) fn take(
         &mut self,
         call: &Collective<'_>,
-        ready: Ready,
+        ready: Option<Ready>,
+        role: Role,
         owned: Option<Box<dyn Any + Send>>,
     ) -> usize {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.all.push(Slot::default());
-            self.all.len() - 1
-        });
+        let index = match self.free.pop() {
+            Some(Reverse(index)) => index,
+            None => {
+                self.all.push(Slot::default());
+                self.all.len() - 1
+            }
+        };
         self.issued += 1;
         let slot = &mut self.all[index];
         slot.number = self.issued;
-        (slot.done, slot.detached, slot.owned) = (false, false, owned);
+        (slot.done, slot.detached, slot.owned) = (false, role == Role::Absorbing, owned);
+        (slot.role, slot.source) = (role, None);
         slot.called.set(call);
-        slot.call = Some(ready);
+        slot.call = ready;
         index
     }
 
@@ -124,7 +172,7 @@ impl Slots {
     pub(super) fn finish(&mut self, index: usize) {
         let slot = &mut self.all[index];
         slot.execution.stop();
-        slot.call = None;
+        (slot.call, slot.wish, slot.message, slot.feeds) = (None, None, None, None);
         slot.done = true;
         if let Some(waker) = slot.waker.take() {
             waker.wake();
@@ -134,13 +182,13 @@ impl Slots {
         }
     }
 
-    /// Gives back what an operation owned, and its place.
-    pub(super) fn release(&mut self, index: usize) -> Option<Box<dyn Any + Send>> {
+    /// Gives back what an operation leaves, and its place.
+    pub(super) fn release(&mut self, index: usize) -> Taken {
         let slot = &mut self.all[index];
         slot.generation += 1;
         slot.waker = None;
-        self.free.push(index);
-        slot.owned.take()
+        self.free.push(Reverse(index));
+        Taken { owned: slot.owned.take(), source: slot.source.take() }
     }
 
     /// Nobody will take this operation: it cleans up after itself.

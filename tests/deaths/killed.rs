@@ -47,18 +47,34 @@ impl Trial {
         let ranks = 2 + random.below(4) as u32;
         let is_large = number.is_multiple_of(3);
         let root = random.below(u64::from(ranks)) as usize;
-        let calls = [
+        let mut calls = vec![
             Call::AllReduce(ReduceOp::Sum),
             Call::AllGather,
             Call::ReduceScatter(ReduceOp::Max),
             Call::Broadcast { root },
             Call::Shift(1 + random.below(u64::from(ranks) - 1) as usize),
-            // A barrier has no bytes to be large with.
-            if is_large { Call::Broadcast { root } } else { Call::Barrier },
+            Call::Reduce { op: ReduceOp::Sum, root },
+            Call::Gather { root },
+            Call::Scatter { root },
+            Call::AllToAll,
         ];
+        if !is_large {
+            // A barrier has no bytes to be large with, and tables have many lengths.
+            let seed = random.next() >> 12; // a whole number in JSON
+            calls.extend([Call::Barrier, Call::GatherV { root, seed }, Call::ScatterV { root, seed }]);
+            calls.extend([Call::AllGatherV { seed }, Call::AllToAllV { seed: seed & !1 }]);
+            calls.push(Call::ReduceScatterV { op: ReduceOp::Max, seed });
+        }
         let call = calls[random.below(calls.len() as u64) as usize];
-        let parts =
-            if matches!(call, Call::AllGather | Call::ReduceScatter(_)) { u64::from(ranks) } else { 1 };
+        let is_cut = matches!(
+            call,
+            Call::AllGather
+                | Call::ReduceScatter(_)
+                | Call::Gather { .. }
+                | Call::Scatter { .. }
+                | Call::AllToAll
+        );
+        let parts = if is_cut { u64::from(ranks) } else { 1 };
         let small = [1, 2, 700, 5_000, 60_000, 300_000][random.below(6) as usize];
         let elements = if is_large { LARGE_BYTES / 4 + random.below(1 << 18) } else { small };
         Trial {

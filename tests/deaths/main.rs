@@ -5,6 +5,7 @@ mod support;
 
 mod killed;
 mod leaving;
+mod messages;
 mod mixed;
 mod traces;
 
@@ -16,6 +17,7 @@ fn a_rank() {
     play(&[
         ("busy", killed::busy),
         ("start", killed::start),
+        ("exchanges", messages::exchanges),
         ("stopped", leaving::stopped),
         ("last words", leaving::last_words),
         ("deserter", leaving::deserter),

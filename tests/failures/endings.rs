@@ -62,8 +62,10 @@ fn abort_from_another_thread_ends_a_call_that_waits() {
             let configure = move |config| ubccl::Config { spin: Some(spin), ..config };
             let errors = start_threads(&setup(transport, 2), configure, move |rank, comm| {
                 let comm = comm.expect("all ranks come");
+                // An abort before the last has come would be a start that failed.
+                comm.barrier().expect("all ranks call it");
                 if rank == 1 {
-                    return cause(&until_poisoned(&comm)); // it never calls
+                    return cause(&until_poisoned(&comm)); // it never calls again
                 }
                 std::thread::scope(|scope| {
                     let waiting = scope.spawn(|| comm.receive(&mut vec![0_u8; 3 << 20], 1));

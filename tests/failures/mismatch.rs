@@ -3,6 +3,7 @@
 use crate::program::{BARRIER, Program, Step, check_named, run, step};
 use crate::support::oracle::Call;
 use crate::support::ranks::{Setup, start_threads};
+use crate::support::tables::tables;
 use crate::{real_transports, setup};
 use std::time::Duration;
 use ubccl::{Choice, Collective, DataType, ErrorKind, ReduceOp};
@@ -32,6 +33,23 @@ fn differences(ranks: usize, count: usize) -> Vec<(Step, Step)> {
         (sum, with(Call::AllReduce(ReduceOp::Max))),
         (with(Call::ReduceScatter(ReduceOp::Max)), with(Call::ReduceScatter(ReduceOp::Sum))),
     ];
+    let (op, last) = (ReduceOp::Sum, ranks - 1);
+    pairs.extend([
+        (with(Call::Reduce { op, root: 0 }), sum),
+        (with(Call::Reduce { op, root: 0 }), with(Call::Reduce { op, root: last })),
+        (with(Call::Reduce { op, root: last }), with(Call::Reduce { op: ReduceOp::Max, root: last })),
+        (with(Call::Gather { root: last }), with(Call::Gather { root: 0 })),
+        (with(Call::Gather { root: 0 }), with(Call::AllGather)),
+        (with(Call::Scatter { root: 0 }), root(0)),
+        (with(Call::Scatter { root: 0 }), Step { count: count + 1, ..with(Call::Scatter { root: 0 }) }),
+        (with(Call::AllToAll), with(Call::AllGather)),
+        (with(Call::AllToAll), Step { count: count - 1, ..with(Call::AllToAll) }),
+        (with(Call::AllToAll), with(Call::AllToAllV { seed: 2 })),
+        (with(Call::GatherV { root: 0, seed: 1 }), with(Call::Gather { root: 0 })),
+        (with(Call::ScatterV { root: last, seed: 1 }), with(Call::ScatterV { root: 0, seed: 1 })),
+        (with(Call::AllGatherV { seed: 1 }), with(Call::AllToAllV { seed: 1 })),
+        (with(Call::ReduceScatterV { op, seed: 1 }), with(Call::ReduceScatter(op))),
+    ]);
     pairs.extend((1..ranks).map(|odd| (root(0), root(odd))));
     pairs.extend((0..ranks - 1).map(|odd| (root(ranks - 1), root(odd))));
     pairs
@@ -159,11 +177,51 @@ fn in_place_on_some_ranks_only_is_right() {
                 Call::ReduceScatter(ReduceOp::Max),
                 Call::Broadcast { root: ranks - 1 },
                 Call::Shift(1),
+                Call::Reduce { op: ReduceOp::Sum, root: 0 },
+                Call::Gather { root: ranks - 1 },
+                Call::Scatter { root: 0 },
+                Call::AllToAll,
+                Call::GatherV { root: 0, seed: 4 },
+                Call::ScatterV { root: ranks - 1, seed: 5 },
+                Call::AllGatherV { seed: 6 },
+                Call::ReduceScatterV { op: ReduceOp::Max, seed: 7 },
+                Call::AllToAllV { seed: 8 },
             ] {
                 let steps = |rank| vec![Step { in_place: rank % 2 == 0, ..step(call, DataType::I32, count) }];
                 let program: Program = (0..ranks).map(steps).collect();
                 for (rank, error) in run(setup, &program).into_iter().enumerate() {
                     assert!(error.is_none(), "{setup:?}: rank {rank}: {error:?} from {call:?}");
+                }
+            }
+        }
+    });
+}
+
+/// A table that differs shows where the two ranks of a block see different lengths.
+#[test]
+fn tables_that_differ_are_an_error_of_every_rank() {
+    for_every_transport(|setup| {
+        let ranks = setup.ranks as usize;
+        for count in COUNTS {
+            for call in [
+                |seed| Call::AllToAllV { seed },
+                |seed| Call::AllGatherV { seed },
+                |seed| Call::ReduceScatterV { op: ReduceOp::Sum, seed },
+            ] {
+                for odd in odd_ranks(setup.ranks) {
+                    let (usual, other) = (11, 101);
+                    let (a, b) = (tables(usual, ranks, count), tables(other, ranks, count));
+                    let me = odd as usize;
+                    let differ = |peer: usize| {
+                        peer != me
+                            && (a.counts[me][peer], a.counts[peer][me])
+                                != (b.counts[me][peer], b.counts[peer][me])
+                    };
+                    let is_shared = matches!(call(0), Call::AllToAllV { .. });
+                    assert!(if is_shared { (0..ranks).any(differ) } else { a.columns[0] != b.columns[0] });
+                    let of = |seed| step(call(seed), DataType::F32, count);
+                    let program = program(setup.ranks, odd, &[of(usual)], &[of(other)]);
+                    check_named(setup, &program, &run(setup, &program));
                 }
             }
         }

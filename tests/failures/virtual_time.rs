@@ -14,14 +14,24 @@ const LONGEST_ROUNDS: u64 = 10_000;
 
 fn calls(ranks: u32, random: &mut Random) -> Call {
     let root = random.below(u64::from(ranks)) as usize;
-    [
+    let calls = [
         Call::AllReduce(ReduceOp::Sum),
         Call::AllGather,
         Call::ReduceScatter(ReduceOp::Max),
         Call::Broadcast { root },
         Call::Barrier,
         Call::Shift(1),
-    ][random.below(6) as usize]
+        Call::Reduce { op: ReduceOp::Sum, root },
+        Call::Gather { root },
+        Call::Scatter { root },
+        Call::AllToAll,
+        Call::GatherV { root, seed: 3 },
+        Call::ScatterV { root, seed: 5 },
+        Call::AllGatherV { seed: 7 },
+        Call::ReduceScatterV { op: ReduceOp::Max, seed: 9 },
+        Call::AllToAllV { seed: 10 },
+    ];
+    calls[random.below(calls.len() as u64) as usize]
 }
 
 /// Repeats a call until it fails: the number of the call that failed, and why.

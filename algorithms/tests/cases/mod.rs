@@ -5,7 +5,18 @@ mod tables;
 pub(crate) use tables::{Lengths, Messages, Pattern, Placed, Placement};
 use ubccl_core::blocks::Blocks;
 use ubccl_core::plan::Plan;
-use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Rank, ReduceOp, Spec};
+use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Rank, ReduceOp, Spec, UserOp};
+
+fn first(_: usize, _: &mut [u8], _: &[u8], _: DataType) {}
+
+/// An operation that does not commute.
+pub(crate) static FIRST: UserOp = UserOp::new("first", false, first, 0);
+
+/// How many operations are tried.
+pub(crate) const OPS: u32 = 3;
+
+/// One that nests and commutes, and one each that doesn't.
+const OPERATIONS: [ReduceOp; OPS as usize] = [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::User(&FIRST)];
 
 /// One call of one algorithm.
 #[derive(Clone, Copy)]
@@ -15,6 +26,8 @@ pub(crate) struct Case {
     pub(crate) ranks: u32,
     /// The root; for send/receive who talks to whom.
     pub(crate) variant: u32,
+    /// Which operation, if it reduces.
+    pub(crate) operation: u32,
     pub(crate) count: u64,
     /// What tables are made by, for kinds that have them.
     pub(crate) lengths: Lengths,
@@ -32,7 +45,8 @@ impl Case {
     /// A rank's call; with empty tables, if it has any.
     fn call(&self, rank: Rank) -> Collective<'static> {
         let Case { count, dtype, ranks, variant: root, .. } = *self;
-        let op = if self.variant.is_multiple_of(2) { ReduceOp::Sum } else { ReduceOp::Max };
+        let ops = OPERATIONS.iter().copied().filter(|&op| self.algorithm.supports_op(op).is_ok());
+        let op = ops.cycle().nth(self.operation as usize).expect("everything that reduces does sums");
         let none = Blocks::packed(&[]);
         match self.kind {
             Kind::AllReduce => Collective::all_reduce(count, dtype, op),

@@ -2,7 +2,9 @@
 
 use super::flat::{Flat, NONE, OWN};
 use super::run::Observer;
+use super::violation::Violation;
 use crate::collective::Rank;
+use crate::op::ReduceOp;
 use crate::symbolic::{Piece, SymbolicMemory, reduce_pieces};
 
 /// No content.
@@ -19,6 +21,10 @@ pub(super) struct Data {
     /// Per source of the step at hand: its pieces; kept to be filled again.
     sources: Vec<Vec<Piece>>,
     result: Vec<Piece>,
+    /// Whether a reduction may be part of another.
+    nests: bool,
+    /// The first step that reduced a reduction where that may not be.
+    nested: Option<u32>,
 }
 
 /// What a send published, until the last of its receivers has read it.
@@ -38,7 +44,15 @@ impl Data {
             free: Vec::new(),
             sources: Vec::new(),
             result: Vec::new(),
+            nests: flat.specs[0].op.is_none_or(ReduceOp::nests),
+            nested: None,
         }
+    }
+
+    /// Whether the operation was applied to nothing that it had made.
+    pub(super) fn check_nesting(&self, flat: &Flat) -> Result<(), Violation> {
+        let op = flat.specs[0].op.map_or("", ReduceOp::name);
+        self.nested.map_or(Ok(()), |step| Err(Violation::Nested { step: flat.describe(step), op }))
     }
 
     /// Puts the contents of an entry's source into `self.sources[at]`.
@@ -106,6 +120,11 @@ impl Observer for Data {
         if entries.len() == 1 {
             memory.write(now.write, &self.sources[0]);
             return;
+        }
+        if !self.nests && self.nested.is_none() {
+            let is_reduction = |piece: &Piece| piece.value.is_reduction(self.ranks);
+            let any = self.sources[..entries.len()].iter().flatten().any(is_reduction);
+            self.nested = any.then_some(step);
         }
         self.result.clear();
         reduce_pieces(&self.sources[..entries.len()], self.ranks, &mut self.result);

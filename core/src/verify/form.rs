@@ -3,8 +3,10 @@
 use super::violation::Violation;
 use crate::algorithm::Spec;
 use crate::collective::{Collective, Rank};
+use crate::op::ReduceOp;
 use crate::plan::{
-    Action, Lane, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW, MAX_WINDOW_PER_PEER, Peers, Plan, Trips,
+    Action, Association, Lane, MAX_LANES, MAX_LISTED_PEERS, MAX_WINDOW, MAX_WINDOW_PER_PEER, Peers, Plan,
+    Trips,
 };
 
 /// A fault of a plan as a whole.
@@ -40,6 +42,12 @@ pub(super) fn check_plan(plan: &Plan, ranks: u32, call: &Collective<'_>) -> Resu
         ("made for another number of ranks", plan.spec.ranks != ranks),
         ("is of another call", !is_of(&plan.spec, call)),
         ("count, root or table is out of range", call.check(ranks, plan.spec.rank).is_err()),
+        (
+            "combines in an order of its own, and its operation does not commute",
+            ranks > 1
+                && plan.association != Association::Flat
+                && !plan.spec.op.is_none_or(ReduceOp::commutes),
+        ),
         ("has more lanes than there may be", plan.lanes.len() > MAX_LANES),
         (
             "has a lane whose window is not 1 to 4096",

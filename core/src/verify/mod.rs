@@ -9,7 +9,9 @@
 //! 4. **Progress** (`run`): nothing gets stuck, with every send a rendezvous and with unlimited buffering. A rendezvous
 //!    ends when the receiving step completes, and a channel's messages are taken one after the other: what endpoints with
 //!    small buffers and long messages come to.
-//! 5. **Outcome** (`outcome`): every output element is the collective's definition, each contribution exactly once, on
+//! 5. **Operation**: one that does not nest (an average) is applied to plain contributions only (`data`), one that does
+//!    not commute only in rank order, which is a matter of form.
+//! 6. **Outcome** (`outcome`): every output element is the collective's definition, each contribution exactly once, on
 //!    every rank the same expression, which is the one the plan declares; what lies between a table's blocks is left as
 //!    it was. After a barrier every rank depends on every
 //!    rank's start (`track`).
@@ -114,6 +116,7 @@ pub fn verify_calls<'a>(
     let flat = &flat;
     let mut data = Data::new(flat, memories);
     Run::new(flat, Mode::Rendezvous).finish(&mut data)?;
+    data.check_nesting(flat)?;
     check_outcome(flat, &mut data)?;
     drop(data);
     let mut depth = Track::new(flat, Depth);

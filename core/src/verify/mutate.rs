@@ -1,6 +1,6 @@
 //! Random faults in real plans, to see whether the verifier notices. For tests.
 
-use crate::plan::{Action, After, Cut, Index, MAX_LISTED_PEERS, Peers, Plan, Slice, Step, StepId};
+use crate::plan::{Action, After, Cut, Edge, Index, MAX_LISTED_PEERS, Peers, Plan, Slice, Step, StepId};
 
 /// The kinds of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,17 +17,20 @@ pub enum Mutation {
     DoubledSource,
     /// Sources are listed in another order.
     ReorderedSources,
+    /// A reduction is made of two: some sources, then their result with the others.
+    SplitReduction,
 }
 
 impl Mutation {
     /// Every kind.
-    pub const ALL: [Mutation; 6] = [
+    pub const ALL: [Mutation; 7] = [
         Mutation::DroppedStep,
         Mutation::WrongPeer,
         Mutation::SwappedSlice,
         Mutation::MissingEdge,
         Mutation::DoubledSource,
         Mutation::ReorderedSources,
+        Mutation::SplitReduction,
     ];
 }
 
@@ -65,6 +68,7 @@ pub fn mutate(plan: &Plan, mutation: Mutation, random: &mut Random) -> Option<Pl
         Mutation::MissingEdge => drop_edge(&mut mutant, random),
         Mutation::DoubledSource => double_source(&mut mutant, random),
         Mutation::ReorderedSources => reorder_sources(&mut mutant, random),
+        Mutation::SplitReduction => split_reduction(&mut mutant, random),
     };
     done.filter(|()| mutant != *plan).map(|()| mutant)
 }
@@ -245,4 +249,50 @@ fn reorder_sources(plan: &mut Plan, random: &mut Random) -> Option<()> {
         }
     }
     Some(())
+}
+
+fn split_reduction(plan: &mut Plan, random: &mut Random) -> Option<()> {
+    let reduces = |step: &Step| matches!(step.action, Action::ReceiveReduce { .. });
+    let id = *random.pick(&find(plan, reduces))?;
+    let (me, ranks) = (plan.spec.rank, plan.spec.ranks);
+    let Action::ReceiveReduce { sources, own, into } = step(plan, id).action.clone() else { return None };
+    let sources: Vec<Index> = match sources {
+        Peers::List(list) => list,
+        Peers::Run { first, stride, count } => {
+            (0..count as i32).map(|k| shifted(first, stride * k, ranks)).collect()
+        }
+    };
+    let my_place = sources.iter().position(|source| source.at(Default::default()) == i64::from(me))?;
+    if !(3..=MAX_LISTED_PEERS).contains(&sources.len()) {
+        return None;
+    }
+    // Two at least come first, this rank among them, and one at least later; the order stays.
+    let cut = 1 + random.below(sources.len() - 1);
+    let (before, behind) = sources.split_at(cut);
+    let (early, late) = if my_place < cut {
+        (before.to_vec(), [&[sources[my_place]], behind].concat())
+    } else {
+        (behind.to_vec(), [before, &[sources[my_place]]].concat())
+    };
+    let part =
+        |sources, own| Action::ReceiveReduce { sources: Peers::List(sources), own, into: into.clone() };
+    let first = Step { action: part(early, own), after: step(plan, id).after.clone() };
+    let new = insert_before(plan, id, first);
+    let second = step_mut(plan, id);
+    second.action = part(late, into.clone());
+    second.after.push(After { step: new, outer: Index::OUTER, inner: Index::INNER, edge: Edge::Whole });
+    Some(())
+}
+
+/// Puts a step before another, of the same loop; answers its number, which is the highest.
+fn insert_before(plan: &mut Plan, id: StepId, step: Step) -> StepId {
+    let place = plan.place(id);
+    for other in &mut plan.places {
+        let behind = (other.lane, other.turn) == (place.lane, place.turn) && other.body >= place.body;
+        other.body += u16::from(behind);
+    }
+    plan.places.push(place);
+    let steps = &mut plan.lanes[usize::from(place.lane)].loops[usize::from(place.turn)].steps;
+    steps.insert(usize::from(place.body), step);
+    StepId((plan.places.len() - 1) as u16)
 }

@@ -128,6 +128,13 @@ pub enum Violation {
         /// What it waits for.
         waits: Waits,
     },
+    /// A step reduces what is a reduction already, with an operation that does not nest.
+    Nested {
+        /// The step.
+        step: StepAt,
+        /// The operation.
+        op: &'static str,
+    },
     /// An output element is not what the collective asks for.
     Outcome {
         /// The rank.
@@ -239,6 +246,10 @@ impl fmt::Display for Violation {
                 };
                 write!(f, "deadlock {mode}: {step} waits {waits}")
             }
+            Violation::Nested { step, op } => write!(
+                f,
+                "{step}: combines what was combined before; {op} needs all contributions in one reduction"
+            ),
             Violation::Outcome { rank, element, wrong } => {
                 write!(f, "rank {rank} ends with a wrong output: element {element} {wrong}")
             }

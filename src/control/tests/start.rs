@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ubccl_core::exchange::BLOB_BYTES_MAX;
-use ubccl_core::{Error, ErrorKind, Exchange};
+use ubccl_core::{Deadline, Error, ErrorKind, Exchange};
 
 use super::super::wire::{Hello, Member, Message, WIRE_VERSION};
 use super::super::{Control, Join, Rendezvous};
@@ -241,5 +243,27 @@ fn a_rank_that_is_late_for_a_round_is_named() {
     });
     for error in errors.into_iter().flatten() {
         assert!(error.to_string().contains("still missing: rank 1 (host "), "{error}");
+    }
+}
+
+/// Rank 0 waits for the others, or another rank knocks at a door that nobody opens.
+#[test]
+fn a_reason_to_give_up_ends_a_start_at_once() {
+    let _watchdog = watchdog();
+    let nobody = Rendezvous::create().unwrap().text();
+    for rank in [0, 1] {
+        let hopeless = Arc::new(AtomicBool::new(false));
+        let asked = hopeless.clone();
+        let never = Deadline::at(Instant::now() + Duration::from_secs(3600));
+        let deadline = never.unless(move || asked.load(Ordering::SeqCst));
+        let rendezvous = if rank == 0 { Rendezvous::create().unwrap() } else { nobody.parse().unwrap() };
+        let (begun, begins) = std::sync::mpsc::channel();
+        let start = std::thread::spawn(move || {
+            begun.send(()).unwrap();
+            Control::join(rendezvous, Join { deadline, ..join_as(rank, 3) }).err().unwrap()
+        });
+        begins.recv().unwrap();
+        hopeless.store(true, Ordering::SeqCst);
+        assert_eq!(start.join().unwrap().kind(), ErrorKind::Start);
     }
 }

@@ -52,7 +52,7 @@ macro_rules! word {
 
 word!(atomic::AtomicU32, u32, atomic::fence);
 word!(atomic::AtomicU64, u64, atomic::fence);
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 word!(loom::sync::atomic::AtomicU32, u32, loom::sync::atomic::fence);
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 word!(loom::sync::atomic::AtomicU64, u64, loom::sync::atomic::fence);

@@ -1,24 +1,25 @@
-//! Who meets whom: for each sender, receiver and lane, the k-th message meets the k-th receive.
+//! Who meets whom: for each sending seat, receiving seat and lane, the k-th message meets the k-th receive.
 
 use super::events::FixedMap;
+use super::seats::SeatId;
 use super::slab::{NONE, Slab};
-use ubccl_core::Rank;
 use ubccl_core::endpoint::TAGGED_LANE;
 
-/// The lines of all pairs of ranks and lanes.
+/// The lines of all pairs of seats and lanes.
 #[derive(Debug)]
 pub(super) struct Matching {
     lines: Vec<Line>,
     line_of: FixedMap<u32>,
-    /// Lines into each rank, in the order of their first use.
-    into_rank: Vec<Vec<u32>>,
+    /// Lines into each seat, in the order of their first use.
+    into_seat: Vec<Vec<u32>>,
     entries: Slab<Entry>,
 }
 
 /// What waits on one line: messages nobody has asked for yet, or receives whose message is not there yet. Never both.
 #[derive(Clone, Copy, Debug)]
 struct Line {
-    from: Rank,
+    from: SeatId,
+    to: SeatId,
     lane: u8,
     side: Side,
     first: u32,
@@ -52,32 +53,35 @@ pub(super) enum Waiting {
 }
 
 impl Matching {
-    pub(super) fn new(ranks: u32) -> Self {
+    pub(super) fn new() -> Self {
         Matching {
             lines: Vec::new(),
             line_of: FixedMap::default(),
-            into_rank: vec![Vec::new(); ranks as usize],
+            into_seat: Vec::new(),
             entries: Slab::new(),
         }
     }
 
     /// Bytes of memory it has taken.
     pub(super) fn bytes(&self) -> usize {
-        let into: usize = self.into_rank.iter().map(|lines| lines.capacity() * size_of::<u32>()).sum();
+        let into: usize = self.into_seat.iter().map(|lines| lines.capacity() * size_of::<u32>()).sum();
         let lines = self.lines.capacity() * size_of::<Line>();
         // A map keeps key, value and a byte for each place.
         let map = self.line_of.capacity() * (size_of::<(u64, u32)>() + 1);
         into + lines + map + self.entries.bytes()
     }
 
-    /// The line from one rank to another.
+    /// The line from one seat to another.
     #[inline]
-    pub(super) fn line(&mut self, from: Rank, to: Rank, lane: u8) -> u32 {
-        let Self { lines, line_of, into_rank, .. } = self;
+    pub(super) fn line(&mut self, from: SeatId, to: SeatId, lane: u8) -> u32 {
+        let Self { lines, line_of, into_seat, .. } = self;
         *line_of.entry(name(from, to, lane)).or_insert_with(|| {
             let id = lines.len() as u32;
-            lines.push(Line { from, lane, side: Side::Messages, first: NONE, last: NONE });
-            into_rank[to as usize].push(id);
+            lines.push(Line { from, to, lane, side: Side::Messages, first: NONE, last: NONE });
+            if into_seat.len() <= to as usize {
+                into_seat.resize(to as usize + 1, Vec::new());
+            }
+            into_seat[to as usize].push(id);
             id
         })
     }
@@ -120,9 +124,9 @@ impl Matching {
         None
     }
 
-    /// Forgets every receive of a rank.
-    pub(super) fn forget_receives(&mut self, rank: Rank) {
-        for &line in &self.into_rank[rank as usize] {
+    /// Forgets every receive of a seat.
+    pub(super) fn forget_receives(&mut self, seat: SeatId) {
+        for &line in self.into_seat.get(seat as usize).into_iter().flatten() {
             let line = &mut self.lines[line as usize];
             if line.side == Side::Receives {
                 while line.first != NONE {
@@ -133,14 +137,15 @@ impl Matching {
         }
     }
 
-    /// Whether a line is one of tagged messages.
+    /// Who receives on a line, if it is one of tagged messages.
     #[inline]
-    pub(super) fn is_tagged(&self, line: u32) -> bool {
-        self.lines[line as usize].lane == TAGGED_LANE
+    pub(super) fn tagged_receiver(&self, line: u32) -> Option<SeatId> {
+        let line = &self.lines[line as usize];
+        (line.lane == TAGGED_LANE).then_some(line.to)
     }
 
     /// The first message that waits on a line.
-    pub(super) fn next_message(&self, from: Rank, to: Rank, lane: u8) -> Option<u32> {
+    pub(super) fn next_message(&self, from: SeatId, to: SeatId, lane: u8) -> Option<u32> {
         let line = self.lines[*self.line_of.get(&name(from, to, lane))? as usize];
         match (line.first != NONE).then(|| self.entries[line.first].waiting)? {
             Waiting::Message(message) => Some(message),
@@ -148,9 +153,10 @@ impl Matching {
         }
     }
 
-    /// Sender and number of every message that waits for a rank: lines in the order of their first use.
-    pub(super) fn messages_for(&self, rank: Rank) -> impl Iterator<Item = (Rank, u32)> + '_ {
-        let lines = self.into_rank[rank as usize].iter().map(|&line| self.lines[line as usize]);
+    /// Sender and number of every message that waits for a seat: lines in the order of their first use.
+    pub(super) fn messages_for(&self, seat: SeatId) -> impl Iterator<Item = (SeatId, u32)> + '_ {
+        let lines = self.into_seat.get(seat as usize).into_iter().flatten();
+        let lines = lines.map(|&line| self.lines[line as usize]);
         lines.filter(|line| line.side == Side::Messages).flat_map(move |line| {
             let mut at = line.first;
             std::iter::from_fn(move || {
@@ -165,9 +171,9 @@ impl Matching {
     }
 }
 
-/// Names a line. Ranks are below 2^20, see `Topology::MAX_RANKS`.
+/// Names a line. Seats are below 2^24, see `Seats::add`.
 #[inline]
-fn name(from: Rank, to: Rank, lane: u8) -> u64 {
+fn name(from: SeatId, to: SeatId, lane: u8) -> u64 {
     u64::from(from) << 32 | u64::from(to) << 8 | u64::from(lane)
 }
 
@@ -177,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_kth_message_meets_the_kth_receive_whoever_comes_first() {
-        let mut matching = Matching::new(3);
+        let mut matching = Matching::new();
         let line = matching.line(0, 1, 0);
         assert_eq!(matching.arrive(line, 10), None);
         assert_eq!(matching.arrive(line, 11), None);
@@ -193,7 +199,7 @@ mod tests {
 
     #[test]
     fn lines_of_other_pairs_and_lanes_are_apart() {
-        let mut matching = Matching::new(3);
+        let mut matching = Matching::new();
         let lines =
             [(0, 1, 0), (0, 1, 1), (2, 1, 0), (1, 0, 0)].map(|(a, b, lane)| matching.line(a, b, lane));
         assert_eq!(lines, [0, 1, 2, 3]);

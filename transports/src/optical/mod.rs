@@ -23,12 +23,12 @@
 //!
 //! # Deaths
 //! From its death on a rank sends and receives nothing; a message of it or for it that has not arrived is lost (its
-//! sender's post completes all the same). After the fabric's detection delay every other rank is woken.
+//! sender's post completes all the same). After the fabric's detection delay every other rank is woken,
+//! in all its communicators.
 //!
 //! # Where to start
-//! [`fabric`](Fabric) is the description, `network` the state and the events, `posting` what a rank starts, `matching`
-//! who meets whom, `payload` the bytes and `phantom` the
-//! fingerprints.
+//! [`fabric`](Fabric) is the description, `network` the state and the events, `seats` who posts, `posting` what
+//! they start, `matching` who meets whom, `payload` the bytes and `phantom` the fingerprints.
 
 mod endpoint;
 mod events;
@@ -38,6 +38,7 @@ mod network;
 mod payload;
 mod phantom;
 mod posting;
+mod seats;
 mod slab;
 mod world;
 

@@ -5,17 +5,15 @@
 use super::events::{Event, EventHash, EventQueue, Kind, NO_LINK};
 use super::fabric::Fabric;
 use super::matching::Matching;
-use super::payload::{Payload, RankMemory, Workshop, of_rank};
+use super::payload::{Payload, Workshop, of_rank};
 use super::posting::Receive;
+use super::seats::{SeatId, Seats};
 use super::slab::Slab;
-use std::collections::VecDeque;
 use std::num::NonZeroU64;
-use ubccl_core::endpoint::{
-    Counters, Fault, Header, Memory, RegionId, Stream, TAGGED_LANE, Token, WorldStats,
-};
+use ubccl_core::endpoint::{Fault, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldStats};
 use ubccl_core::symbolic::Piece;
 use ubccl_core::topology::{Link, time_at_rate_ps};
-use ubccl_core::{Error, Rank, Result, Signature};
+use ubccl_core::{Rank, Result, Signature};
 
 /// All of a world that endpoints share.
 #[derive(Debug)]
@@ -23,6 +21,7 @@ pub(super) struct Network {
     pub(super) fabric: Fabric,
     pub(super) now_ps: u64,
     pub(super) ranks: Vec<RankState>,
+    pub(super) seats: Seats,
     pub(super) matching: Matching,
     pub(super) sends: Slab<Send>,
     pub(super) messages: Slab<Message>,
@@ -33,13 +32,13 @@ pub(super) struct Network {
     pub(super) spare_lists: Vec<Vec<u32>>,
     /// One for each level of the topology.
     links: Vec<LinkState>,
-    woken: Vec<Rank>,
+    woken: Vec<SeatId>,
     detected: Vec<Rank>,
     stats: WorldStats,
     hash: EventHash,
 }
 
-/// One rank.
+/// One rank of the world: what it has once, however many communicators it is in.
 #[derive(Debug, Default)]
 pub(super) struct RankState {
     /// When its injection port, its reception port and its copying and reducing are free again.
@@ -47,17 +46,13 @@ pub(super) struct RankState {
     reception_free_ps: u64,
     compute_free_ps: u64,
     pub(super) is_dead: bool,
-    is_woken: bool,
-    pub(super) done: Vec<Token>,
-    pub(super) faults: VecDeque<Fault>,
-    /// By level of the topology.
-    pub(super) counters: Vec<Counters>,
-    pub(super) memory: RankMemory,
 }
 
 /// One post of a send: what its messages share.
 #[derive(Debug)]
 pub(super) struct Send {
+    pub(super) seat: SeatId,
+    /// Whose seat it is.
     pub(super) rank: Rank,
     /// None once forgotten.
     pub(super) token: Option<Token>,
@@ -73,8 +68,9 @@ pub(super) struct Send {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Message {
     pub(super) send: u32,
-    pub(super) from: Rank,
-    pub(super) to: Rank,
+    /// Ranks of the world.
+    from: Rank,
+    to: Rank,
     line: u32,
     serialisation_ps: u64,
     pub(super) link: u8,
@@ -90,12 +86,11 @@ struct LinkState {
 impl Network {
     pub(super) fn new(fabric: Fabric, ranks: u32) -> Self {
         let links = fabric.topology().levels().iter().map(|level| level.link);
-        let counters = vec![Counters::default(); links.len()];
-        let rank = |_| RankState { counters: counters.clone(), ..RankState::default() };
         Network {
             now_ps: 0,
-            ranks: (0..ranks).map(rank).collect(),
-            matching: Matching::new(ranks),
+            ranks: (0..ranks).map(|_| RankState::default()).collect(),
+            seats: Seats::new(ranks, links.len()),
+            matching: Matching::new(),
             sends: Slab::new(),
             messages: Slab::new(),
             receives: Slab::new(),
@@ -111,8 +106,8 @@ impl Network {
         }
     }
 
-    /// Handles every event of the next time, and appends the ranks that have something to poll.
-    pub(super) fn step(&mut self, woken: &mut Vec<Rank>) -> bool {
+    /// Handles every event of the next time, and appends the places that have something to poll.
+    pub(super) fn step(&mut self, woken: &mut Vec<Place>) -> bool {
         let Some(time_ps) = self.queue.next_time_ps() else { return false };
         debug_assert!(time_ps >= self.now_ps, "time went back");
         self.now_ps = time_ps;
@@ -128,9 +123,9 @@ impl Network {
             self.queue.recycle(bucket);
         }
         self.woken.sort_unstable();
-        for rank in self.woken.drain(..) {
-            self.ranks[rank as usize].is_woken = false;
-            woken.push(rank);
+        for seat in self.woken.drain(..) {
+            self.seats[seat].is_woken = false;
+            woken.push(self.seats[seat].place);
         }
         true
     }
@@ -147,14 +142,15 @@ impl Network {
     }
 
     /// Puts one message of a send on its way; when its last byte has left the rank.
-    pub(super) fn inject(&mut self, send: u32, to: Rank, lane: u8) -> u64 {
+    pub(super) fn inject(&mut self, send: u32, to: SeatId, lane: u8) -> u64 {
         let record = &mut self.sends[send];
-        let (from, len) = (record.rank, record.header.len);
+        let (seat, from, len) = (record.seat, record.rank, record.header.len);
         record.holders += 1;
         // A rank shares the innermost level with itself.
-        let level = self.fabric.topology().shared_level(from, to);
-        self.ranks[from as usize].counters[level].sent(len);
-        let line = self.matching.line(from, to, lane);
+        let level = self.fabric.topology().shared_level(from, self.seats[to].rank);
+        self.seats[seat].counters[level].sent(len);
+        let line = self.matching.line(seat, to, lane);
+        let to = self.seats[to].rank;
         if from == to {
             return self
                 .inject_to_itself(Message { send, from, to, line, serialisation_ps: 0, link: NO_LINK }, len);
@@ -189,13 +185,13 @@ impl Network {
     }
 
     fn injected(&mut self, send: u32) {
-        let Send { rank, token, header, link, .. } = self.sends[send];
+        let Send { seat, rank, token, header, link, .. } = self.sends[send];
         self.hash.event(self.now_ps, Kind::Injected, rank, link, header.len);
         self.release(send);
         if let Some(token) = token
             && !self.ranks[rank as usize].is_dead
         {
-            self.complete(rank, token);
+            self.complete(seat, token);
         }
     }
 
@@ -224,8 +220,11 @@ impl Network {
         match self.matching.arrive(message.line, id) {
             Some((receive, source)) => self.accept_later(receive, source, id),
             // Its receiver may wait for it without a post.
-            None if self.matching.is_tagged(message.line) => self.wake(message.to),
-            None => {}
+            None => {
+                if let Some(seat) = self.matching.tagged_receiver(message.line) {
+                    self.wake(seat);
+                }
+            }
         }
     }
 
@@ -275,22 +274,27 @@ impl Network {
         self.hash.event(self.now_ps, Kind::Computed, rank, NO_LINK, bytes);
     }
 
-    pub(super) fn complete(&mut self, rank: Rank, token: Token) {
-        self.ranks[rank as usize].done.push(token);
-        self.wake(rank);
+    pub(super) fn complete(&mut self, seat: SeatId, token: Token) {
+        self.seats[seat].done.push(token);
+        self.wake(seat);
     }
 
-    pub(super) fn fail(&mut self, rank: Rank, fault: Fault) {
-        self.ranks[rank as usize].faults.push_back(fault);
-        self.wake(rank);
+    pub(super) fn fail(&mut self, seat: SeatId, fault: Fault) {
+        self.seats[seat].faults.push_back(fault);
+        self.wake(seat);
     }
 
-    fn wake(&mut self, rank: Rank) {
-        let state = &mut self.ranks[rank as usize];
+    fn wake(&mut self, seat: SeatId) {
+        let state = &mut self.seats[seat];
         if !state.is_woken {
             state.is_woken = true;
-            self.woken.push(rank);
+            self.woken.push(seat);
         }
+    }
+
+    /// Whether the rank that has this seat is dead.
+    pub(super) fn is_dead(&self, seat: SeatId) -> bool {
+        self.ranks[self.seats[seat].rank as usize].is_dead
     }
 
     /// See `World::kill`.
@@ -313,9 +317,9 @@ impl Network {
     fn detected(&mut self, rank: Rank) {
         self.hash.event(self.now_ps, Kind::Detected, rank, NO_LINK, 0);
         self.detected.push(rank);
-        for other in 0..self.ranks.len() as Rank {
-            if !self.ranks[other as usize].is_dead {
-                self.wake(other);
+        for seat in 0..self.seats.len() {
+            if !self.is_dead(seat) {
+                self.wake(seat);
             }
         }
     }
@@ -338,21 +342,22 @@ impl Network {
     }
 
     /// See `Endpoint::register`.
-    pub(super) fn register(&mut self, rank: Rank, region: RegionId, memory: Memory) -> Result<()> {
-        let registered = self.ranks[rank as usize].memory.register(region, memory);
-        registered.map_err(|error| of_rank(rank, &error))
+    pub(super) fn register(&mut self, seat: SeatId, region: RegionId, memory: Memory) -> Result<()> {
+        let seat = &mut self.seats[seat];
+        seat.memory.register(region, memory).map_err(|error| of_rank(seat.place.rank, &error))
     }
 
     /// See `Endpoint::phantom`.
-    pub(super) fn phantom(&self, rank: Rank, region: RegionId) -> Option<Vec<Piece>> {
-        self.ranks[rank as usize].memory.phantom(region)
+    pub(super) fn phantom(&self, seat: SeatId, region: RegionId) -> Option<Vec<Piece>> {
+        self.seats[seat].memory.phantom(region)
     }
 
     /// See `Endpoint::inspect`.
-    pub(super) fn inspect(&self, rank: Rank, sequence: u64, signature: Signature) -> Result<(), Fault> {
-        for (peer, message) in self.matching.messages_for(rank) {
+    pub(super) fn inspect(&self, seat: SeatId, sequence: u64, signature: Signature) -> Result<(), Fault> {
+        for (sender, message) in self.matching.messages_for(seat) {
             let theirs = self.sends[self.messages[message].send].header;
             if theirs.is_stale(sequence, signature) {
+                let peer = self.seats[sender].place.rank;
                 let ours = Header { stream: Stream::Collective(sequence), signature, len: theirs.len };
                 return Err(Fault::Mismatch { peer, theirs, ours });
             }
@@ -361,17 +366,9 @@ impl Network {
     }
 
     /// See `Endpoint::probe`.
-    pub(super) fn probe(&self, rank: Rank, peer: Rank) -> Option<Header> {
-        let message = self.matching.next_message(peer, rank, TAGGED_LANE)?;
+    pub(super) fn probe(&self, seat: SeatId, peer: Rank) -> Option<Header> {
+        let peer = self.seats.peer(seat, peer).ok()?;
+        let message = self.matching.next_message(peer, seat, TAGGED_LANE)?;
         Some(self.sends[self.messages[message].send].header)
-    }
-
-    /// Refuses a peer that is not in this world.
-    pub(super) fn check_peer(&self, rank: Rank, peer: Rank) -> Result<()> {
-        let ranks = self.ranks.len();
-        if (peer as usize) < ranks {
-            return Ok(());
-        }
-        Err(Error::internal(format!("rank {rank} posted to rank {peer} of a world of {ranks}")))
     }
 }

@@ -3,6 +3,7 @@
 use super::events::{Kind, NO_LINK};
 use super::network::{Message, Network, Send};
 use super::payload::{Reduction, of_rank};
+use super::seats::SeatId;
 use super::slab::NONE;
 use ubccl_core::endpoint::{Fault, Header, Key, Post, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
@@ -11,7 +12,7 @@ use ubccl_core::{DataType, Error, Rank, ReduceOp};
 /// A receive, a receive-reduce or a copy that is under way.
 #[derive(Debug)]
 pub(super) struct Receive {
-    rank: Rank,
+    seat: SeatId,
     state: State,
     token: Token,
     header: Header,
@@ -54,30 +55,37 @@ enum Work {
 
 impl Network {
     /// See `Endpoint::post`.
-    pub(super) fn post(&mut self, rank: Rank, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault> {
-        if self.ranks[rank as usize].is_dead {
+    pub(super) fn post(
+        &mut self,
+        seat: SeatId,
+        token: Token,
+        key: &Key,
+        post: &Post,
+    ) -> Result<Posted, Fault> {
+        if self.is_dead(seat) {
             // The dead wait for ever.
             return Ok(Posted::Pending);
         }
         match *post {
-            Post::Send { from, to } => self.send(rank, token, key, from, &to),
+            Post::Send { from, to } => self.send(seat, token, key, from, &to),
             Post::Receive { into, from } => {
                 let sources = PeerRun::one(from);
-                let receive = self.new_receive(rank, token, key, into, Work::Nothing);
+                let receive = self.new_receive(seat, token, key, into, Work::Nothing);
                 self.expect(receive, key.lane, &sources, None)
             }
             Post::ReceiveReduce { sources, own, into, dtype, op } => {
+                let rank = self.seats[seat].place.rank;
                 if sources.iter().any(|source| source == rank) && own.len != into.len {
                     let lens = (own.len, into.len);
                     return Err(
                         Error::internal(format!("rank {rank} reduces spans of {lens:?} bytes")).into()
                     );
                 }
-                let receive = self.new_receive(rank, token, key, into, Work::Reduce { own, dtype, op });
+                let receive = self.new_receive(seat, token, key, into, Work::Reduce { own, dtype, op });
                 self.expect(receive, key.lane, &sources, Some(rank))
             }
             Post::Copy { from, into } => {
-                let receive = self.new_receive(rank, token, key, into, Work::Copy { from });
+                let receive = self.new_receive(seat, token, key, into, Work::Copy { from });
                 self.posted(receive)
             }
         }
@@ -85,7 +93,7 @@ impl Network {
 
     fn send(
         &mut self,
-        rank: Rank,
+        seat: SeatId,
         token: Token,
         key: &Key,
         from: Span,
@@ -94,27 +102,32 @@ impl Network {
         if to.is_empty() {
             return Ok(Posted::Done);
         }
-        to.iter().try_for_each(|peer| self.check_peer(rank, peer))?;
-        let payload = self.ranks[rank as usize].memory.snapshot(from, &mut self.shop);
-        let payload = payload.map_err(|error| of_rank(rank, &error))?;
+        to.iter().try_for_each(|peer| self.seats.peer(seat, peer).map(drop))?;
+        let state = &self.seats[seat];
+        let (rank, payload) = (state.rank, state.memory.snapshot(from, &mut self.shop));
+        let payload = payload.map_err(|error| of_rank(state.place.rank, &error))?;
         let header = header(key, from.len);
-        let send = Send { rank, token: Some(token), header, payload, holders: 1, link: NO_LINK };
+        let send = Send { seat, rank, token: Some(token), header, payload, holders: 1, link: NO_LINK };
         let id = self.sends.insert(send);
-        let injected_ps = to.iter().map(|peer| self.inject(id, peer, key.lane)).max();
+        let mut injected_ps = None;
+        for peer in to.iter() {
+            let peer = self.seats.peer(seat, peer)?;
+            injected_ps = injected_ps.max(Some(self.inject(id, peer, key.lane)));
+        }
         self.queue.push(injected_ps.unwrap_or(self.now_ps), Kind::Injected, id);
         Ok(Posted::Pending)
     }
 
-    fn new_receive(&mut self, rank: Rank, token: Token, key: &Key, into: Span, work: Work) -> u32 {
+    fn new_receive(&mut self, seat: SeatId, token: Token, key: &Key, into: Span, work: Work) -> u32 {
         let (state, header, missing) = (State::Waiting, header(key, into.len), 0);
         let sends = self.spare_lists.pop().unwrap_or_default();
-        self.receives.insert(Receive { rank, state, token, header, into, work, sends, missing })
+        self.receives.insert(Receive { seat, state, token, header, into, work, sends, missing })
     }
 
     /// Waits for one message from each source but `own`.
     fn expect(&mut self, id: u32, lane: u8, sources: &PeerRun, own: Option<Rank>) -> Result<Posted, Fault> {
-        let rank = self.receives[id].rank;
-        if let Err(error) = sources.iter().try_for_each(|peer| self.check_peer(rank, peer)) {
+        let seat = self.receives[id].seat;
+        if let Err(error) = sources.iter().try_for_each(|peer| self.seats.peer(seat, peer).map(drop)) {
             self.free(id);
             return Err(error.into());
         }
@@ -125,7 +138,7 @@ impl Network {
         receive.missing = sources.iter().filter(|&source| Some(source) != own).count() as u32;
         let mut verdict = Ok(());
         for (k, source) in sources.iter().enumerate().filter(|&(_, source)| Some(source) != own) {
-            let line = self.matching.line(source, rank, lane);
+            let line = self.matching.line(self.seats.peer(seat, source)?, seat, lane);
             if let Some(message) = self.matching.receive(line, id, k as u32) {
                 // What does not fit is told once; the other sources keep their places in line.
                 verdict = verdict.and(self.accept(id, k as u32, message));
@@ -154,7 +167,7 @@ impl Network {
 
     /// A message has arrived for a receive that was posted before.
     pub(super) fn accept_later(&mut self, id: u32, source: u32, message: u32) {
-        let Receive { rank, token, .. } = self.receives[id];
+        let Receive { seat, token, .. } = self.receives[id];
         let mut finished = self.accept(id, source, message).map(|()| false);
         let Receive { state, missing, .. } = self.receives[id];
         if state == State::Failed && finished.is_ok() {
@@ -166,12 +179,12 @@ impl Network {
         match finished {
             Ok(true) => {
                 self.free(id);
-                self.complete(rank, token);
+                self.complete(seat, token);
             }
             Ok(false) => {}
             Err(fault) => {
                 self.fail_receive(id);
-                self.fail(rank, fault);
+                self.fail(seat, fault);
             }
         }
     }
@@ -186,7 +199,7 @@ impl Network {
 
     /// Gives a message to the receive it meets.
     fn accept(&mut self, id: u32, source: u32, message: u32) -> Result<(), Fault> {
-        let Message { from: peer, send, link, .. } = self.messages[message];
+        let Message { send, link, .. } = self.messages[message];
         self.messages.remove(message);
         let receive = &mut self.receives[id];
         receive.missing -= 1;
@@ -194,26 +207,29 @@ impl Network {
             self.release(send);
             return Ok(());
         }
-        let (theirs, ours, rank) = (self.sends[send].header, receive.header, receive.rank);
+        let (theirs, ours, seat) = (self.sends[send].header, receive.header, receive.seat);
         if theirs != ours {
+            let peer = self.seats[self.sends[send].seat].place.rank;
             self.release(send);
             return Err(Fault::Mismatch { peer, theirs, ours });
         }
         let level = if link == NO_LINK { 0 } else { usize::from(link) };
-        self.ranks[rank as usize].counters[level].received(theirs.len);
+        self.seats[seat].counters[level].received(theirs.len);
         if let Some(place) = receive.sends.get_mut(source as usize) {
             *place = send;
             return Ok(());
         }
-        let delivered = self.ranks[rank as usize].memory.deliver(&self.sends[send].payload, receive.into);
+        let state = &mut self.seats[seat];
+        let delivered = state.memory.deliver(&self.sends[send].payload, receive.into);
+        let delivered = delivered.map_err(|error| of_rank(state.place.rank, &error).into());
         self.release(send);
-        delivered.map_err(|error| of_rank(rank, &error).into())
+        delivered
     }
 
     /// Finishes a receive whose messages are all there, or lets an event finish it. `true` if it is finished.
     fn finish_unless_later(&mut self, id: u32) -> Result<bool, Fault> {
         let receive = &self.receives[id];
-        let (rank, len) = (receive.rank, receive.header.len);
+        let (rank, len) = (self.seats[receive.seat].rank, receive.header.len);
         let costs = *self.fabric.rank_costs();
         let until_ps = match receive.work {
             Work::Nothing => return Ok(true),
@@ -233,23 +249,24 @@ impl Network {
 
     /// A copy or reduction is over.
     pub(super) fn computed(&mut self, id: u32) {
-        let Receive { rank, state, token, header, .. } = self.receives[id];
-        self.record_compute(rank, header.len);
-        if state == State::Forgotten || self.ranks[rank as usize].is_dead {
+        let Receive { seat, state, token, header, .. } = self.receives[id];
+        self.record_compute(self.seats[seat].rank, header.len);
+        if state == State::Forgotten || self.is_dead(seat) {
             return self.free(id);
         }
         match self.finish(id) {
-            Ok(()) => self.complete(rank, token),
-            Err(fault) => self.fail(rank, fault),
+            Ok(()) => self.complete(seat, token),
+            Err(fault) => self.fail(seat, fault),
         }
         self.free(id);
     }
 
     /// Moves or combines the bytes.
     fn finish(&mut self, id: u32) -> Result<(), Fault> {
-        let Receive { rank, work, into, ref sends, .. } = self.receives[id];
-        let ranks = self.ranks.len() as u32;
-        let memory = &mut self.ranks[rank as usize].memory;
+        let Receive { seat, work, into, ref sends, .. } = self.receives[id];
+        let ranks = self.seats.size(seat);
+        let state = &mut self.seats[seat];
+        let memory = &mut state.memory;
         let finished = match work {
             Work::Nothing => Ok(()),
             Work::Copy { from } => memory.copy(from, into, &mut self.shop),
@@ -259,7 +276,7 @@ impl Network {
                 memory.reduce(&reduction, &mut self.shop)
             }
         };
-        finished.map_err(|error| of_rank(rank, &error).into())
+        finished.map_err(|error| of_rank(state.place.rank, &error).into())
     }
 
     /// Gives a receive's record and the messages it holds back.
@@ -274,13 +291,13 @@ impl Network {
     }
 
     /// See `Endpoint::cancel`. Messages that were posted stay on their way: they hold copies.
-    pub(super) fn cancel(&mut self, rank: Rank) {
-        self.matching.forget_receives(rank);
+    pub(super) fn cancel(&mut self, seat: SeatId) {
+        self.matching.forget_receives(seat);
         // At the end of a clean life nothing is under way, and looking through every record would take long.
         let receives = if self.receives.is_empty() { 0..0 } else { self.receives.ids() };
         for id in receives {
             match self.receives[id].state {
-                _ if self.receives[id].rank != rank => {}
+                _ if self.receives[id].seat != seat => {}
                 State::Waiting | State::Failed => self.free(id),
                 State::Computing => self.receives[id].state = State::Forgotten,
                 State::Forgotten | State::Free => {}
@@ -288,11 +305,11 @@ impl Network {
         }
         let sends = if self.sends.is_empty() { 0..0 } else { self.sends.ids() };
         for id in sends {
-            if self.sends[id].rank == rank {
+            if self.sends[id].seat == seat {
                 self.sends[id].token = None;
             }
         }
-        let state = &mut self.ranks[rank as usize];
+        let state = &mut self.seats[seat];
         state.done.clear();
         state.faults.clear();
         state.memory.clear();
@@ -359,7 +376,7 @@ mod tests {
 
         exchange(&mut network, Some(2)).unwrap();
         run(&mut network);
-        assert_eq!(network.ranks[0].faults.len(), 1);
+        assert_eq!(network.seats[0].faults.len(), 1);
         assert_eq!(left(&network), (0, 0, 0), "after a mismatch that came later");
 
         for rank in 1..4 {
@@ -395,7 +412,7 @@ mod tests {
         }
         network.cancel(0);
         run(&mut network);
-        assert!(network.ranks[0].done.is_empty() && network.ranks[0].faults.is_empty());
+        assert!(network.seats[0].done.is_empty() && network.seats[0].faults.is_empty());
         assert_eq!(left(&network), (0, 0, 0));
     }
 }

@@ -5,7 +5,8 @@ use super::fabric::Fabric;
 use super::network::Network;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use ubccl_core::endpoint::{Endpoint, World, WorldStats};
+use super::seats::SeatId;
+use ubccl_core::endpoint::{CommunicatorId, Endpoint, Place, World, WorldStats};
 use ubccl_core::{Error, Rank, Result};
 
 /// A simulated machine. Its endpoints share its state; the lock is there for soundness and never contended by a single
@@ -20,6 +21,10 @@ impl OpticalWorld {
         let network = Arc::new(Mutex::new(Network::new(fabric, ranks)));
         OpticalWorld { network, is_taken: vec![false; ranks as usize] }
     }
+
+    fn endpoint_at(&self, seat: SeatId) -> Box<dyn Endpoint> {
+        Box::new(OpticalEndpoint::new(seat, Arc::clone(&self.network)))
+    }
 }
 
 impl World for OpticalWorld {
@@ -31,14 +36,23 @@ impl World for OpticalWorld {
         if std::mem::replace(is_taken, true) {
             return Err(Error::invalid(format!("the endpoint of rank {rank} was taken before")));
         }
-        Ok(Box::new(OpticalEndpoint::new(rank, Arc::clone(&self.network))))
+        Ok(self.endpoint_at(rank))
+    }
+
+    fn communicator(&mut self, ranks: &[Rank]) -> Result<(CommunicatorId, Vec<Box<dyn Endpoint>>)> {
+        let (communicator, seats) = {
+            let mut network = self.network.lock();
+            let communicator = network.seats.add(ranks)?;
+            (communicator, network.seats.of(communicator))
+        };
+        Ok((communicator, seats.map(|seat| self.endpoint_at(seat)).collect()))
     }
 
     fn now_ps(&self) -> u64 {
         self.network.lock().now_ps
     }
 
-    fn step(&mut self, woken: &mut Vec<Rank>) -> Result<bool> {
+    fn step(&mut self, woken: &mut Vec<Place>) -> Result<bool> {
         Ok(self.network.lock().step(woken))
     }
 

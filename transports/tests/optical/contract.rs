@@ -227,5 +227,7 @@ fn endpoints_are_handed_out_once_and_the_transport_is_found_by_either_name() {
     assert!(std::ptr::eq(found[0], found[1]));
     assert_eq!(found[0].clock, Clock::Virtual);
     let fault = harness.post_with(0, 1, &key(0), &send(span(INPUT, 0, 4), 2)).unwrap_err();
-    assert!(matches!(fault, Fault::Other(error) if error.message().contains("rank 2 of a world of 2")));
+    assert!(
+        matches!(fault, Fault::Other(error) if error.message().contains("rank 2 of a communicator of 2"))
+    );
 }

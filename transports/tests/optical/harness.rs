@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // registers memory
 
 use ubccl_core::endpoint::{
-    Endpoint, Fault, HostPointer, Key, Memory, Post, Posted, RegionId, Span, Stream, Token, World,
-    WorldOptions,
+    CommunicatorId, Endpoint, Fault, HostPointer, Key, Memory, Place, Post, Posted, RegionId, Span, Stream,
+    Token, World, WorldOptions,
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::symbolic::{Piece, Value};
@@ -12,7 +12,10 @@ use ubccl_core::{DataType, Rank, ReduceOp, Result, Signature};
 /// A world, its endpoints, and what completed at which time.
 pub(crate) struct Harness {
     pub(crate) world: Box<dyn World>,
+    /// Those of all ranks, then those of further communicators; methods take places in this list as ranks.
     pub(crate) endpoints: Vec<Box<dyn Endpoint>>,
+    /// Where the endpoints of each communicator begin.
+    firsts: Vec<u32>,
     /// (rank, token, picoseconds), in the order seen.
     pub(crate) done: Vec<(Rank, u64, u64)>,
     pub(crate) faults: Vec<(Rank, Fault)>,
@@ -56,6 +59,7 @@ impl Harness {
         Ok(Harness {
             world,
             endpoints,
+            firsts: vec![0],
             done: Vec::new(),
             faults: Vec::new(),
             woken: Vec::new(),
@@ -69,16 +73,19 @@ impl Harness {
 
     /// Every rank gets an input that is its contribution, and an output nobody has written.
     pub(crate) fn with_phantom(mut self, elements: u64, unit: u32) -> Self {
-        let ranks = self.endpoints.len() as u32;
-        for (rank, endpoint) in self.endpoints.iter_mut().enumerate() {
-            let contents = [(INPUT, Value::contribution(rank as u32, ranks, 0)), (OUTPUT, Value::UNWRITTEN)];
-            for (region, value) in contents {
-                let content = vec![Piece { len: elements, value }];
-                // SAFETY: phantom memory has no address.
-                unsafe { endpoint.register(region, Memory::Phantom { unit, content }) }.unwrap();
-            }
-        }
+        register_phantom(&mut self.endpoints, elements, unit);
         self
+    }
+
+    /// A further communicator of these ranks, with phantom memory of its own; where its endpoints begin.
+    pub(crate) fn add(&mut self, ranks: &[Rank], elements: u64, unit: u32) -> (CommunicatorId, Rank) {
+        let (id, mut endpoints) = self.world.communicator(ranks).unwrap();
+        assert_eq!((id.0 as usize, endpoints.len()), (self.firsts.len(), ranks.len()));
+        register_phantom(&mut endpoints, elements, unit);
+        let first = self.endpoints.len() as Rank;
+        self.firsts.push(first);
+        self.endpoints.extend(endpoints);
+        (id, first)
     }
 
     /// Every rank gets real memory: an input of these floats, and an output of the same length full of −1.
@@ -137,7 +144,8 @@ impl Harness {
         }
         assert!(woken.is_sorted_by(|a, b| a < b), "each rank once, in order: {woken:?}");
         let now_ps = self.world.now_ps();
-        for rank in woken {
+        for Place { communicator, rank } in woken {
+            let rank = self.firsts[communicator.0 as usize] + rank;
             self.woken.push((rank, now_ps));
             let mut tokens = Vec::new();
             if let Err(fault) = self.endpoints[rank as usize].poll(&mut tokens) {
@@ -189,5 +197,17 @@ impl Harness {
         let time = times.next().map(|done| done.2);
         assert!(times.next().is_none(), "rank {rank} saw token {token} twice");
         time
+    }
+}
+
+fn register_phantom(endpoints: &mut [Box<dyn Endpoint>], elements: u64, unit: u32) {
+    let ranks = endpoints.len() as u32;
+    for (rank, endpoint) in endpoints.iter_mut().enumerate() {
+        let contents = [(INPUT, Value::contribution(rank as u32, ranks, 0)), (OUTPUT, Value::UNWRITTEN)];
+        for (region, value) in contents {
+            let content = vec![Piece { len: elements, value }];
+            // SAFETY: phantom memory has no address.
+            unsafe { endpoint.register(region, Memory::Phantom { unit, content }) }.unwrap();
+        }
     }
 }

@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{Clock, ConnectOptions, Transport, World, WorldOptions, WorldStats};
+use ubccl_core::endpoint::{
+    Clock, CommunicatorId, ConnectOptions, Place, Transport, World, WorldOptions, WorldStats,
+};
 
 /// A test body.
 pub type Body = fn(Rc<TestRank>) -> Running;
@@ -119,8 +121,9 @@ fn step(world: &mut dyn World, ranks: &[Rc<TestRank>], shared: &Shared) -> bool 
     let any = world.step(&mut woken).unwrap_or_else(|error| panic!("step: {error}"));
     let now = world.now_ps();
     assert!(now >= before, "World 1: time went back from {before} to {now}");
-    assert!(woken.is_sorted_by(|a, b| a < b), "World 3: each once, in rank order, not {woken:?}");
-    for &rank in &woken {
+    assert!(woken.is_sorted_by(|a, b| a < b), "World 3: each once, in order, not {woken:?}");
+    for Place { communicator, rank } in woken {
+        assert_eq!(communicator, CommunicatorId::WORLD, "there is one communicator");
         ranks[rank as usize].pump();
     }
     shared.activity.fetch_add(u64::from(any), SeqCst);

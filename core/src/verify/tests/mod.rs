@@ -9,6 +9,7 @@ use crate::plan::*;
 
 mod form;
 mod hazards;
+mod operations;
 mod outcome;
 mod progress;
 mod tables;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::blocks::{Blocks, Message};
+use crate::group::GroupSide;
 use crate::signature::Signature;
 use crate::verify::mutate::Random;
 
@@ -126,6 +127,55 @@ fn what_lies_between_blocks_must_stay() {
     assert!(run(false).is_ok());
     let gap = |v: &Violation| matches!(v, Violation::Outcome { rank: 1, element: 2, wrong: Wrong::Gap });
     refused(run(true), gap, "between blocks");
+}
+
+/// A random group of a few ranks: what each sends and receives, in the order that ends.
+fn random_group(ranks: u32, most: usize, random: &mut Random) -> Vec<[Vec<Message>; 2]> {
+    let mut sides: Vec<[GroupSide; 2]> = (0..ranks).map(|_| Default::default()).collect();
+    let mut ends = vec![[0; 2]; ranks as usize];
+    for from in 0..ranks {
+        for to in (0..ranks).filter(|&to| to != from) {
+            for number in 0..random.below(most) {
+                let len = if random.below(4) == 0 { 0 } else { random.below(6) as u64 };
+                let signature = Signature(number as u128);
+                for (rank, peer, side) in [(from, to, 0), (to, from, 1)] {
+                    let start = &mut ends[rank as usize][side];
+                    sides[rank as usize][side].push(Message { peer, start: *start, len, signature });
+                    *start += len;
+                }
+            }
+        }
+    }
+    let sorted = |(rank, [mut send, mut receive]): (usize, [GroupSide; 2])| {
+        let rank = rank as Rank;
+        [send.sort(Side::Send, rank, ranks).to_vec(), receive.sort(Side::Receive, rank, ranks).to_vec()]
+    };
+    sides.into_iter().enumerate().map(sorted).collect()
+}
+
+#[test]
+fn random_groups_in_their_order_are_proved_with_any_window() {
+    let mut random = Random(11);
+    for round in 0..40 {
+        let ranks = 1 + random.below(7) as u32;
+        let tables = random_group(ranks, if round % 8 == 0 { 90 } else { 5 }, &mut random);
+        let count: usize = tables.iter().map(|[send, _]| send.len()).sum();
+        for window in [1, 2, 64] {
+            assert_eq!(group(&tables, window).unwrap().messages, count as u64, "window {window}");
+        }
+    }
+}
+
+/// The order is what makes them end: the same messages by peer do not, with a narrow window.
+#[test]
+fn groups_in_another_order_may_get_stuck() {
+    let mut random = Random(3);
+    let stuck = (0..20).filter(|_| {
+        let mut tables = random_group(5, 4, &mut random);
+        tables.iter_mut().flatten().for_each(|side| side.sort_by_key(|message| message.peer));
+        group(&tables, 1).is_err()
+    });
+    assert!(stuck.count() > 10);
 }
 
 fn message(peer: Rank, start: u64, len: u64) -> Message {

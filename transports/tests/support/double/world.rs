@@ -4,7 +4,7 @@ use super::Defect;
 use super::endpoint::DoubleEndpoint;
 use super::net::Net;
 use std::sync::Arc;
-use ubccl_core::endpoint::{Endpoint, World, WorldStats};
+use ubccl_core::endpoint::{CommunicatorId, Endpoint, Place, World, WorldStats};
 use ubccl_core::{Rank, Result};
 
 pub(super) struct DoubleWorld {
@@ -27,7 +27,7 @@ impl World for DoubleWorld {
         if self.net.has(Defect::TurnsTimeBack) { 1_000_000_000 - now } else { now }
     }
 
-    fn step(&mut self, woken: &mut Vec<Rank>) -> Result<bool> {
+    fn step(&mut self, woken: &mut Vec<Place>) -> Result<bool> {
         let state = &mut *self.net.state.lock().unwrap();
         let Some(next) = state.flights.front().map(|flight| flight.0) else { return Ok(false) };
         state.now_ps = next;
@@ -43,7 +43,7 @@ impl World for DoubleWorld {
             state.stats.messages += 1;
             state.stats.bytes += bytes;
             state.stats.events += 1;
-            woken.push(route.1);
+            woken.push(Place { communicator: CommunicatorId::WORLD, rank: route.1 });
             self.net.arrive(state, route, message);
         }
         woken.sort_unstable();

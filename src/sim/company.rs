@@ -1,0 +1,117 @@
+//! One communicator of a simulated world: its ranks' engines, and what ended it.
+
+use crate::choose::Chooser;
+use crate::engine::{Engine, EngineOptions};
+use crate::faults::{Scene, Verdict, judge};
+use ubccl_core::collective::Rank;
+use ubccl_core::endpoint::{Endpoint, Fault, Header, Stream};
+use ubccl_core::{Cause, Choice, Collective, Culprit, Error, ErrorKind, Result};
+
+/// See the module. Its methods count ranks within the communicator.
+pub(super) struct Company {
+    /// Who they are in the world.
+    pub(super) ranks: Vec<Rank>,
+    pub(super) engines: Vec<Engine>,
+    pub(super) poisoned: Option<Error>,
+    /// What stands for the host of every rank.
+    host: String,
+}
+
+impl Company {
+    pub(super) fn new(
+        ranks: Vec<Rank>,
+        endpoints: Vec<Box<dyn Endpoint>>,
+        host: String,
+        (chooser, choice): (Chooser, Choice),
+    ) -> Self {
+        let options =
+            |rank| EngineOptions { rank, ranks: ranks.len() as u32, chooser, choice, phantom: false };
+        let engine = |(rank, endpoint)| Engine::new(endpoint, options(rank));
+        let engines = (0..).zip(endpoints).map(engine).collect();
+        Company { ranks, engines, poisoned: None, host }
+    }
+
+    pub(super) fn size(&self) -> u32 {
+        self.ranks.len() as u32
+    }
+
+    /// Fails with the first cause.
+    pub(super) fn check(&self) -> Result<()> {
+        self.poisoned.clone().map_or(Ok(()), Err)
+    }
+
+    /// Checks a call of every rank.
+    pub(super) fn check_calls<'a>(&self, calls: &dyn Fn(Rank) -> Collective<'a>) -> Result<()> {
+        self.check()?;
+        (0..self.size()).try_for_each(|rank| calls(rank).check(self.size(), rank))
+    }
+
+    /// Looks on every rank for messages that nobody can take any more; the first one poisons.
+    pub(super) fn inspect(&mut self, look: fn(&mut Engine) -> Result<(), Fault>) {
+        for rank in 0..self.size() {
+            if let Err(fault) = look(&mut self.engines[rank as usize]) {
+                return self.fail(rank, fault);
+            }
+        }
+    }
+
+    /// Makes what a rank saw the cause.
+    pub(super) fn fail(&mut self, me: Rank, fault: Fault) {
+        let members = self.members();
+        let called = |rank: Rank, sequence| self.engines[rank as usize].called(sequence);
+        let cause = match judge(fault, &Scene { me, members: &members, called: &called }) {
+            Verdict::Cause(cause) => cause,
+            Verdict::Suspect { rank, message } => self.cause(rank, ErrorKind::Remote, message),
+        };
+        self.poison(Error::from(cause));
+    }
+
+    /// Ends it, unless it has ended: nothing under way goes on, and no memory is touched any more.
+    pub(super) fn poison(&mut self, error: Error) {
+        if self.poisoned.is_none() {
+            self.engines.iter_mut().for_each(Engine::cancel);
+            self.poisoned = Some(error);
+        }
+    }
+
+    /// These ranks of the world are dead.
+    pub(super) fn mourn(&mut self, dead: &[Rank]) {
+        let Some(rank) = self.ranks.iter().position(|rank| dead.contains(rank)) else { return };
+        let mut message = "the rank died in virtual time".to_owned();
+        if self.ranks[rank] != rank as Rank {
+            message += &format!("; it is rank {} of the world", self.ranks[rank]);
+        }
+        let cause = self.cause(rank as Rank, ErrorKind::Remote, message);
+        self.poison(Error::from(cause));
+    }
+
+    /// Nothing will ever happen again and `rank` waits: because the ranks called different things, or because one that
+    /// it waits for does not take part.
+    pub(super) fn fall_silent(&mut self, rank: Rank) {
+        let (sequence, signature) = self.engines[rank as usize].current();
+        let calls = (0..self.size()).map(|peer| (peer, self.engines[peer as usize].called(sequence)));
+        let other =
+            calls.filter_map(|(peer, call)| Some((peer, call?))).find(|(_, call)| Some(*call) != signature);
+        if let (Some(ours), Some((peer, theirs))) = (signature, other) {
+            let header = |signature| Header { stream: Stream::Collective(sequence), signature, len: 0 };
+            return self.fail(rank, Fault::Mismatch { peer, theirs: header(theirs), ours: header(ours) });
+        }
+        let awaited = self.engines[rank as usize].awaited().into_iter().find(|&peer| peer != rank);
+        let missing = awaited.unwrap_or(rank);
+        let message =
+            format!("it does not take part: rank {rank} waits for it, and nothing more will ever happen");
+        let cause = self.cause(missing, ErrorKind::Timeout, message);
+        self.poison(Error::from(cause));
+    }
+
+    fn members(&self) -> Vec<Culprit> {
+        (0..self.size()).map(|rank| Culprit { rank, host: self.host.clone(), pid: 0 }).collect()
+    }
+
+    fn cause(&self, rank: Rank, kind: ErrorKind, message: String) -> Cause {
+        let (sequence, signature) = self.engines[rank as usize].current();
+        let operation = signature.map(|signature| signature.describe()).unwrap_or_default();
+        let culprit = Culprit { rank, host: self.host.clone(), pid: 0 };
+        Cause { kind, culprit, operation, sequence, message }
+    }
+}
