@@ -323,36 +323,30 @@ fn groups_end_in_any_window() {
 
 #[test]
 fn plans_stay_small_whatever_the_number_of_ranks() {
-    for &algorithm in ubccl_algorithms::index() {
-        for row in Kind::TABLE {
-            for ranks in [1, 2, 4096, 8191, 8192] {
-                if algorithm.supports(row.kind, ranks).is_err() {
-                    continue;
-                }
-                for (in_place, rank) in [(false, 0), (true, ranks / 2), (false, ranks - 1)] {
-                    let (count, variant, dtype) = (3, ranks / 3, DataType::F32);
-                    let choice = Choice { lanes: 8, chunk_bytes: 64 };
-                    let lengths = NO_TABLES;
-                    let kind = row.kind;
-                    let case = Case {
-                        algorithm,
-                        kind,
-                        ranks,
-                        variant,
-                        operation: 0,
-                        count,
-                        lengths,
-                        in_place,
-                        dtype,
-                        choice,
-                    };
-                    let plan = case.plan(rank);
-                    let loops = plan.lanes().iter().flat_map(|lane| &lane.loops);
-                    let steps: usize = loops.map(|turn| turn.steps.len()).sum();
-                    // A tree names its 13 levels in each lane.
-                    assert!(steps <= 8 * 16, "{steps} steps for rank {rank}: {}", case.text());
-                    assert_eq!(plan, case.plan(rank), "the same spec, the same plan");
-                }
+    let kinds = || Kind::TABLE.iter().map(|row| row.kind);
+    let families =
+        || ubccl_algorithms::index().iter().flat_map(|&algorithm| kinds().map(move |k| (algorithm, k)));
+    for ranks in [1, 2, 4096, 8191, 8192] {
+        for (algorithm, kind) in families().filter(|(algorithm, k)| algorithm.supports(*k, ranks).is_ok()) {
+            for (in_place, rank) in [(false, 0), (true, ranks / 2), (false, ranks - 1)] {
+                let case = Case {
+                    algorithm,
+                    kind,
+                    ranks,
+                    variant: ranks / 3,
+                    operation: 0,
+                    count: 3,
+                    lengths: NO_TABLES,
+                    in_place,
+                    dtype: DataType::F32,
+                    choice: Choice { lanes: 8, chunk_bytes: 64 },
+                };
+                let plan = case.plan(rank);
+                let loops = plan.lanes().iter().flat_map(|lane| &lane.loops);
+                let steps: usize = loops.map(|turn| turn.steps.len()).sum();
+                // A tree names its 13 levels in each lane.
+                assert!(steps <= 8 * 16, "{steps} steps for rank {rank}: {}", case.text());
+                assert_eq!(plan, case.plan(rank), "the same spec, the same plan");
             }
         }
     }
