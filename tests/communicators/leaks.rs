@@ -26,7 +26,6 @@ pub(crate) fn hoarder(child: &Child) {
 }
 
 /// A rank that splits, uses its part and gives it back, by closing or dropping it.
-
 fn split_once(comm: &ubccl::Communicator, round: u64) {
     let colour = comm.rank() % (1 + round as u32 % 2);
     let part = comm.split(Some(colour), 0).expect("a split").expect("a colour");
