@@ -434,6 +434,129 @@ static void queries(const char *transport_name)
     OK(ubccl_comm_set_operation_timeout(comm, 50000));
 }
 
+/* Messages with tags, taken in another order than sent, and from whoever comes. */
+static void tags(enum how how, size_t n, int32_t dtype)
+{
+    uint32_t next = (me + 1) % all, last = (me + all - 1) % all, from = 99;
+    void *send = make(n, dtype), *recv = make(n, dtype), *second = make(n, dtype);
+    struct ubccl_work *work = NULL;
+    contribute(send, me, 0, n, dtype);
+    OK(ubccl_comm_receive_tagged_async(comm, second, n, dtype, UBCCL_ANY_SOURCE, 7, &work));
+    if (how == BLOCKING && all > 1) {
+        OK(ubccl_comm_send_tagged(comm, send, n, dtype, next, 8));
+        OK(ubccl_comm_send_tagged(comm, send, n, dtype, next, 7));
+        OK(ubccl_comm_receive_tagged(comm, recv, n, dtype, last, 8, &from));
+        CHECK(from == last);
+    } else {
+        struct ubccl_work *works[2], *receive = NULL;
+        OK(ubccl_comm_receive_tagged_async(comm, recv, n, dtype, last, 8, &receive));
+        OK(ubccl_comm_send_tagged_async(comm, send, n, dtype, next, 8, &works[0]));
+        OK(ubccl_comm_send_tagged_async(comm, send, n, dtype, next, 7, &works[1]));
+        OK(ubccl_work_wait(works[0]));
+        REFUSED(ubccl_work_source(works[0], &from), UBCCL_INVALID_ARGUMENT, "only a receive");
+        OK(ubccl_work_free(works[0]));
+        finish(works[1], how);
+        finish(receive, how);
+    }
+    OK(ubccl_work_source(work, &from));
+    CHECK(from == last);
+    OK(ubccl_work_free(work));
+    expect(recv, last, 0, n, dtype);
+    expect(second, last, 0, n, dtype);
+    OK(ubccl_comm_barrier(comm)); /* tags are used again */
+    free(send), free(recv), free(second);
+}
+
+static void run_group(struct ubccl_group *group, enum how how)
+{
+    struct ubccl_work *work = NULL;
+    if (how == BLOCKING) {
+        OK(ubccl_group_run(group));
+    } else {
+        OK(ubccl_group_issue(group, &work));
+        finish(work, how);
+    }
+    REFUSED(ubccl_group_run(group), UBCCL_INVALID_ARGUMENT, "destroyed before");
+}
+
+/* Everybody to everybody, itself included, and every collective, at once. */
+static void groups(enum how how, size_t n, int32_t dtype)
+{
+    struct ubccl_group *group = NULL;
+    struct blocks blocks = blocks_of(n, 0);
+    size_t even[MOST_RANKS], mine = blocks.counts[me];
+    uint32_t root = all - 1;
+    int32_t twice = 0;
+    void *send = make(n * all, dtype), *to_all = make(n * all, dtype), *got = make(n * all, dtype);
+    void *sum = make(n, dtype), *at_root = make(n, dtype), *part = make(n, dtype), *whole = make(n * all, dtype);
+    void *exchanged = make(n * all, dtype), *cast = make(n, dtype), *gathered = make(n * all, dtype);
+    void *scattered = make(n, dtype), *block = make(mine, dtype), *blocks_got = make(blocks.extent, dtype);
+    void *blocks_at_root = make(blocks.extent, dtype), *table = make(blocks.extent, dtype), *drawn = make(mine, dtype);
+    void *reduced_block = make(mine, dtype), *moved = make(n * all, dtype), *doubled = make(n, dtype);
+    for (uint32_t other = 0; other < all; other++)
+        even[other] = n;
+    contribute(send, me, 0, n * all, dtype);
+    contribute(block, me, 0, mine, dtype);
+    contribute(table, me, 0, blocks.extent, dtype);
+    OK(ubccl_op_create_premul_sum(2, &twice));
+    for (uint32_t other = 0; other < all; other++)
+        contribute(at(to_all, other * n, dtype), me, other, n, dtype);
+
+    OK(ubccl_group_begin(comm, &group));
+    for (uint32_t other = 0; other < all; other++) {
+        OK(ubccl_group_send(group, at(to_all, other * n, dtype), n, dtype, other));
+        OK(ubccl_group_receive(group, at(got, other * n, dtype), n, dtype, other));
+    }
+    OK(ubccl_group_all_reduce(group, send, sum, n, dtype, UBCCL_SUM));
+    OK(ubccl_group_reduce(group, send, me == root ? at_root : NULL, n, dtype, UBCCL_MAX, root));
+    OK(ubccl_group_reduce_scatter(group, send, part, n, dtype, UBCCL_SUM));
+    OK(ubccl_group_all_gather(group, send, whole, n, dtype));
+    OK(ubccl_group_all_to_all(group, send, exchanged, n, dtype));
+    OK(ubccl_group_broadcast(group, send, cast, n, dtype, root));
+    OK(ubccl_group_gather(group, send, gathered, n, dtype, root));
+    OK(ubccl_group_scatter(group, send, scattered, n, dtype, root));
+    OK(ubccl_group_all_gather_v(group, block, blocks_got, blocks.counts, NULL, dtype));
+    OK(ubccl_group_gather_v(group, block, mine, blocks_at_root, blocks.counts, NULL, dtype, root));
+    OK(ubccl_group_scatter_v(group, table, blocks.counts, NULL, drawn, mine, dtype, root));
+    OK(ubccl_group_reduce_scatter_v(group, table, reduced_block, blocks.counts, dtype, UBCCL_SUM));
+    OK(ubccl_group_all_to_all_v(group, send, even, NULL, moved, even, NULL, dtype));
+    OK(ubccl_group_all_reduce(group, send, doubled, n, dtype, twice));
+    REFUSED(ubccl_group_send(group, send, n, dtype, all), UBCCL_INVALID_ARGUMENT, "is not a rank");
+    REFUSED(ubccl_group_all_reduce(group, send, sum, n, dtype, -1), UBCCL_INVALID_ARGUMENT, "is no reduction");
+    run_group(group, how);
+
+    for (uint32_t other = 0; other < all; other++) {
+        expect(at(got, other * n, dtype), other, me, n, dtype);
+        expect(at(whole, other * n, dtype), other, 0, n, dtype);
+        expect(at(exchanged, other * n, dtype), other, me * n, n, dtype);
+        expect(at(moved, other * n, dtype), other, me * n, n, dtype);
+        expect(at(blocks_got, blocks.starts[other], dtype), other, 0, blocks.counts[other], dtype);
+        if (me == root) {
+            expect(at(gathered, other * n, dtype), other, 0, n, dtype);
+            expect(at(blocks_at_root, blocks.starts[other], dtype), other, 0, blocks.counts[other], dtype);
+        }
+    }
+    expect_reduced(sum, all, 0, n, UBCCL_SUM, dtype);
+    if (me == root)
+        expect_reduced(at_root, all, 0, n, UBCCL_MAX, dtype);
+    expect_reduced(part, all, me * n, n, UBCCL_SUM, dtype);
+    expect(cast, root, 0, n, dtype);
+    expect(scattered, root, me * n, n, dtype);
+    expect(drawn, root, blocks.starts[me], mine, dtype);
+    expect_reduced(reduced_block, all, blocks.starts[me], mine, UBCCL_SUM, dtype);
+    for (size_t i = 0; i < n; i++)
+        CHECK(load(doubled, i, dtype) == 2 * reduced(all, i, UBCCL_SUM, dtype));
+
+    OK(ubccl_group_begin(comm, &group));
+    OK(ubccl_group_send(group, send, n, dtype, root)); /* and changes its mind */
+    OK(ubccl_group_destroy(group));
+    REFUSED(ubccl_group_destroy(group), UBCCL_INVALID_ARGUMENT, "destroyed before");
+    OK(ubccl_op_destroy(twice));
+    free(send), free(to_all), free(got), free(sum), free(at_root), free(part), free(whole), free(exchanged), free(cast);
+    free(gathered), free(scattered), free(block), free(blocks_got), free(blocks_at_root), free(table), free(drawn);
+    free(reduced_block), free(moved), free(doubled);
+}
+
 /* inout op in, with a context that counts nothing but must arrive: x op y = 2 x + y does not commute. */
 static void double_and_add(const void *in, void *inout, size_t count, int32_t dtype, void *context)
 {
@@ -567,6 +690,8 @@ static void every_call(struct ubccl_comm *given, uint32_t rank, uint32_t ranks)
             all_to_all_v((enum how)how, counts[c], dtype);
             point_to_point((enum how)how, counts[c], dtype);
             barrier((enum how)how);
+            tags((enum how)how, counts[c], dtype);
+            groups((enum how)how, counts[c], dtype);
         }
     many_at_once();
     operations_of_ones_own(3001);
