@@ -471,6 +471,26 @@ impl Shared {
         Ok(op)
     }
 
+    /// The same with a plan that was looked up before.
+    ///
+    /// # Safety
+    /// As for `Engine::issue_planned`.
+    pub(crate) unsafe fn issue_planned(
+        &self,
+        call: &Collective<'_>,
+        planned: (Arc<Plan>, Signature),
+        buffers: Buffers,
+    ) -> Result<OpId> {
+        self.control.poison().check()?;
+        let mut engine = self.lock();
+        self.check_present(&mut engine, call)?;
+        // SAFETY: the caller vouches.
+        let op = unsafe { engine.issue_planned(call, planned, buffers, None) };
+        self.tell(&mut engine, call);
+        self.carry_on(engine, &[op]);
+        Ok(op)
+    }
+
     /// Moves on operations that were just issued and that nobody waits for; what is left is the service thread's.
     pub(crate) fn carry_on(&self, mut engine: MutexGuard<'_, Engine>, ops: &[OpId]) {
         // A failure now is the works' to tell: the operations were issued.
