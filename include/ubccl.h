@@ -120,6 +120,11 @@
 #define UBCCL_XOR 66
 
 /*
+ The source of a receive that takes the first message with its tag, whoever sends it.
+ */
+#define UBCCL_ANY_SOURCE 4294967295
+
+/*
  The colour of a rank that takes part in `ubccl_comm_split` and gets no communicator.
  */
 #define UBCCL_NO_COLOUR -1
@@ -145,6 +150,24 @@
  returned.
  */
 typedef struct ubccl_comm ubccl_comm;
+
+/*
+ Calls of one communicator that are collected, by the functions that begin with `ubccl_group_`, and run at once by
+ `ubccl_group_run` or `ubccl_group_issue`, which use it up.
+
+ All messages of a group are concurrent: none waits for another, so that ranks may exchange in any pattern without
+ thinking of an order. Those of a pair keep their order, within a group, between groups and with `ubccl_comm_send` and
+ `ubccl_comm_receive`. A message of a rank to itself is copied: the k-th to the k-th, both in the same group.
+ Collectives of a group keep their order, the same on every rank. Buffers that are received into lie apart.
+
+ Buffers belong to the group from the call that adds them until it has run, its work is over, or it is destroyed;
+ tables of counts and displacements are copied. A call that is refused is not in the group.
+
+ Threads: one thread at a time with one group; a second one is refused with `UBCCL_INVALID_ARGUMENT`.
+
+ Source: ncclGroupStart and ncclGroupEnd, but explicit: calls outside the group are not in it.
+ */
+typedef struct ubccl_group ubccl_group;
 
 /*
  Where ranks meet: rank 0's listener and the text that the others need.
@@ -569,6 +592,204 @@ ubccl_result ubccl_comm_barrier(const struct ubccl_comm *comm);
 ubccl_result ubccl_comm_barrier_async(const struct ubccl_comm *comm, struct ubccl_work **out);
 
 /*
+ Adds `ubccl_comm_all_reduce` to a group: see `ubccl_group`. Refused if the arguments are wrong, with the same codes.
+
+ # Safety
+ As for `ubccl_comm_all_reduce`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_reduce(struct ubccl_group *group,
+                                    const void *send,
+                                    void *recv,
+                                    size_t count,
+                                    int32_t dtype,
+                                    int32_t op);
+
+/*
+ Adds `ubccl_comm_all_gather` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_all_gather`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_gather(struct ubccl_group *group,
+                                    const void *send,
+                                    void *recv,
+                                    size_t count,
+                                    int32_t dtype);
+
+/*
+ Adds `ubccl_comm_reduce_scatter` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_reduce_scatter`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_reduce_scatter(struct ubccl_group *group,
+                                        const void *send,
+                                        void *recv,
+                                        size_t count,
+                                        int32_t dtype,
+                                        int32_t op);
+
+/*
+ Adds `ubccl_comm_all_to_all` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_all_to_all`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_to_all(struct ubccl_group *group,
+                                    const void *send,
+                                    void *recv,
+                                    size_t count,
+                                    int32_t dtype);
+
+/*
+ Adds `ubccl_comm_broadcast` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_broadcast`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_broadcast(struct ubccl_group *group,
+                                   const void *send,
+                                   void *recv,
+                                   size_t count,
+                                   int32_t dtype,
+                                   uint32_t root);
+
+/*
+ Adds `ubccl_comm_reduce` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_reduce`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_reduce(struct ubccl_group *group,
+                                const void *send,
+                                void *recv,
+                                size_t count,
+                                int32_t dtype,
+                                int32_t op,
+                                uint32_t root);
+
+/*
+ Adds `ubccl_comm_gather` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_gather`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_gather(struct ubccl_group *group,
+                                const void *send,
+                                void *recv,
+                                size_t count,
+                                int32_t dtype,
+                                uint32_t root);
+
+/*
+ Adds `ubccl_comm_scatter` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_scatter`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_scatter(struct ubccl_group *group,
+                                 const void *send,
+                                 void *recv,
+                                 size_t count,
+                                 int32_t dtype,
+                                 uint32_t root);
+
+/*
+ Adds `ubccl_comm_send` to a group: see `ubccl_group`. A rank may send to itself, and receives it in the same group.
+
+ # Safety
+ As for `ubccl_comm_send`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_send(struct ubccl_group *group,
+                              const void *send,
+                              size_t count,
+                              int32_t dtype,
+                              uint32_t peer);
+
+/*
+ Adds `ubccl_comm_receive` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_receive`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_receive(struct ubccl_group *group,
+                                 void *recv,
+                                 size_t count,
+                                 int32_t dtype,
+                                 uint32_t peer);
+
+/*
+ Adds `ubccl_comm_all_gather_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_all_gather_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_gather_v(struct ubccl_group *group,
+                                      const void *send,
+                                      void *recv,
+                                      const size_t *counts,
+                                      const size_t *displacements,
+                                      int32_t dtype);
+
+/*
+ Adds `ubccl_comm_reduce_scatter_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_reduce_scatter_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_reduce_scatter_v(struct ubccl_group *group,
+                                          const void *send,
+                                          void *recv,
+                                          const size_t *counts,
+                                          int32_t dtype,
+                                          int32_t op);
+
+/*
+ Adds `ubccl_comm_gather_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_gather_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_gather_v(struct ubccl_group *group,
+                                  const void *send,
+                                  size_t count,
+                                  void *recv,
+                                  const size_t *counts,
+                                  const size_t *displacements,
+                                  int32_t dtype,
+                                  uint32_t root);
+
+/*
+ Adds `ubccl_comm_scatter_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_scatter_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_scatter_v(struct ubccl_group *group,
+                                   const void *send,
+                                   const size_t *counts,
+                                   const size_t *displacements,
+                                   void *recv,
+                                   size_t count,
+                                   int32_t dtype,
+                                   uint32_t root);
+
+/*
+ Adds `ubccl_comm_all_to_all_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_all_to_all_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_to_all_v(struct ubccl_group *group,
+                                      const void *send,
+                                      const size_t *send_counts,
+                                      const size_t *send_displacements,
+                                      void *recv,
+                                      const size_t *recv_counts,
+                                      const size_t *recv_displacements,
+                                      int32_t dtype);
+
+/*
  Sends `send` to `peer`, which calls `ubccl_comm_receive` with the same count and dtype; messages of a pair arrive in
  order. Returns when `send` may be changed, which may be before the peer has received.
 
@@ -982,6 +1203,79 @@ ubccl_result ubccl_comm_all_to_all_v_async(const struct ubccl_comm *comm,
                                            struct ubccl_work **out);
 
 /*
+ Sends `send` with a tag to `peer`, which receives it by `ubccl_comm_receive_tagged` with the same tag, count and
+ dtype. Returns when `send` may be changed, which may be before the peer has received.
+
+ Shapes: send [count].
+ Order:  messages of a pair with equal tags arrive in order; others in the order in which they are received. A
+         message that is not received yet may hold up the tagged messages behind it, never others. Messages without
+         a tag are messages apart.
+ Errors: as `ubccl_comm_all_reduce`; InvalidArgument if it goes to this rank itself and neither a receive waits nor
+         64 MiB of other messages leave room.
+ Source: MPI_Send.
+
+ # Safety
+ `send` is readable for `count` elements (null is fine for none), and left alone until it returns.
+ */
+ubccl_result ubccl_comm_send_tagged(const struct ubccl_comm *comm,
+                                    const void *send,
+                                    size_t count,
+                                    int32_t dtype,
+                                    uint32_t peer,
+                                    uint32_t tag);
+
+/*
+ `ubccl_comm_send_tagged` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_send_tagged`, for the buffer until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_send_tagged_async(const struct ubccl_comm *comm,
+                                          const void *send,
+                                          size_t count,
+                                          int32_t dtype,
+                                          uint32_t peer,
+                                          uint32_t tag,
+                                          struct ubccl_work **out);
+
+/*
+ Receives a message with a tag into `recv`, from rank `source` or, if that is `UBCCL_ANY_SOURCE`, from any, and tells
+ from whom it is.
+
+ Shapes: recv [count]; `from` may be null.
+ Order:  of one sender and tag in the order sent, by receives in the order called. Messages that come before the one
+         waited for are kept: up to 4,096 and 64 MiB of them; a sender nobody waits for keeps its own.
+ Errors: as `ubccl_comm_all_reduce`; Mismatch, naming peer and tag, if the message has another count or dtype, or
+         messages that nobody receives take more room than there is.
+ Source: MPI_Recv with MPI_ANY_SOURCE.
+
+ # Safety
+ `recv` is writable for `count` elements (null is fine for none), and left alone until it returns; `from` is null or
+ may be written.
+ */
+ubccl_result ubccl_comm_receive_tagged(const struct ubccl_comm *comm,
+                                       void *recv,
+                                       size_t count,
+                                       int32_t dtype,
+                                       uint32_t source,
+                                       uint32_t tag,
+                                       uint32_t *from);
+
+/*
+ `ubccl_comm_receive_tagged` without waiting: see `ubccl_work`; `ubccl_work_source` tells from whom the message is.
+
+ # Safety
+ As for `ubccl_comm_receive_tagged`, for the buffer until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_receive_tagged_async(const struct ubccl_comm *comm,
+                                             void *recv,
+                                             size_t count,
+                                             int32_t dtype,
+                                             uint32_t source,
+                                             uint32_t tag,
+                                             struct ubccl_work **out);
+
+/*
  Sets how long an operation may take that is issued or waited for from now on. An operation that takes longer fails
  with `UBCCL_TIMEOUT` and poisons the communicator.
 
@@ -1038,6 +1332,41 @@ const char *ubccl_last_error(void);
  `out` is null, or its `size` is readable and says how many of its bytes may be written.
  */
 ubccl_result ubccl_last_error_info(struct ubccl_error_info *out);
+
+/*
+ Begins a group.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_group_begin(const struct ubccl_comm *comm, struct ubccl_group **out);
+
+/*
+ Runs a group, blocks until all of it is done, and frees it whatever the result says.
+
+ Errors: InvalidArgument if it is null, was run, issued or destroyed before, its communicator was, or nothing in it
+         fits together; Unsupported, Closed: nothing was sent. Otherwise as `ubccl_comm_all_reduce`.
+ Source: ncclGroupEnd.
+ */
+ubccl_result ubccl_group_run(struct ubccl_group *group);
+
+/*
+ Runs a group without waiting: see `ubccl_work`. Frees the group whatever the result says, unless `out` is null.
+
+ Errors: as `ubccl_group_run`; what fails later comes from the work.
+
+ # Safety
+ All buffers in the group are as their calls need them until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_group_issue(struct ubccl_group *group,
+                               struct ubccl_work **out);
+
+/*
+ Frees a group that is not to run. Nothing was sent.
+
+ Errors: InvalidArgument if it is null, or was run, issued or destroyed before.
+ */
+ubccl_result ubccl_group_destroy(struct ubccl_group *group);
 
 /*
  Makes an operation of a function. It is commutative, or only plans that combine ranks in their order run it:
@@ -1291,7 +1620,18 @@ ubccl_result ubccl_work_wait_timeout(struct ubccl_work *work,
 ubccl_result ubccl_work_free(struct ubccl_work *work);
 
 /*
- How many handles (communicators, works, rendezvous) were made and not destroyed in this process: 0 at the end of a program
+ Waits until a receive with a tag is done, and tells whose message it got.
+
+ Errors: InvalidArgument if it is no receive with a tag; otherwise as `ubccl_work_wait`.
+ Source: MPI_Status's MPI_SOURCE.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_work_source(struct ubccl_work *work, uint32_t *out);
+
+/*
+ How many handles (communicators, works, groups, rendezvous) were made and not destroyed in this process: 0 at the end of a program
  that frees what it makes.
  */
 size_t ubccl_handle_count(void);

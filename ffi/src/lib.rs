@@ -11,6 +11,7 @@ pub mod codes;
 pub mod collectives;
 pub mod comm;
 pub mod error;
+pub mod group;
 mod handles;
 pub mod ops;
 pub mod queries;

@@ -3,139 +3,7 @@
  *   all_calls TRANSPORT RANKS
  */
 #define _POSIX_C_SOURCE 200809L
-#include "ranks.h"
-
-/* How a call is made, and what is done with its work. */
-enum how { BLOCKING, WAITED, TESTED, TIMED, FREED, HOWS };
-
-#define CALL(how, name, ...)                                      \
-    do {                                                          \
-        if ((how) == BLOCKING) {                                  \
-            OK(ubccl_comm_##name(__VA_ARGS__));                   \
-        } else {                                                  \
-            struct ubccl_work *work = NULL;                       \
-            OK(ubccl_comm_##name##_async(__VA_ARGS__, &work));    \
-            finish(work, how);                                    \
-        }                                                         \
-    } while (0)
-
-static void finish(struct ubccl_work *work, enum how how)
-{
-    bool done = false;
-    if (how == WAITED) {
-        OK(ubccl_work_wait(work));
-        OK(ubccl_work_wait(work)); /* again: the same answer */
-        OK(ubccl_work_test(work, &done));
-        CHECK(done);
-    }
-    while (how == TESTED && !done)
-        OK(ubccl_work_test(work, &done));
-    while (how == TIMED && !done)
-        OK(ubccl_work_wait_timeout(work, 1000, &done));
-    OK(ubccl_work_free(work));
-    REFUSED(ubccl_work_free(work), UBCCL_INVALID_ARGUMENT, "destroyed before");
-}
-
-/* What a rank contributes: small, so that every type holds the sum and the product of three. */
-static double value(uint32_t rank, size_t i) { return (double)((i * 5 + (size_t)rank * 3 + i / 7) % 4); }
-
-static size_t size_of(int32_t dtype)
-{
-    size_t size = 0;
-    OK(ubccl_dtype_size(dtype, &size));
-    return size;
-}
-
-static double load(const void *buffer, size_t i, int32_t dtype)
-{
-    switch (dtype) {
-    case UBCCL_I8: return (double)((const int8_t *)buffer)[i];
-    case UBCCL_U8: return (double)((const uint8_t *)buffer)[i];
-    case UBCCL_I16: return (double)((const int16_t *)buffer)[i];
-    case UBCCL_U16: return (double)((const uint16_t *)buffer)[i];
-    case UBCCL_I32: return (double)((const int32_t *)buffer)[i];
-    case UBCCL_U32: return (double)((const uint32_t *)buffer)[i];
-    case UBCCL_I64: return (double)((const int64_t *)buffer)[i];
-    case UBCCL_U64: return (double)((const uint64_t *)buffer)[i];
-    case UBCCL_F32: return (double)((const float *)buffer)[i];
-    default: return ((const double *)buffer)[i];
-    }
-}
-
-static void store(void *buffer, size_t i, int32_t dtype, double x)
-{
-    switch (dtype) {
-    case UBCCL_I8: ((int8_t *)buffer)[i] = (int8_t)x; break;
-    case UBCCL_U8: ((uint8_t *)buffer)[i] = (uint8_t)x; break;
-    case UBCCL_I16: ((int16_t *)buffer)[i] = (int16_t)x; break;
-    case UBCCL_U16: ((uint16_t *)buffer)[i] = (uint16_t)x; break;
-    case UBCCL_I32: ((int32_t *)buffer)[i] = (int32_t)x; break;
-    case UBCCL_U32: ((uint32_t *)buffer)[i] = (uint32_t)x; break;
-    case UBCCL_I64: ((int64_t *)buffer)[i] = (int64_t)x; break;
-    case UBCCL_U64: ((uint64_t *)buffer)[i] = (uint64_t)x; break;
-    case UBCCL_F32: ((float *)buffer)[i] = (float)x; break;
-    default: ((double *)buffer)[i] = x; break;
-    }
-}
-
-enum { UNTOUCHED = 99 };
-
-/* Memory of exactly `count` elements, so that a tool sees a step beyond it. */
-static void *make(size_t count, int32_t dtype)
-{
-    void *buffer = malloc(count ? count * size_of(dtype) : 1);
-    CHECK(buffer != NULL);
-    for (size_t i = 0; i < count; i++)
-        store(buffer, i, dtype, UNTOUCHED);
-    return buffer;
-}
-
-static void *at(void *buffer, size_t element, int32_t dtype) { return (char *)buffer + element * size_of(dtype); }
-
-/* Elements `from` and on of what `rank` contributes. */
-static void contribute(void *buffer, uint32_t rank, size_t from, size_t count, int32_t dtype)
-{
-    for (size_t i = 0; i < count; i++)
-        store(buffer, i, dtype, value(rank, from + i));
-}
-
-static void expect(void *buffer, uint32_t rank, size_t from, size_t count, int32_t dtype)
-{
-    for (size_t i = 0; i < count; i++)
-        CHECK(load(buffer, i, dtype) == value(rank, from + i));
-}
-
-static double reduced(uint32_t ranks, size_t i, int32_t op, int32_t dtype)
-{
-    double all = value(0, i);
-    for (uint32_t rank = 1; rank < ranks; rank++) {
-        double x = value(rank, i);
-        switch (op) {
-        case UBCCL_PROD: all *= x; break;
-        case UBCCL_MAX: all = x > all ? x : all; break;
-        case UBCCL_MIN: all = x < all ? x : all; break;
-        case UBCCL_AND: all = (double)((int)all & (int)x); break;
-        case UBCCL_OR: all = (double)((int)all | (int)x); break;
-        case UBCCL_XOR: all = (double)((int)all ^ (int)x); break;
-        default: all += x; break;
-        }
-    }
-    if (op != UBCCL_AVG)
-        return all;
-    if (dtype == UBCCL_F32)
-        return (double)((float)all / (float)ranks);
-    return dtype == UBCCL_F64 ? all / ranks : (double)((int)all / (int)ranks);
-}
-
-static void expect_reduced(void *buffer, uint32_t ranks, size_t from, size_t count, int32_t op, int32_t dtype)
-{
-    for (size_t i = 0; i < count; i++)
-        CHECK(load(buffer, i, dtype) == reduced(ranks, from + i, op, dtype));
-}
-
-/* Ranks may be threads. */
-static _Thread_local uint32_t me, all;
-static _Thread_local struct ubccl_comm *comm;
+#include "plain.h"
 
 static void reductions(enum how how, size_t n, int32_t dtype, int32_t op)
 {
@@ -219,25 +87,6 @@ static void exchanges(enum how how, size_t n, int32_t dtype)
     for (uint32_t other = 0; other < all; other++)
         expect(at(send, other * n, dtype), other, me * n, n, dtype);
     free(send), free(recv);
-}
-
-/* Blocks of which some are empty: rank r's has r * n elements; with gaps they lie two elements apart, backwards. */
-struct blocks {
-    size_t counts[MOST_RANKS], starts[MOST_RANKS], extent;
-};
-
-static struct blocks blocks_of(size_t n, int with_gaps)
-{
-    struct blocks blocks;
-    size_t end = 0;
-    for (uint32_t k = 0; k < all; k++) {
-        uint32_t rank = with_gaps ? all - 1 - k : k;
-        blocks.counts[rank] = rank * n;
-        blocks.starts[rank] = end;
-        end += blocks.counts[rank] + (with_gaps && k + 1 < all ? 2 : 0);
-    }
-    blocks.extent = end;
-    return blocks;
 }
 
 static void tables(enum how how, size_t n, int32_t dtype, int with_gaps)
@@ -434,112 +283,6 @@ static void queries(const char *transport_name)
     OK(ubccl_comm_set_operation_timeout(comm, 50000));
 }
 
-/* inout op in, with a context that counts nothing but must arrive: x op y = 2 x + y does not commute. */
-static void double_and_add(const void *in, void *inout, size_t count, int32_t dtype, void *context)
-{
-    const int factor = *(const int *)context;
-    for (size_t i = 0; i < count; i++)
-        store(inout, i, dtype, factor * load(inout, i, dtype) + load(in, i, dtype));
-}
-
-static void larger(const void *in, void *inout, size_t count, int32_t dtype, void *context)
-{
-    (void)context;
-    for (size_t i = 0; i < count; i++)
-        if (load(in, i, dtype) > load(inout, i, dtype))
-            store(inout, i, dtype, load(in, i, dtype));
-}
-
-static void operations_of_ones_own(size_t n)
-{
-    static int factor = 2;
-    int32_t ordered = 0, commuting = 0, same = 0, scaled = 0;
-    void *send = make(n, UBCCL_I32), *recv = make(n, UBCCL_I32);
-    OK(ubccl_op_create_user("double-and-add", false, double_and_add, &factor, &ordered));
-    OK(ubccl_op_create_user("larger", true, larger, NULL, &commuting));
-    OK(ubccl_op_create_user("larger", true, larger, NULL, &same));
-    CHECK(ordered != commuting && commuting != same && ubccl_op_supports(ordered, UBCCL_F8E5M2) == UBCCL_SUCCESS);
-    CHECK(strcmp(ubccl_op_name(ordered), "unknown operation") == 0);
-    contribute(send, me, 0, n, UBCCL_I32);
-    for (int how = 0; how < HOWS; how++) {
-        CALL(how, all_reduce, comm, send, recv, n, UBCCL_I32, ordered);
-        for (size_t i = 0; i < n; i++) {
-            double expected = value(0, i);
-            for (uint32_t rank = 1; rank < all; rank++)
-                expected = 2 * expected + value(rank, i);
-            CHECK(load(recv, i, UBCCL_I32) == expected);
-        }
-        CALL(how, all_reduce, comm, send, recv, n, UBCCL_I32, how % 2 ? commuting : same);
-        expect_reduced(recv, all, 0, n, UBCCL_MAX, UBCCL_I32);
-    }
-    OK(ubccl_op_destroy(same));
-    REFUSED(ubccl_op_destroy(same), UBCCL_INVALID_ARGUMENT, "destroyed");
-    REFUSED(ubccl_comm_all_reduce(comm, send, recv, n, UBCCL_I32, same), UBCCL_INVALID_ARGUMENT, "destroyed");
-
-    OK(ubccl_op_create_premul_sum(me + 1.0, &scaled));
-    for (int how = 0; how < HOWS; how++) {
-        CALL(how, all_reduce, comm, send, recv, n, UBCCL_I32, scaled);
-        expect(send, me, 0, n, UBCCL_I32); /* out of place it is left alone */
-        CALL(how, reduce, comm, send, me == 0 ? send : NULL, n, UBCCL_I32, scaled, 0);
-        for (size_t i = 0; i < n; i++) {
-            double expected = 0;
-            for (uint32_t rank = 0; rank < all; rank++)
-                expected += (rank + 1) * value(rank, i);
-            CHECK(load(recv, i, UBCCL_I32) == expected);
-            CHECK(load(send, i, UBCCL_I32) == (me == 0 ? expected : value(me, i)));
-        }
-        contribute(send, me, 0, n, UBCCL_I32);
-    }
-    OK(ubccl_op_destroy(scaled));
-    OK(ubccl_op_destroy(commuting));
-    OK(ubccl_op_destroy(ordered));
-    free(send), free(recv);
-}
-
-static void sum_of_ones(struct ubccl_comm *over, uint32_t expected)
-{
-    int32_t one = 1, sum = 0;
-    OK(ubccl_comm_all_reduce(over, &one, &sum, 1, UBCCL_I32, UBCCL_SUM));
-    CHECK(sum == (int32_t)expected);
-}
-
-static void further_communicators(void)
-{
-    struct ubccl_comm *half = NULL, *few = NULL, *twin = NULL;
-    uint32_t rank = 99, ranks = 99, list[MOST_RANKS];
-    char text[64];
-    OK(ubccl_comm_split(comm, (int32_t)(me % 2), -(int64_t)me, &half)); /* backwards */
-    OK(ubccl_comm_rank(half, &rank, &ranks));
-    CHECK(ranks == (all + 1 - me % 2) / 2 && rank == (all - 1 - me) / 2);
-    sum_of_ones(half, ranks);
-    OK(ubccl_comm_transport(half, text, sizeof text));
-    OK(ubccl_comm_destroy(half));
-
-    OK(ubccl_comm_split(comm, me == 0 ? UBCCL_NO_COLOUR : 7, 0, &few));
-    CHECK((me == 0) == (few == NULL));
-    if (few) {
-        sum_of_ones(few, all - 1);
-        OK(ubccl_comm_destroy(few));
-    }
-    for (uint32_t k = 0; k < all; k++)
-        list[k] = all - 1 - k;
-    few = NULL;
-    OK(ubccl_comm_split_ranks(comm, list, all > 1 ? all - 1 : 1, &few)); /* without rank 0, if there is another */
-    CHECK((me == 0 && all > 1) == (few == NULL));
-    if (few) {
-        OK(ubccl_comm_rank(few, &rank, NULL));
-        CHECK(rank == all - 1 - me);
-        OK(ubccl_comm_destroy(few));
-    }
-    REFUSED(ubccl_comm_split_ranks(comm, list, 0, &few), UBCCL_INVALID_ARGUMENT, "empty");
-
-    OK(ubccl_comm_duplicate(comm, &twin));
-    sum_of_ones(twin, all);
-    sum_of_ones(comm, all);
-    OK(ubccl_comm_destroy(twin));
-    sum_of_ones(comm, all);
-}
-
 static const char *transport;
 
 static void every_call(struct ubccl_comm *given, uint32_t rank, uint32_t ranks)
@@ -569,9 +312,6 @@ static void every_call(struct ubccl_comm *given, uint32_t rank, uint32_t ranks)
             barrier((enum how)how);
         }
     many_at_once();
-    operations_of_ones_own(3001);
-    operations_of_ones_own(5);
-    further_communicators();
     OK(ubccl_comm_destroy(comm));
 }
 

@@ -36,6 +36,7 @@ static void handles_that_are_none(void *handle, const char *words)
     uint32_t rank = 0;
     uint64_t bytes;
     struct ubccl_comm *made = NULL;
+    struct ubccl_group *group = NULL, *no_group = (struct ubccl_group *)handle;
     ubccl_result error;
     WRONG(ubccl_comm_rank(comm, &rank, &rank), words);
     WRONG(ubccl_comm_transport(comm, text, sizeof text), words);
@@ -67,6 +68,11 @@ static void handles_that_are_none(void *handle, const char *words)
     WRONG(ubccl_comm_send(comm, send, 1, UBCCL_F32, 0), words);
     WRONG(ubccl_comm_receive(comm, recv, 1, UBCCL_F32, 0), words);
     WRONG(ubccl_comm_send_receive(comm, send, recv, 1, UBCCL_F32, 0, 0), words);
+    WRONG(ubccl_comm_send_tagged(comm, send, 1, UBCCL_F32, 0, 1), words);
+    WRONG(ubccl_comm_receive_tagged(comm, recv, 1, UBCCL_F32, 0, 1, &rank), words);
+    WRONG(ubccl_comm_send_tagged_async(comm, send, 1, UBCCL_F32, 0, 1, &work), words);
+    WRONG(ubccl_comm_receive_tagged_async(comm, recv, 1, UBCCL_F32, 0, 1, &work), words);
+    WRONG(ubccl_group_begin(comm, &group), words);
     WRONG(ubccl_comm_all_reduce_async(comm, send, recv, 1, UBCCL_F32, UBCCL_SUM, &work), words);
     WRONG(ubccl_comm_all_gather_async(comm, send, recv, 1, UBCCL_F32, &work), words);
     WRONG(ubccl_comm_reduce_scatter_async(comm, send, recv, 1, UBCCL_F32, UBCCL_SUM, &work), words);
@@ -84,9 +90,16 @@ static void handles_that_are_none(void *handle, const char *words)
     WRONG(ubccl_comm_send_async(comm, send, 1, UBCCL_F32, 0, &work), words);
     WRONG(ubccl_comm_receive_async(comm, recv, 1, UBCCL_F32, 0, &work), words);
     WRONG(ubccl_comm_send_receive_async(comm, send, recv, 1, UBCCL_F32, 0, 0, &work), words);
-    CHECK(work == NULL && made == NULL);
+    CHECK(work == NULL && made == NULL && group == NULL);
     if (handle && strstr(words, "destroyed"))
         return; /* a dead communicator is no dead work */
+    WRONG(ubccl_group_run(no_group), "group");
+    WRONG(ubccl_group_issue(no_group, &work), "group");
+    WRONG(ubccl_group_destroy(no_group), "group");
+    WRONG(ubccl_group_send(no_group, send, 1, UBCCL_F32, 0), "group");
+    WRONG(ubccl_group_all_reduce(no_group, send, recv, 1, UBCCL_F32, UBCCL_SUM), "group");
+    WRONG(ubccl_group_all_gather_v(no_group, send, recv, counts, NULL, UBCCL_F32), "group");
+    WRONG(ubccl_work_source(none, &rank), "work");
     WRONG(ubccl_work_test(none, &done), "work");
     WRONG(ubccl_work_wait(none), "work");
     WRONG(ubccl_work_wait_timeout(none, 1, &done), "work");
@@ -166,6 +179,40 @@ static void splits_that_are_wrong(struct ubccl_comm *comm)
     WRONG(ubccl_comm_split_ranks(comm, twice, SIZE_MAX, &made), "no list");
     WRONG(ubccl_comm_split_ranks(comm, twice, 2, &made), "twice"); /* both ranks call it */
     CHECK(made == NULL);
+}
+
+static void groups_that_are_wrong(struct ubccl_comm *comm, uint32_t rank)
+{
+    struct ubccl_group *group = NULL;
+    struct ubccl_work *work = NULL;
+    float send[N] = {0}, recv[N];
+    WRONG(ubccl_group_begin(comm, NULL), "out-parameter is null");
+    OK(ubccl_group_begin(comm, &group));
+    WRONG(ubccl_group_send(group, NULL, 1, UBCCL_F32, 1 - rank), "null");
+    WRONG(ubccl_group_receive(group, recv, SIZE_MAX, UBCCL_F32, 1 - rank), "too large");
+    WRONG(ubccl_group_receive(group, recv, 1, 99, 1 - rank), "no data type");
+    WRONG(ubccl_group_broadcast(group, send, recv, 1, UBCCL_F32, 2), "is not a rank");
+    WRONG(ubccl_group_all_reduce(group, send, send + 1, 8, UBCCL_F32, UBCCL_SUM), "overlap");
+    WRONG(ubccl_group_all_to_all_v(group, send, NULL, NULL, recv, NULL, NULL, UBCCL_F32), "counts is null");
+    WRONG(ubccl_group_issue(group, NULL), "out-parameter is null");
+    OK(ubccl_group_run(group)); /* nothing was added */
+    OK(ubccl_group_begin(comm, &group));
+    OK(ubccl_group_send(group, send, 1, UBCCL_F32, rank)); /* to itself, and nobody receives it */
+    WRONG(ubccl_group_issue(group, &work), "itself");
+    WRONG(ubccl_group_run(group), "destroyed before");
+    CHECK(work == NULL);
+}
+
+static void tags_that_are_wrong(struct ubccl_comm *comm, uint32_t rank)
+{
+    float send[N] = {0}, recv[N];
+    uint32_t from = 77;
+    WRONG(ubccl_comm_send_tagged(comm, NULL, 1, UBCCL_F32, 1 - rank, 0), "null");
+    WRONG(ubccl_comm_send_tagged(comm, send, SIZE_MAX, UBCCL_F32, 1 - rank, 0), "too large");
+    WRONG(ubccl_comm_send_tagged(comm, send, 1, UBCCL_F32, UBCCL_ANY_SOURCE, 0), "is not a rank");
+    WRONG(ubccl_comm_receive_tagged(comm, recv, 1, UBCCL_F32, 2, 0, &from), "is not a rank");
+    WRONG(ubccl_comm_receive_tagged(comm, recv, 1, -1, 0, 0, &from), "no data type");
+    CHECK(from == 77);
 }
 
 static void counts_that_are_too_large(struct ubccl_comm *comm, uint32_t rank)
@@ -311,6 +358,7 @@ static void handles_in_a_forked_child(struct ubccl_comm *comm, struct ubccl_work
 
 static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
 {
+    struct ubccl_group *closed = NULL, *destroyed = NULL;
     float send = 1, recv = 0;
     struct ubccl_counters counters = {.size = sizeof counters};
     struct ubccl_work *work = NULL;
@@ -319,6 +367,10 @@ static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     char text[32];
     OK(ubccl_comm_all_reduce_async(comm, &send, &recv, 1, UBCCL_F32, UBCCL_SUM, &work));
     OK(ubccl_work_wait(work));
+    OK(ubccl_group_begin(comm, &closed));
+    OK(ubccl_group_begin(comm, &destroyed));
+    OK(ubccl_group_all_reduce(closed, &send, &recv, 1, UBCCL_F32, UBCCL_SUM));
+    OK(ubccl_group_all_reduce(destroyed, &send, &recv, 1, UBCCL_F32, UBCCL_SUM));
     OK(ubccl_comm_close(comm)); /* a work that is over, but not freed, is no hindrance */
     REFUSED(ubccl_comm_close(comm), UBCCL_CLOSED, "closed");
     REFUSED(ubccl_comm_barrier(comm), UBCCL_CLOSED, "closed");
@@ -331,7 +383,9 @@ static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     CHECK(error == UBCCL_SUCCESS);
     OK(ubccl_comm_counters(comm, &counters));
     CHECK(counters.total.messages_sent > 0);
+    REFUSED(ubccl_group_run(closed), UBCCL_CLOSED, "closed");
     OK(ubccl_comm_destroy(comm));
+    WRONG(ubccl_group_run(destroyed), "comm was destroyed before");
     handles_that_are_none(comm, "comm was destroyed before");
     OK(ubccl_work_wait(work));
     CHECK(recv == (float)ranks);
@@ -357,6 +411,8 @@ static void mistakes(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     numbers_that_are_none(comm);
     operations_that_are_none(comm);
     splits_that_are_wrong(comm);
+    groups_that_are_wrong(comm, rank);
+    tags_that_are_wrong(comm, rank);
     counts_that_are_too_large(comm, rank);
     buffers_that_are_wrong(comm, rank);
     still_works(comm, ranks);

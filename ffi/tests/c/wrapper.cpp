@@ -145,6 +145,28 @@ template <typename T> void every_call(Communicator &comm, std::size_t n)
         comm.barrier_async().wait();
     }
     comm.barrier();
+
+    auto group = comm.group();
+    std::vector<T> got(n), gathered(n * ranks);
+    group.send(mine.data(), n, to);
+    group.receive(got.data(), n, from);
+    group.all_reduce(mine.data(), whole.data(), n * ranks, Op::Sum);
+    group.all_gather(mine.data(), gathered.data(), n);
+    group.run();
+    CHECK(got == block(all, last) && whole == sum && gathered == all);
+    group = comm.group();
+    group.send(mine.data(), n, to);
+    group.receive(one.data(), n, from);
+    group.issue().wait();
+    CHECK(one == block(all, last));
+    clear();
+    auto tagged = comm.receive_tagged_async(one.data(), n, UBCCL_ANY_SOURCE, 3);
+    auto sent = comm.send_tagged_async(mine.data(), n, to, 4);
+    comm.send_tagged(mine.data(), n, to, 3);
+    CHECK(tagged.source() == last && one == block(all, last));
+    CHECK(comm.receive_tagged(got.data(), n, from, 4) == last);
+    sent.wait();
+    comm.barrier();
 }
 
 void be(std::uint32_t rank, std::uint32_t ranks, const std::string &transport, std::promise<std::string> *told,
