@@ -120,6 +120,16 @@
 #define UBCCL_XOR 66
 
 /*
+ The source of a receive that takes the first message with its tag, whoever sends it.
+ */
+#define UBCCL_ANY_SOURCE 4294967295
+
+/*
+ The colour of a rank that takes part in `ubccl_comm_split` and gets no communicator.
+ */
+#define UBCCL_NO_COLOUR -1
+
+/*
  Bytes that a rendezvous text and its end need at most.
  */
 #define UBCCL_RENDEZVOUS_TEXT_MAX 128
@@ -140,6 +150,24 @@
  returned.
  */
 typedef struct ubccl_comm ubccl_comm;
+
+/*
+ Calls of one communicator that are collected, by the functions that begin with `ubccl_group_`, and run at once by
+ `ubccl_group_run` or `ubccl_group_issue`, which use it up.
+
+ All messages of a group are concurrent: none waits for another, so that ranks may exchange in any pattern without
+ thinking of an order. Those of a pair keep their order, within a group, between groups and with `ubccl_comm_send` and
+ `ubccl_comm_receive`. A message of a rank to itself is copied: the k-th to the k-th, both in the same group.
+ Collectives of a group keep their order, the same on every rank. Buffers that are received into lie apart.
+
+ Buffers belong to the group from the call that adds them until it has run, its work is over, or it is destroyed;
+ tables of counts and displacements are copied. A call that is refused is not in the group.
+
+ Threads: one thread at a time with one group; a second one is refused with `UBCCL_INVALID_ARGUMENT`.
+
+ Source: ncclGroupStart and ncclGroupEnd, but explicit: calls outside the group are not in it.
+ */
+typedef struct ubccl_group ubccl_group;
 
 /*
  Where ranks meet: rank 0's listener and the text that the others need.
@@ -166,33 +194,6 @@ typedef struct ubccl_work ubccl_work;
  Result of a call: `UBCCL_SUCCESS` or the kind of error. Numbers are never used again.
  */
 typedef int32_t ubccl_result;
-
-/*
- What one rank has moved so far. Set `size` to `sizeof(struct ubccl_counters)` before asking; a later version may
- count more, and writes no more than `size` bytes.
- */
-typedef struct ubccl_counters {
-  /*
-   Bytes of this structure as the caller knows it.
-   */
-  size_t size;
-  /*
-   Messages sent, once for each peer.
-   */
-  uint64_t messages_sent;
-  /*
-   Payload bytes sent, once for each peer.
-   */
-  uint64_t bytes_sent;
-  /*
-   Messages received.
-   */
-  uint64_t messages_received;
-  /*
-   Payload bytes received.
-   */
-  uint64_t bytes_received;
-} ubccl_counters;
 
 /*
  What an error is about. Set `size` to `sizeof(struct ubccl_error_info)` before asking; a later version may know more
@@ -241,6 +242,69 @@ typedef struct ubccl_error_info {
    */
   uint64_t sequence;
 } ubccl_error_info;
+
+/*
+ Combines elements: for every k < `count`, `inout[k]` becomes `inout[k] op in[k]` (MPI's functions have the two the
+ other way round, which matters only to operations that don't commute). Both hold `count` ≥ 1 whole elements of
+ `dtype`, aligned for it, and do not overlap; it is seldom all of a message.
+
+ It may be called on any thread, also on one of the library's own, and on several at once. It must not call into a
+ communicator, throw, or leave by longjmp.
+ */
+typedef void (*ubccl_user_function)(const void *in,
+                                    void *inout,
+                                    size_t count,
+                                    int32_t dtype,
+                                    void *context);
+
+/*
+ Messages and bytes.
+ */
+typedef struct ubccl_traffic {
+  /*
+   Messages sent, once for each peer.
+   */
+  uint64_t messages_sent;
+  /*
+   Payload bytes sent, once for each peer.
+   */
+  uint64_t bytes_sent;
+  /*
+   Messages received.
+   */
+  uint64_t messages_received;
+  /*
+   Payload bytes received.
+   */
+  uint64_t bytes_received;
+} ubccl_traffic;
+
+/*
+ What one rank has moved so far. Set `size` to `sizeof(struct ubccl_counters)` before asking; a later version may
+ count more, and writes no more than `size` bytes.
+ */
+typedef struct ubccl_counters {
+  /*
+   Bytes of this structure as the caller knows it.
+   */
+  size_t size;
+  /*
+   Over all links.
+   */
+  struct ubccl_traffic total;
+  /*
+   To and from ranks that are threads of the same process.
+   */
+  struct ubccl_traffic same_process;
+  /*
+   To and from other processes of the same host.
+   */
+  struct ubccl_traffic same_host;
+  /*
+   To and from other hosts.
+   */
+  struct ubccl_traffic network;
+} ubccl_counters;
 
 /*
  How a communicator is made. Fill it with `ubccl_config_init`, then change what you need.
@@ -370,7 +434,8 @@ const char *ubccl_dtype_name(int32_t dtype);
 ubccl_result ubccl_dtype_size(int32_t dtype, size_t *out);
 
 /*
- The name of an operation, as `sum`; "unknown operation" for a number that is none. Never null; lives for ever.
+ The name of an operation, as `sum`; "unknown operation" for a number that is none, or that
+ `ubccl_op_create_user` or `ubccl_op_create_premul_sum` made. Never null; lives for ever.
  */
 const char *ubccl_op_name(int32_t op);
 
@@ -525,6 +590,204 @@ ubccl_result ubccl_comm_barrier(const struct ubccl_comm *comm);
  `out` is null or may be written.
  */
 ubccl_result ubccl_comm_barrier_async(const struct ubccl_comm *comm, struct ubccl_work **out);
+
+/*
+ Adds `ubccl_comm_all_reduce` to a group: see `ubccl_group`. Refused if the arguments are wrong, with the same codes.
+
+ # Safety
+ As for `ubccl_comm_all_reduce`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_reduce(struct ubccl_group *group,
+                                    const void *send,
+                                    void *recv,
+                                    size_t count,
+                                    int32_t dtype,
+                                    int32_t op);
+
+/*
+ Adds `ubccl_comm_all_gather` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_all_gather`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_gather(struct ubccl_group *group,
+                                    const void *send,
+                                    void *recv,
+                                    size_t count,
+                                    int32_t dtype);
+
+/*
+ Adds `ubccl_comm_reduce_scatter` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_reduce_scatter`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_reduce_scatter(struct ubccl_group *group,
+                                        const void *send,
+                                        void *recv,
+                                        size_t count,
+                                        int32_t dtype,
+                                        int32_t op);
+
+/*
+ Adds `ubccl_comm_all_to_all` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_all_to_all`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_to_all(struct ubccl_group *group,
+                                    const void *send,
+                                    void *recv,
+                                    size_t count,
+                                    int32_t dtype);
+
+/*
+ Adds `ubccl_comm_broadcast` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_broadcast`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_broadcast(struct ubccl_group *group,
+                                   const void *send,
+                                   void *recv,
+                                   size_t count,
+                                   int32_t dtype,
+                                   uint32_t root);
+
+/*
+ Adds `ubccl_comm_reduce` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_reduce`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_reduce(struct ubccl_group *group,
+                                const void *send,
+                                void *recv,
+                                size_t count,
+                                int32_t dtype,
+                                int32_t op,
+                                uint32_t root);
+
+/*
+ Adds `ubccl_comm_gather` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_gather`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_gather(struct ubccl_group *group,
+                                const void *send,
+                                void *recv,
+                                size_t count,
+                                int32_t dtype,
+                                uint32_t root);
+
+/*
+ Adds `ubccl_comm_scatter` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_scatter`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_scatter(struct ubccl_group *group,
+                                 const void *send,
+                                 void *recv,
+                                 size_t count,
+                                 int32_t dtype,
+                                 uint32_t root);
+
+/*
+ Adds `ubccl_comm_send` to a group: see `ubccl_group`. A rank may send to itself, and receives it in the same group.
+
+ # Safety
+ As for `ubccl_comm_send`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_send(struct ubccl_group *group,
+                              const void *send,
+                              size_t count,
+                              int32_t dtype,
+                              uint32_t peer);
+
+/*
+ Adds `ubccl_comm_receive` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_receive`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_receive(struct ubccl_group *group,
+                                 void *recv,
+                                 size_t count,
+                                 int32_t dtype,
+                                 uint32_t peer);
+
+/*
+ Adds `ubccl_comm_all_gather_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_all_gather_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_gather_v(struct ubccl_group *group,
+                                      const void *send,
+                                      void *recv,
+                                      const size_t *counts,
+                                      const size_t *displacements,
+                                      int32_t dtype);
+
+/*
+ Adds `ubccl_comm_reduce_scatter_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_reduce_scatter_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_reduce_scatter_v(struct ubccl_group *group,
+                                          const void *send,
+                                          void *recv,
+                                          const size_t *counts,
+                                          int32_t dtype,
+                                          int32_t op);
+
+/*
+ Adds `ubccl_comm_gather_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_gather_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_gather_v(struct ubccl_group *group,
+                                  const void *send,
+                                  size_t count,
+                                  void *recv,
+                                  const size_t *counts,
+                                  const size_t *displacements,
+                                  int32_t dtype,
+                                  uint32_t root);
+
+/*
+ Adds `ubccl_comm_scatter_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_scatter_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_scatter_v(struct ubccl_group *group,
+                                   const void *send,
+                                   const size_t *counts,
+                                   const size_t *displacements,
+                                   void *recv,
+                                   size_t count,
+                                   int32_t dtype,
+                                   uint32_t root);
+
+/*
+ Adds `ubccl_comm_all_to_all_v` to a group: see `ubccl_group`.
+
+ # Safety
+ As for `ubccl_comm_all_to_all_v`, for the buffers until the group is over.
+ */
+ubccl_result ubccl_group_all_to_all_v(struct ubccl_group *group,
+                                      const void *send,
+                                      const size_t *send_counts,
+                                      const size_t *send_displacements,
+                                      void *recv,
+                                      const size_t *recv_counts,
+                                      const size_t *recv_displacements,
+                                      int32_t dtype);
 
 /*
  Sends `send` to `peer`, which calls `ubccl_comm_receive` with the same count and dtype; messages of a pair arrive in
@@ -940,6 +1203,212 @@ ubccl_result ubccl_comm_all_to_all_v_async(const struct ubccl_comm *comm,
                                            struct ubccl_work **out);
 
 /*
+ Sends `send` with a tag to `peer`, which receives it by `ubccl_comm_receive_tagged` with the same tag, count and
+ dtype. Returns when `send` may be changed, which may be before the peer has received.
+
+ Shapes: send [count].
+ Order:  messages of a pair with equal tags arrive in order; others in the order in which they are received. A
+         message that is not received yet may hold up the tagged messages behind it, never others. Messages without
+         a tag are messages apart.
+ Errors: as `ubccl_comm_all_reduce`; InvalidArgument if it goes to this rank itself and neither a receive waits nor
+         64 MiB of other messages leave room.
+ Source: MPI_Send.
+
+ # Safety
+ `send` is readable for `count` elements (null is fine for none), and left alone until it returns.
+ */
+ubccl_result ubccl_comm_send_tagged(const struct ubccl_comm *comm,
+                                    const void *send,
+                                    size_t count,
+                                    int32_t dtype,
+                                    uint32_t peer,
+                                    uint32_t tag);
+
+/*
+ `ubccl_comm_send_tagged` without waiting: see `ubccl_work`.
+
+ # Safety
+ As for `ubccl_comm_send_tagged`, for the buffer until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_send_tagged_async(const struct ubccl_comm *comm,
+                                          const void *send,
+                                          size_t count,
+                                          int32_t dtype,
+                                          uint32_t peer,
+                                          uint32_t tag,
+                                          struct ubccl_work **out);
+
+/*
+ Receives a message with a tag into `recv`, from rank `source` or, if that is `UBCCL_ANY_SOURCE`, from any, and tells
+ from whom it is.
+
+ Shapes: recv [count]; `from` may be null.
+ Order:  of one sender and tag in the order sent, by receives in the order called. Messages that come before the one
+         waited for are kept: up to 4,096 and 64 MiB of them; a sender nobody waits for keeps its own.
+ Errors: as `ubccl_comm_all_reduce`; Mismatch, naming peer and tag, if the message has another count or dtype, or
+         messages that nobody receives take more room than there is.
+ Source: MPI_Recv with MPI_ANY_SOURCE.
+
+ # Safety
+ `recv` is writable for `count` elements (null is fine for none), and left alone until it returns; `from` is null or
+ may be written.
+ */
+ubccl_result ubccl_comm_receive_tagged(const struct ubccl_comm *comm,
+                                       void *recv,
+                                       size_t count,
+                                       int32_t dtype,
+                                       uint32_t source,
+                                       uint32_t tag,
+                                       uint32_t *from);
+
+/*
+ `ubccl_comm_receive_tagged` without waiting: see `ubccl_work`; `ubccl_work_source` tells from whom the message is.
+
+ # Safety
+ As for `ubccl_comm_receive_tagged`, for the buffer until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_receive_tagged_async(const struct ubccl_comm *comm,
+                                             void *recv,
+                                             size_t count,
+                                             int32_t dtype,
+                                             uint32_t source,
+                                             uint32_t tag,
+                                             struct ubccl_work **out);
+
+/*
+ Sets how long an operation may take that is issued or waited for from now on. An operation that takes longer fails
+ with `UBCCL_TIMEOUT` and poisons the communicator.
+
+ Errors: InvalidArgument if `timeout_ms` is 0.
+ */
+ubccl_result ubccl_comm_set_operation_timeout(const struct ubccl_comm *comm,
+                                              uint64_t timeout_ms);
+
+/*
+ Ends the communicator on every rank: whatever is under way or called later fails with `UBCCL_ABORTED`. Returns when
+ no buffer of this rank is touched any more; waits for nobody. The handle is still to be destroyed.
+
+ Errors: Closed.
+ Source: ncclCommAbort, which frees the communicator too.
+ */
+ubccl_result ubccl_comm_abort(const struct ubccl_comm *comm);
+
+/*
+ Leaves in good order: the others may close later, and operations of theirs that need this rank fail. Afterwards the
+ queries still answer, calls give `UBCCL_CLOSED`, and the handle is still to be destroyed.
+
+ Errors: InvalidArgument, and nothing is changed, if operations are under way (wait for their works) or another
+         thread is in a call; Closed if it was closed before; Mismatch if another rank has called something else or a
+         message came that no call took; RemoteError if another has called less and left; the first cause if the
+         communicator is poisoned. After these it is closed.
+ Source: ncclCommFinalize.
+ */
+ubccl_result ubccl_comm_close(struct ubccl_comm *comm);
+
+/*
+ Closes the communicator if it was not, and frees it.
+
+ Errors: InvalidArgument, and nothing is changed or freed, if it is null or was destroyed before, operations are
+         under way (wait for their works, or abort), or another thread is in a call. Otherwise as
+         `ubccl_comm_close`, and it is freed whatever the result says.
+ Source: ncclCommDestroy.
+ */
+ubccl_result ubccl_comm_destroy(struct ubccl_comm *comm);
+
+/*
+ The whole message of the last call of this thread that failed, or of the last `ubccl_comm_async_error` that found an
+ error; empty if there is none. Never null; valid until this thread's next call that fails.
+
+ Source: ncclGetLastError.
+ */
+const char *ubccl_last_error(void);
+
+/*
+ The last error of this thread as fields: which rank, on which host, in which operation.
+
+ Errors: InvalidArgument if `out` is null or its `size` too small.
+
+ # Safety
+ `out` is null, or its `size` is readable and says how many of its bytes may be written.
+ */
+ubccl_result ubccl_last_error_info(struct ubccl_error_info *out);
+
+/*
+ Begins a group.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_group_begin(const struct ubccl_comm *comm, struct ubccl_group **out);
+
+/*
+ Runs a group, blocks until all of it is done, and frees it whatever the result says.
+
+ Errors: InvalidArgument if it is null, was run, issued or destroyed before, its communicator was, or nothing in it
+         fits together; Unsupported, Closed: nothing was sent. Otherwise as `ubccl_comm_all_reduce`.
+ Source: ncclGroupEnd.
+ */
+ubccl_result ubccl_group_run(struct ubccl_group *group);
+
+/*
+ Runs a group without waiting: see `ubccl_work`. Frees the group whatever the result says, unless `out` is null.
+
+ Errors: as `ubccl_group_run`; what fails later comes from the work.
+
+ # Safety
+ All buffers in the group are as their calls need them until the work is over; `out` is null or may be written.
+ */
+ubccl_result ubccl_group_issue(struct ubccl_group *group,
+                               struct ubccl_work **out);
+
+/*
+ Frees a group that is not to run. Nothing was sent.
+
+ Errors: InvalidArgument if it is null, or was run, issued or destroyed before.
+ */
+ubccl_result ubccl_group_destroy(struct ubccl_group *group);
+
+/*
+ Makes an operation of a function. It is commutative, or only plans that combine ranks in their order run it:
+ `((x0 op x1) op x2) …`. It must be associative, and may be used with every element type.
+
+ Ranks: all must use operations of one `name` in one call; that the functions behind it are the same is the caller's
+        promise.
+ Errors: InvalidArgument if `name` is null, empty or no UTF-8, or `function` is null.
+ Source: MPI_Op_create.
+
+ # Safety
+ `name` is null or zero-terminated. `function` may be called as its type says, with `context`, until the process
+ ends: an operation that is destroyed may still be part of one under way. `out` is null or may be written.
+ */
+ubccl_result ubccl_op_create_user(const char *name,
+                                  bool is_commutative,
+                                  ubccl_user_function function,
+                                  void *context,
+                                  int32_t *out);
+
+/*
+ Makes a sum of every rank's input times that rank's `scalar`, which may differ between ranks. Each product is rounded
+ to the element type before it is summed; for integers the scalar must be whole. Out of place the products need a copy
+ of the input, in place the input is multiplied where it stands.
+
+ Source: ncclRedOpCreatePreMulSum.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_op_create_premul_sum(double scalar,
+                                        int32_t *out);
+
+/*
+ Frees an operation's number; what was issued with it goes on.
+
+ Errors: InvalidArgument if it is none that was made, or was destroyed before.
+ Source: ncclRedOpDestroy, MPI_Op_free.
+ */
+ubccl_result ubccl_op_destroy(int32_t op);
+
+/*
  This rank and the number of ranks; either may be null.
 
  Source: ncclCommUserRank, ncclCommCount.
@@ -999,62 +1468,62 @@ ubccl_result ubccl_comm_async_error(const struct ubccl_comm *comm,
 ubccl_result ubccl_comm_counters(const struct ubccl_comm *comm, struct ubccl_counters *out);
 
 /*
- Sets how long an operation may take that is issued or waited for from now on. An operation that takes longer fails
- with `UBCCL_TIMEOUT` and poisons the communicator.
-
- Errors: InvalidArgument if `timeout_ms` is 0.
- */
-ubccl_result ubccl_comm_set_operation_timeout(const struct ubccl_comm *comm,
-                                              uint64_t timeout_ms);
-
-/*
- Ends the communicator on every rank: whatever is under way or called later fails with `UBCCL_ABORTED`. Returns when
- no buffer of this rank is touched any more; waits for nobody. The handle is still to be destroyed.
-
- Errors: Closed.
- Source: ncclCommAbort, which frees the communicator too.
- */
-ubccl_result ubccl_comm_abort(const struct ubccl_comm *comm);
-
-/*
- Leaves in good order: the others may close later, and operations of theirs that need this rank fail. Afterwards the
- queries still answer, calls give `UBCCL_CLOSED`, and the handle is still to be destroyed.
-
- Errors: InvalidArgument, and nothing is changed, if operations are under way (wait for their works) or another
-         thread is in a call; Closed if it was closed before; Mismatch if another rank has called something else or a
-         message came that no call took; RemoteError if another has called less and left; the first cause if the
-         communicator is poisoned. After these it is closed.
- Source: ncclCommFinalize.
- */
-ubccl_result ubccl_comm_close(struct ubccl_comm *comm);
-
-/*
- Closes the communicator if it was not, and frees it.
-
- Errors: InvalidArgument, and nothing is changed or freed, if it is null or was destroyed before, operations are
-         under way (wait for their works, or abort), or another thread is in a call. Otherwise as
-         `ubccl_comm_close`, and it is freed whatever the result says.
- Source: ncclCommDestroy.
- */
-ubccl_result ubccl_comm_destroy(struct ubccl_comm *comm);
-
-/*
- The whole message of the last call of this thread that failed, or of the last `ubccl_comm_async_error` that found an
- error; empty if there is none. Never null; valid until this thread's next call that fails.
-
- Source: ncclGetLastError.
- */
-const char *ubccl_last_error(void);
-
-/*
- The last error of this thread as fields: which rank, on which host, in which operation.
-
- Errors: InvalidArgument if `out` is null or its `size` too small.
+ Bytes of memory that the communicator takes on this rank, the caller's buffers and the kernel's apart; 0 when it is
+ closed.
 
  # Safety
- `out` is null, or its `size` is readable and says how many of its bytes may be written.
+ `out` is null or may be written.
  */
-ubccl_result ubccl_last_error_info(struct ubccl_error_info *out);
+ubccl_result ubccl_comm_memory(const struct ubccl_comm *comm,
+                               uint64_t *out);
+
+/*
+ Makes a communicator of the ranks that give the same colour, 0 or more; this rank's number in it is its place by
+ `key`, then by rank here. A rank with `UBCCL_NO_COLOUR` takes part in the call and gets null.
+
+ The new communicator has this one's settings and is independent of it: it is closed and destroyed on its own, and
+ an abort or error of one leaves the other alone. Only what ends a rank, such as its death, ends all it is in.
+
+ Order:  every rank calls it, as a collective. Ranks that are in two communicators call on them in the same order.
+ Errors: as `ubccl_comm_all_reduce`; InvalidArgument, on every rank, if ranks ask for different kinds of split;
+         StartFailed or SystemError if the group cannot start, after which this one can still be used.
+ Source: ncclCommSplit, MPI_Comm_split.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_split(const struct ubccl_comm *comm,
+                              int32_t colour,
+                              int64_t key,
+                              struct ubccl_comm **out);
+
+/*
+ Makes a communicator of `count` ranks, in this order: the first is its rank 0. All ranks of this one call it with the
+ same list; those that are not in it get null.
+
+ Order:  as `ubccl_comm_split`.
+ Errors: as `ubccl_comm_split`; InvalidArgument, on every rank, if the list is empty, names a rank twice or one that
+         does not exist, or is not the same everywhere.
+ Source: MPI_Comm_create, torch.distributed.new_group.
+
+ # Safety
+ `ranks` is null, misaligned, or has `count` entries; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_split_ranks(const struct ubccl_comm *comm,
+                                    const uint32_t *ranks,
+                                    size_t count,
+                                    struct ubccl_comm **out);
+
+/*
+ Makes another communicator of all ranks, with the same numbers.
+
+ Order, errors: as `ubccl_comm_split`.
+ Source: MPI_Comm_dup.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_duplicate(const struct ubccl_comm *comm, struct ubccl_comm **out);
 
 /*
  Makes a rendezvous: rank 0 does, gives its text to the other ranks, and itself to `ubccl_comm_init`.
@@ -1151,7 +1620,18 @@ ubccl_result ubccl_work_wait_timeout(struct ubccl_work *work,
 ubccl_result ubccl_work_free(struct ubccl_work *work);
 
 /*
- How many handles (communicators, works, rendezvous) were made and not destroyed in this process: 0 at the end of a program
+ Waits until a receive with a tag is done, and tells whose message it got.
+
+ Errors: InvalidArgument if it is no receive with a tag; otherwise as `ubccl_work_wait`.
+ Source: MPI_Status's MPI_SOURCE.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_work_source(struct ubccl_work *work, uint32_t *out);
+
+/*
+ How many handles (communicators, works, groups, rendezvous) were made and not destroyed in this process: 0 at the end of a program
  that frees what it makes.
  */
 size_t ubccl_handle_count(void);

@@ -188,6 +188,13 @@ public:
         return done;
     }
     void wait() { check(ubccl_work_wait(handle_.get())); }
+    /// Waits for a receive with a tag, and tells whose message it got.
+    std::uint32_t source()
+    {
+        std::uint32_t source = 0;
+        check(ubccl_work_source(handle_.get(), &source));
+        return source;
+    }
     bool wait_for(std::chrono::milliseconds timeout)
     {
         bool done = false;
@@ -199,6 +206,138 @@ private:
     Handle<ubccl_work, ubccl_work_free> handle_;
 };
 
+/// Calls that are collected and run at once. Dropped without having run, nothing was sent.
+class Group {
+public:
+    explicit Group(ubccl_group *raw) noexcept : handle_(raw) {}
+    void run() { check(ubccl_group_run(handle_.release())); }
+    [[nodiscard]] Work issue()
+    {
+        ubccl_work *work = nullptr;
+        check(ubccl_group_issue(handle_.release(), &work));
+        return Work(work);
+    }
+
+    template <typename T>
+    void all_reduce(const T *send, T *recv, std::size_t count, Op op)
+    {
+        check(ubccl_group_all_reduce(handle_.get(), send, recv, count, DataType<T>::code,
+                                     static_cast<std::int32_t>(op)));
+    }
+    template <typename T>
+    void all_gather(const T *send, T *recv, std::size_t count)
+    {
+        check(ubccl_group_all_gather(handle_.get(), send, recv, count, DataType<T>::code));
+    }
+    template <typename T>
+    void reduce_scatter(const T *send, T *recv, std::size_t count, Op op)
+    {
+        check(ubccl_group_reduce_scatter(handle_.get(), send, recv, count, DataType<T>::code,
+                                         static_cast<std::int32_t>(op)));
+    }
+    template <typename T>
+    void all_to_all(const T *send, T *recv, std::size_t count)
+    {
+        check(ubccl_group_all_to_all(handle_.get(), send, recv, count, DataType<T>::code));
+    }
+    template <typename T>
+    void broadcast(const T *send, T *recv, std::size_t count, std::uint32_t root)
+    {
+        check(ubccl_group_broadcast(handle_.get(), send, recv, count, DataType<T>::code, root));
+    }
+    template <typename T>
+    void reduce(const T *send, T *recv, std::size_t count, Op op, std::uint32_t root)
+    {
+        check(ubccl_group_reduce(handle_.get(), send, recv, count, DataType<T>::code, static_cast<std::int32_t>(op),
+                                 root));
+    }
+    template <typename T>
+    void gather(const T *send, T *recv, std::size_t count, std::uint32_t root)
+    {
+        check(ubccl_group_gather(handle_.get(), send, recv, count, DataType<T>::code, root));
+    }
+    template <typename T>
+    void scatter(const T *send, T *recv, std::size_t count, std::uint32_t root)
+    {
+        check(ubccl_group_scatter(handle_.get(), send, recv, count, DataType<T>::code, root));
+    }
+    template <typename T>
+    void all_gather_v(const T *send, T *recv, const std::size_t *counts, const std::size_t *displacements)
+    {
+        check(ubccl_group_all_gather_v(handle_.get(), send, recv, counts, displacements, DataType<T>::code));
+    }
+    template <typename T>
+    void reduce_scatter_v(const T *send, T *recv, const std::size_t *counts, Op op)
+    {
+        check(ubccl_group_reduce_scatter_v(handle_.get(), send, recv, counts, DataType<T>::code,
+                                           static_cast<std::int32_t>(op)));
+    }
+    template <typename T>
+    void gather_v(const T *send, std::size_t count, T *recv, const std::size_t *counts,
+                  const std::size_t *displacements, std::uint32_t root)
+    {
+        check(ubccl_group_gather_v(handle_.get(), send, count, recv, counts, displacements, DataType<T>::code, root));
+    }
+    template <typename T>
+    void scatter_v(const T *send, const std::size_t *counts, const std::size_t *displacements, T *recv,
+                   std::size_t count, std::uint32_t root)
+    {
+        check(ubccl_group_scatter_v(handle_.get(), send, counts, displacements, recv, count, DataType<T>::code,
+                                    root));
+    }
+    template <typename T>
+    void all_to_all_v(const T *send, const std::size_t *send_counts, const std::size_t *send_displacements, T *recv,
+                      const std::size_t *recv_counts, const std::size_t *recv_displacements)
+    {
+        check(ubccl_group_all_to_all_v(handle_.get(), send, send_counts, send_displacements, recv, recv_counts,
+                                       recv_displacements, DataType<T>::code));
+    }
+    template <typename T>
+    void send(const T *send, std::size_t count, std::uint32_t peer)
+    {
+        check(ubccl_group_send(handle_.get(), send, count, DataType<T>::code, peer));
+    }
+    template <typename T>
+    void receive(T *recv, std::size_t count, std::uint32_t peer)
+    {
+        check(ubccl_group_receive(handle_.get(), recv, count, DataType<T>::code, peer));
+    }
+
+private:
+    Handle<ubccl_group, ubccl_group_destroy> handle_;
+};
+
+/// An operation of one's own. Destroyed with its calls still under way, it is freed when they are done.
+class MadeOp {
+public:
+    static MadeOp premul_sum(double scalar)
+    {
+        std::int32_t code = 0;
+        check(ubccl_op_create_premul_sum(scalar, &code));
+        return MadeOp(code);
+    }
+    static MadeOp user(const char *name, bool is_commutative, ubccl_user_function function, void *context = nullptr)
+    {
+        std::int32_t code = 0;
+        check(ubccl_op_create_user(name, is_commutative, function, context, &code));
+        return MadeOp(code);
+    }
+    MadeOp(MadeOp &&other) noexcept : code_(std::exchange(other.code_, -1)) {}
+    MadeOp(const MadeOp &) = delete;
+    MadeOp &operator=(const MadeOp &) = delete;
+    MadeOp &operator=(MadeOp &&) = delete;
+    ~MadeOp()
+    {
+        if (code_ >= 0)
+            static_cast<void>(ubccl_op_destroy(code_));
+    }
+    Op op() const noexcept { return static_cast<Op>(code_); }
+
+private:
+    explicit MadeOp(std::int32_t code) noexcept : code_(code) {}
+    std::int32_t code_;
+};
+
 /// A communicator. The destructor leaves; call `close` to learn whether all went well.
 class Communicator {
 public:
@@ -207,6 +346,8 @@ public:
     explicit Communicator(Config &&config) : Communicator(config) {}
 
     ubccl_comm *get() const noexcept { return handle_.get(); }
+    /// Whether it is one: a rank that is in no group of a split gets none.
+    explicit operator bool() const noexcept { return get() != nullptr; }
     std::uint32_t rank() const { return place().first; }
     std::uint32_t ranks() const { return place().second; }
     std::string transport() const
@@ -235,6 +376,31 @@ public:
     }
     void abort() { check(ubccl_comm_abort(get())); }
     void close() { check(ubccl_comm_close(get())); }
+
+    [[nodiscard]] Communicator split(std::int32_t colour, std::int64_t key)
+    {
+        ubccl_comm *made = nullptr;
+        check(ubccl_comm_split(get(), colour, key, &made));
+        return Communicator(made);
+    }
+    [[nodiscard]] Communicator split_ranks(const std::uint32_t *ranks, std::size_t count)
+    {
+        ubccl_comm *made = nullptr;
+        check(ubccl_comm_split_ranks(get(), ranks, count, &made));
+        return Communicator(made);
+    }
+    [[nodiscard]] Group group()
+    {
+        ubccl_group *made = nullptr;
+        check(ubccl_group_begin(get(), &made));
+        return Group(made);
+    }
+    [[nodiscard]] Communicator duplicate()
+    {
+        ubccl_comm *made = nullptr;
+        check(ubccl_comm_duplicate(get(), &made));
+        return Communicator(made);
+    }
 
     template <typename T>
     void all_reduce(const T *send, T *recv, std::size_t count, Op op)
@@ -439,6 +605,33 @@ public:
         check(ubccl_comm_send_receive_async(get(), send, recv, count, dtype<T>, to, from, &work));
         return Work(work);
     }
+    template <typename T>
+    void send_tagged(const T *send, std::size_t count, std::uint32_t peer, std::uint32_t tag)
+    {
+        check(ubccl_comm_send_tagged(get(), send, count, dtype<T>, peer, tag));
+    }
+    template <typename T>
+    [[nodiscard]] Work send_tagged_async(const T *send, std::size_t count, std::uint32_t peer, std::uint32_t tag)
+    {
+        ubccl_work *work = nullptr;
+        check(ubccl_comm_send_tagged_async(get(), send, count, dtype<T>, peer, tag, &work));
+        return Work(work);
+    }
+    /// From whom the message is; `source` may be `UBCCL_ANY_SOURCE`.
+    template <typename T>
+    std::uint32_t receive_tagged(T *recv, std::size_t count, std::uint32_t source, std::uint32_t tag)
+    {
+        std::uint32_t from = 0;
+        check(ubccl_comm_receive_tagged(get(), recv, count, dtype<T>, source, tag, &from));
+        return from;
+    }
+    template <typename T>
+    [[nodiscard]] Work receive_tagged_async(T *recv, std::size_t count, std::uint32_t source, std::uint32_t tag)
+    {
+        ubccl_work *work = nullptr;
+        check(ubccl_comm_receive_tagged_async(get(), recv, count, dtype<T>, source, tag, &work));
+        return Work(work);
+    }
     void barrier() { check(ubccl_comm_barrier(get())); }
     [[nodiscard]] Work barrier_async()
     {
@@ -448,6 +641,7 @@ public:
     }
 
 private:
+    explicit Communicator(ubccl_comm *raw) noexcept : handle_(raw) {}
     std::pair<std::uint32_t, std::uint32_t> place() const
     {
         std::pair<std::uint32_t, std::uint32_t> place;

@@ -67,8 +67,8 @@ fn mismatch(me: u32, peer: &Culprit, theirs: Header, ours: Header) -> Cause {
     } else if theirs.signature.plan() != ours.signature.plan()
         && theirs.signature.describe() == ours.signature.describe()
     {
-        "the calls agree but their plans differ: configure algorithm, lanes and chunk alike on all ranks, and name a \
-         user-defined operation alike"
+        "the calls agree but their plans differ: configure algorithm, lanes and chunk alike on all ranks, name a \
+         user-defined operation alike, and coalesce buffers of the same lengths"
     } else if theirs.signature == ours.signature && has_tables(theirs.signature) {
         "what a rank sends another must be as long as the other's table says"
     } else if theirs.signature == ours.signature {

@@ -2,6 +2,7 @@
 
 mod breakdown;
 mod choose;
+mod coalesced;
 mod collectives;
 mod communicator;
 mod config;
@@ -13,6 +14,7 @@ mod faults;
 mod group;
 pub mod logging;
 mod point_to_point;
+mod prepared;
 mod raw;
 mod reduction;
 pub mod sim;
@@ -26,6 +28,7 @@ pub use communicator::Communicator;
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
 pub use group::{Group, GroupBuffers, GroupWork, Held, OwnedGroup};
+pub use prepared::Prepared;
 pub use reduction::Reduction;
 pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
 pub use ubccl_core::group::GroupSide;

@@ -51,7 +51,7 @@ impl Communicator {
         output: *mut u8,
     ) -> Result<()> {
         // SAFETY: the caller vouches for both.
-        match unsafe { self.multiply(call, reduction, input, output) }? {
+        match unsafe { self.shared.multiply(call, reduction, input, output) }? {
             // SAFETY: the caller vouches for both until this returns.
             None => unsafe { self.run_raw(call, input, output) },
             // SAFETY: the products live until this returns, and are apart from everything.
@@ -71,7 +71,7 @@ impl Communicator {
         output: *mut u8,
     ) -> Result<Work<()>> {
         // SAFETY: the caller vouches for both.
-        let Some(products) = (unsafe { self.multiply(call, reduction, input, output) })? else {
+        let Some(products) = (unsafe { self.shared.multiply(call, reduction, input, output) })? else {
             // SAFETY: the caller vouches for both until the operation is over.
             return unsafe { self.issue_raw(call, input, output) };
         };
@@ -81,13 +81,15 @@ impl Communicator {
         let op = unsafe { self.shared.issue(call, buffers, Some(Box::new(products))) }?;
         Ok(Work::without_buffers(self.shared.clone(), op))
     }
+}
 
+impl Shared {
     /// The input of a pre-multiplied sum, multiplied: a copy, or nothing if it was done in place. Of any other reduction
     /// nothing. The call was checked before anything is written.
     ///
     /// # Safety
     /// As [`Communicator::run_raw`].
-    unsafe fn multiply(
+    pub(crate) unsafe fn multiply(
         &self,
         call: &Collective<'_>,
         reduction: Reduction,
@@ -95,8 +97,8 @@ impl Communicator {
         output: *mut u8,
     ) -> Result<Option<Vec<u8>>> {
         let Reduction::PreMulSum(scalar) = reduction else { return Ok(None) };
-        let is_in_place = matches!(self.shared.raw_buffers(call, input, output)?, Buffers::InPlace(_));
-        let len = call.input_elements(self.ranks(), self.rank()) as usize * call.dtype().size();
+        let is_in_place = matches!(self.raw_buffers(call, input, output)?, Buffers::InPlace(_));
+        let len = call.input_elements(self.ranks, self.rank) as usize * call.dtype().size();
         if is_in_place {
             // SAFETY: the check says that both are there, and the caller vouches that the one buffer may be written.
             let place = unsafe { std::slice::from_raw_parts_mut(input.cast_mut(), len) };
@@ -110,9 +112,7 @@ impl Communicator {
         let input = unsafe { std::slice::from_raw_parts(input, len) };
         reduction.prepare(call, input).map(|products| Some(products.into_owned()))
     }
-}
 
-impl Shared {
     /// The buffers at two addresses; in place if they stand to each other as the kind says.
     ///
     /// Errors: InvalidArgument, if the call is wrong or a buffer that is needed is null.

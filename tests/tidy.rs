@@ -35,6 +35,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("core/src/kernels/avx2.rs", "vector instructions"),
     ("core/src/kernels/avx512.rs", "vector instructions"),
     ("core/src/kernels/tests.rs", "calls kernels"),
+    ("core/src/kernels/tests/edges.rs", "maps pages that cannot be touched; calls kernels"),
     ("core/src/kernels/tests/user.rs", "calls kernels"),
     ("core/src/kernels/user.rs", "kernels over addresses"),
     ("core/benches/kernels.rs", "calls kernels"),
@@ -78,6 +79,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/group/owned.rs", "passes buffers on that operations own"),
     ("src/point_to_point.rs", "passes the caller's buffers on"),
     ("src/communicator.rs", "passes the caller's buffers on"),
+    ("src/coalesced.rs", "passes a packed buffer on"),
+    ("src/prepared.rs", "passes buffers on that prepared operations own"),
     ("src/raw.rs", "passes pointers of other languages on"),
     ("src/sim/tagged.rs", "passes simulated buffers on"),
     ("src/sim/operations.rs", "passes simulated buffers on"),
@@ -87,13 +90,18 @@ const UNSAFE: &[(&str, &str)] = &[
     ("ffi/src/boundary.rs", "reads and writes what pointers of C lead to"),
     ("ffi/src/codes.rs", "exported functions"),
     ("ffi/src/collectives/equal.rs", "exported functions"),
+    ("ffi/src/collectives/grouped.rs", "exported functions"),
     ("ffi/src/collectives/mod.rs", "passes the buffers of C on"),
     ("ffi/src/collectives/peers.rs", "exported functions"),
     ("ffi/src/collectives/rooted.rs", "exported functions"),
     ("ffi/src/collectives/tables.rs", "exported functions"),
+    ("ffi/src/collectives/tagged.rs", "exported functions"),
     ("ffi/src/comm.rs", "exported functions"),
     ("ffi/src/error.rs", "exported functions"),
+    ("ffi/src/group.rs", "exported functions"),
     ("ffi/src/ops.rs", "calls functions of C"),
+    ("ffi/src/queries.rs", "exported functions"),
+    ("ffi/src/split.rs", "exported functions"),
     ("ffi/src/start.rs", "exported functions"),
     ("ffi/src/work.rs", "exported functions"),
 ];
@@ -207,14 +215,15 @@ fn check_index(folder: &str, descriptor: &str, names: Vec<&str>) {
     assert!(!names.is_empty(), "{folder}: the index is empty");
 }
 
-/// The modules of `index! { module::TYPE, … }`.
+/// The modules of `index! { module::TYPE, … }`, or of `index! { module: TYPES; … }`.
 fn index_entries(library: &Source) -> Vec<String> {
     let code = library.code.join("\n");
     let (_, body) = code.split_once("\nindex!").expect("a library has its index");
     let (_, body) = body.split_once('{').expect("an index has a body");
     let (body, _) = body.split_once('}').expect("an index ends");
-    let module = |entry: &str| entry.split_once("::").map(|(module, _)| module.trim().to_owned());
-    body.split(',').filter_map(module).collect()
+    let module = |entry: &str| entry.split_once(':').map(|(module, _)| module.trim().to_owned());
+    let between = if body.contains(';') { ';' } else { ',' };
+    body.split(between).filter_map(module).collect()
 }
 
 /// The top-level module of a file: `ring.rs` or `shm/ring.rs` to `ring` or `shm`.

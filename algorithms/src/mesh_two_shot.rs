@@ -26,9 +26,7 @@
 
 use crate::mesh_one_shot::{everybody, everybody_else, send_blocks};
 use crate::share::{check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed};
-use ubccl_core::plan::{
-    Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
-};
+use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, ReduceOp, Result, Spec};
 
 /// The two-shot mesh.

@@ -76,7 +76,10 @@ impl Algorithm for Pairwise {
         match spec.kind {
             Kind::Group => group(&mut plan),
             _ if spec.in_place && spec.ranks > 1 => {
-                plan.scratch(slots(spec) * u32::from(spec.choice.lanes.max(1)), swapped(spec, 0, Index::fixed(0)));
+                plan.scratch(
+                    slots(spec) * u32::from(spec.choice.lanes.max(1)),
+                    swapped(spec, 0, Index::fixed(0)),
+                );
                 each_lane(&mut plan, WINDOW, swap);
             }
             _ => each_lane(&mut plan, WINDOW, exchange),

@@ -58,10 +58,10 @@ impl Algorithm for Ring {
         match kind {
             Kind::AllReduce | Kind::ReduceScatter | Kind::ReduceScatterV => Ok(()),
             Kind::AllGather | Kind::AllGatherV | Kind::Broadcast | Kind::Barrier => Ok(()),
-            Kind::SendReceive => {
-                refuse(DESCRIPTOR.name, kind, "two ranks need no circle; use mesh-one-shot")
+            Kind::SendReceive => refuse(DESCRIPTOR.name, kind, "two ranks need no circle; use mesh-one-shot"),
+            _ if kind.row().rooted => {
+                refuse(DESCRIPTOR.name, kind, "most of its steps would wait; use linear")
             }
-            _ if kind.row().rooted => refuse(DESCRIPTOR.name, kind, "most of its steps would wait; use linear"),
             _ => refuse(DESCRIPTOR.name, kind, "blocks would take detours; use pairwise"),
         }
     }

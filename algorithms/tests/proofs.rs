@@ -27,14 +27,15 @@ enum Chunk {
     Elements(u64),
 }
 
-/// Lanes and chunks to try; all of them up to 33 ranks. (Chunks of an element would be 10^8 steps at 384 ranks.)
+/// Lanes and chunks to try; all of them up to 9 ranks and about two powers of two. (Chunks of an element would be 10^8
+/// steps at 384 ranks.)
 fn choices(ranks: u32) -> &'static [(u8, Chunk)] {
     use Chunk::{Elements, Half, Whole};
     const ALL: &[(u8, Chunk)] =
         &[(1, Whole), (2, Whole), (2, Half), (1, Elements(1)), (2, Elements(1)), (2, Elements(2))];
     match ranks {
-        0..=33 => ALL,
-        34..=127 => &ALL[..3],
+        0..=9 | 16 | 17 | 33 => ALL,
+        10..=127 => &ALL[..3],
         _ => &ALL[..1],
     }
 }
@@ -90,8 +91,14 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
             });
         }
     };
-    let counts = if kind == Kind::Barrier { vec![0] } else { vec![0, n - 1, 4 * n + 3] };
-    for variant in variants(kind, ranks) {
+    let counts = match ranks {
+        _ if kind == Kind::Barrier => vec![0],
+        0..=384 => vec![0, n - 1, 4 * n + 3],
+        _ => vec![4 * n + 3],
+    };
+    // At the largest size, one root in the middle.
+    let is_wanted = |root: &u32| ranks <= 384 || !kind.row().rooted || *root == ranks / 2;
+    for variant in variants(kind, ranks).into_iter().filter(is_wanted) {
         for &count in &counts {
             choices(ranks).iter().for_each(|&choice| add(variant, count, choice));
         }
@@ -143,6 +150,7 @@ fn add_tabled_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, ki
     };
     let patterns = match ranks {
         0..=33 => &Pattern::ALL[..],
+        34..=127 if kind == Kind::Group => &Pattern::ALL[..],
         34..=127 => &Pattern::ALL[..2],
         _ => &Pattern::ALL[..1],
     };
@@ -221,17 +229,28 @@ fn the_verifier_accepts_every_plan() {
     assert!(failures.is_empty(), "{} of {} are refused:\n{}", failures.len(), cases.len(), first.join("\n"));
 }
 
+/// Digits of `number` to this base that are not 0: how far it is from a tree's root.
+fn digits(mut number: u32, base: u32) -> u32 {
+    let mut digits = 0;
+    while number > 0 {
+        digits += u32::from(!number.is_multiple_of(base));
+        number /= base;
+    }
+    digits
+}
+
 #[test]
 fn depth_and_messages_are_the_textbooks() {
     let report = |name: &str, kind, ranks: u32| {
+        let count = u64::from(ranks);
         let case = Case {
             algorithm: ubccl_algorithms::find(name).unwrap(),
             kind,
             ranks,
             variant: 0,
             operation: 0,
-            count: u64::from(ranks),
-            lengths: NO_TABLES,
+            count,
+            lengths: Lengths { pattern: Pattern::Equal, placement: Placement::Packed, scale: count, seed: 0 },
             in_place: false,
             dtype: DataType::F32,
             choice: Choice::default(),
@@ -241,12 +260,94 @@ fn depth_and_messages_are_the_textbooks() {
     };
     for n in [2_u32, 5, 8, 17] {
         let all = u64::from(n);
-        let pairs = all * (all - 1);
+        let (others, pairs) = (all - 1, all * (all - 1));
         assert_eq!(report("ring", Kind::AllReduce, n), (2 * (n - 1), 2 * pairs, 2 * pairs));
         assert_eq!(report("ring", Kind::ReduceScatter, n), (n - 1, pairs, pairs * all));
-        assert_eq!(report("ring", Kind::Broadcast, n), (n - 1, all - 1, (all - 1) * all));
+        assert_eq!(report("ring", Kind::ReduceScatterV, n), (n - 1, pairs, pairs * all));
+        assert_eq!(report("ring", Kind::AllGatherV, n), (n - 1, pairs, pairs * all));
+        assert_eq!(report("ring", Kind::Broadcast, n), (n - 1, others, others * all));
         assert_eq!(report("mesh-one-shot", Kind::AllReduce, n), (1, pairs, pairs * all));
+        assert_eq!(report("mesh-one-shot", Kind::AllGatherV, n), (1, pairs, pairs * all));
         assert_eq!(report("mesh-one-shot", Kind::Barrier, n), (1, pairs, 0));
         assert_eq!(report("mesh-two-shot", Kind::AllReduce, n), (2, 2 * pairs, 2 * pairs));
+        assert_eq!(report("mesh-two-shot", Kind::Reduce, n), (2, pairs + others, pairs + others));
+        for kind in [Kind::Gather, Kind::GatherV, Kind::Scatter, Kind::ScatterV, Kind::Reduce] {
+            assert_eq!(report("linear", kind, n), (1, others, others * all));
+        }
+        for kind in [Kind::AllToAll, Kind::AllToAllV] {
+            assert_eq!(report("pairwise", kind, n), (1, pairs, pairs * all));
+        }
+        for (name, radix) in [("binomial", 2), ("knomial-4", 4)] {
+            // Nobody is farther from the root than the tree is deep; every block travels as far as its rank is.
+            let depth = (0..n).map(|place| digits(place, radix)).max().unwrap();
+            let travelled: u32 = (0..n).map(|place| digits(place, radix)).sum();
+            assert_eq!(report(name, Kind::Broadcast, n), (depth, others, others * all));
+            assert_eq!(report(name, Kind::Reduce, n), (depth, others, others * all));
+            assert_eq!(report(name, Kind::AllReduce, n), (2 * depth, 2 * others, 2 * others * all));
+            for kind in [Kind::Gather, Kind::Scatter] {
+                assert_eq!(report(name, kind, n), (depth, others, u64::from(travelled) * all));
+            }
+            let rounds = (0..n).find(|&rounds| radix.pow(rounds) >= n).unwrap();
+            let (reached, messages, none) = report(name, Kind::Barrier, n);
+            assert_eq!((reached, none), (rounds, 0));
+            assert!(messages <= all * u64::from(rounds * (radix - 1)));
+        }
+    }
+}
+
+#[test]
+fn groups_end_in_any_window() {
+    // Whatever its windows: every message of a group waits only for such as come before it in one order of all.
+    for (pattern, ranks, seed) in (0..60).map(|k| (Pattern::ALL[k % 8], [3, 8, 17][k % 3], k as u64)) {
+        let lengths = Lengths { pattern, placement: Placement::Scattered, scale: 9, seed };
+        let case = Case {
+            algorithm: ubccl_algorithms::find("pairwise").unwrap(),
+            kind: Kind::Group,
+            ranks,
+            variant: 0,
+            operation: 0,
+            count: 0,
+            lengths,
+            in_place: false,
+            dtype: DataType::U8,
+            choice: Choice::default(),
+        };
+        let calls = case.calls();
+        for window in [1, 2, 7] {
+            let narrow = |rank| case.plan(rank).with_windows(window);
+            let proved = verify_calls(&narrow, &|rank| calls.get(rank), ranks);
+            assert!(proved.is_ok(), "{} with windows of {window}: {}", case.text(), proved.err().unwrap());
+        }
+    }
+}
+
+#[test]
+fn plans_stay_small_whatever_the_number_of_ranks() {
+    let kinds = || Kind::TABLE.iter().map(|row| row.kind);
+    let families =
+        || ubccl_algorithms::index().iter().flat_map(|&algorithm| kinds().map(move |k| (algorithm, k)));
+    for ranks in [1, 2, 4096, 8191, 8192] {
+        for (algorithm, kind) in families().filter(|(algorithm, k)| algorithm.supports(*k, ranks).is_ok()) {
+            for (in_place, rank) in [(false, 0), (true, ranks / 2), (false, ranks - 1)] {
+                let case = Case {
+                    algorithm,
+                    kind,
+                    ranks,
+                    variant: ranks / 3,
+                    operation: 0,
+                    count: 3,
+                    lengths: NO_TABLES,
+                    in_place,
+                    dtype: DataType::F32,
+                    choice: Choice { lanes: 8, chunk_bytes: 64 },
+                };
+                let plan = case.plan(rank);
+                let loops = plan.lanes().iter().flat_map(|lane| &lane.loops);
+                let steps: usize = loops.map(|turn| turn.steps.len()).sum();
+                // A tree names its 13 levels in each lane.
+                assert!(steps <= 8 * 16, "{steps} steps for rank {rank}: {}", case.text());
+                assert_eq!(plan, case.plan(rank), "the same spec, the same plan");
+            }
+        }
     }
 }

@@ -3,15 +3,19 @@
 //! What they mean is defined here once, and is the same on every path, transport and processor:
 //!
 //! * **Order**: an element is folded in the order of the plan's expression. Floats smaller than f32 are folded in f32
-//!   and rounded once, to nearest even, when the fold is written; f32 and f64 are folded as they are.
+//!   and rounded once, to nearest even, when the fold is written; f32 and f64 are folded as they are. A plan that
+//!   combines step by step rounds once a step.
 //! * **NaN**: a NaN in any input of a float operation, or made by it (∞ − ∞, 0 · ∞), gives NaN, the canonical quiet
-//!   one. Max and min too: they never prefer the number. A reduction over one rank is a copy.
-//! * **Zeros**: +0 is greater than −0.
-//! * **Overflow**: integers wrap; floats become infinite, f8e4m3, which has no infinity, NaN (see [`crate::float8`]).
+//!   one. Max and min too: they never prefer the number. A reduction over one rank is a copy, bit by bit.
+//! * **Zeros**: +0 is greater than −0; sums and products have the signs of IEEE 754. Subnormals are kept.
+//! * **Overflow**: integers wrap. Floats become infinite; f8e4m3, which has no infinity, becomes NaN and does not
+//!   saturate (see [`crate::float8`]). Only what is written can overflow in types below f32: 448 + 448 − 448 is 448.
 //! * **Average**: the sum divided once, by the number of ranks. Integers are summed without wrapping (64 bits for
 //!   types up to 32, 128 bits for 64), and the quotient is truncated towards zero, as in Rust and C. Floats are summed
 //!   wide as above, divided wide, and rounded as above. NCCL differs: it wraps integer sums before it divides, and
 //!   multiplies floats by 1/n before it sums.
+//! * **Pre-multiplied sum**: a sum of inputs that were multiplied and rounded before: [`crate::kernels::scale`].
+//! * **A user's**: what its function makes of it, on elements as they are stored: [`UserOp`].
 
 use crate::dtype::DataType;
 use crate::error::{Error, Result};

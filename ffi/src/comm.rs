@@ -1,13 +1,11 @@
-//! The communicator: what can be asked of it, and its three endings (close, abort, destroy).
-#![allow(unsafe_code)] // takes C's word for its pointers; each function says which
+//! The communicator, and its three endings: close, abort, destroy.
+#![allow(unsafe_code)] // exported functions
 
-use crate::boundary::{check_out, fill, guard, read_text, write, write_text};
-use crate::codes::{UBCCL_SUCCESS, read_dtype, read_op, ubccl_result};
-use crate::error::remember;
+use crate::boundary::guard;
+use crate::codes::ubccl_result;
 use crate::handles::{Shared, Table};
-use std::ffi::c_char;
 use std::time::Duration;
-use ubccl_rs::{Blocks, Collective, Communicator, Counters, Error, ErrorKind, Kind, Result};
+use ubccl_rs::{Communicator, Error, ErrorKind, MemoryUse, Result, Traffic};
 
 /// A communicator: this rank's membership in a group of ranks that make the same calls in the same order.
 ///
@@ -25,37 +23,19 @@ use ubccl_rs::{Blocks, Collective, Communicator, Counters, Error, ErrorKind, Kin
 #[allow(non_camel_case_types)]
 pub struct ubccl_comm(());
 
-/// What one rank has moved so far. Set `size` to `sizeof(struct ubccl_counters)` before asking; a later version may
-/// count more, and writes no more than `size` bytes.
-#[repr(C)]
-#[allow(non_camel_case_types)]
-#[derive(Clone, Copy)]
-pub struct ubccl_counters {
-    /// Bytes of this structure as the caller knows it.
-    pub size: usize,
-    /// Messages sent, once for each peer.
-    pub messages_sent: u64,
-    /// Payload bytes sent, once for each peer.
-    pub bytes_sent: u64,
-    /// Messages received.
-    pub messages_received: u64,
-    /// Payload bytes received.
-    pub bytes_received: u64,
-}
-
 pub(crate) static COMMS: Table<Comm> = Table::new(0xc1, "comm");
 
 /// A communicator, and what can still be asked when it is closed.
 pub(crate) struct Comm {
-    rank: u32,
-    ranks: u32,
-    transport: String,
+    pub(crate) rank: u32,
+    pub(crate) ranks: u32,
+    pub(crate) transport: String,
     state: State,
 }
 
 enum State {
     Open(Communicator),
-    Closed { counters: Counters, error: Option<Error> },
+    Closed { counters: Traffic, error: Option<Error> },
 }
 
 impl Comm {
@@ -74,14 +54,22 @@ impl Comm {
         }
     }
 
-    fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Traffic {
         match &self.state {
-            State::Open(communicator) => communicator.counters().total,
-            State::Closed { counters, .. } => *counters,
+            State::Open(communicator) => communicator.counters(),
+            State::Closed { counters, .. } => counters.clone(),
         }
     }
 
-    fn async_error(&self) -> Option<Error> {
+    /// None when it is closed.
+    pub(crate) fn memory(&self) -> MemoryUse {
+        match &self.state {
+            State::Open(communicator) => communicator.memory(),
+            State::Closed { .. } => MemoryUse::default(),
+        }
+    }
+
+    pub(crate) fn async_error(&self) -> Option<Error> {
         match &self.state {
             State::Open(communicator) => communicator.async_error(),
             State::Closed { error, .. } => error.clone(),
@@ -108,153 +96,6 @@ impl Comm {
 
 pub(crate) fn get(comm: *const ubccl_comm) -> Result<Shared<'static, Comm>> {
     COMMS.get(comm.addr())
-}
-
-/// This rank and the number of ranks; either may be null.
-///
-/// Source: ncclCommUserRank, ncclCommCount.
-///
-/// # Safety
-/// `rank` and `ranks` are null or may be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ubccl_comm_rank(
-    comm: *const ubccl_comm,
-    rank: *mut u32,
-    ranks: *mut u32,
-) -> ubccl_result {
-    guard(|| {
-        let comm = get(comm)?;
-        for (place, value) in [(rank, comm.rank), (ranks, comm.ranks)] {
-            if !place.is_null() {
-                // SAFETY: it is not null, and the caller vouches that it may be written.
-                unsafe { place.write(value) };
-            }
-        }
-        Ok(())
-    })
-}
-
-/// Writes the transport's name, zero-terminated, into `text` (`len` bytes; 32 suffice).
-///
-/// Errors: InvalidArgument, also if `len` is too small.
-///
-/// # Safety
-/// `text` is null or has `len` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ubccl_comm_transport(
-    comm: *const ubccl_comm,
-    text: *mut c_char,
-    len: usize,
-) -> ubccl_result {
-    // SAFETY: the caller vouches for `text`.
-    guard(|| unsafe { write_text(&get(comm)?.transport, text, len) })
-}
-
-/// Writes the name of the algorithm that a call gets here, zero-terminated, into `text` (`len` bytes; 64 suffice).
-/// `collective` is its name as in the functions' names: `all_reduce`, `gather_v`. `op` and `root` are looked at only
-/// if it has one; `count` is as in its function, and every block's length if there are tables.
-///
-/// Errors: InvalidArgument; Unsupported if no algorithm does it.
-///
-/// # Safety
-/// `collective` is null or zero-terminated; `text` is null or has `len` bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ubccl_comm_algorithm(
-    comm: *const ubccl_comm,
-    collective: *const c_char,
-    count: usize,
-    dtype: i32,
-    op: i32,
-    root: u32,
-    text: *mut c_char,
-    len: usize,
-) -> ubccl_result {
-    guard(|| {
-        let comm = get(comm)?;
-        // SAFETY: the caller vouches for `collective`.
-        let name = unsafe { read_text(collective, "collective") }?;
-        let kind = Kind::parse(&name.ok_or_else(|| Error::invalid("collective is null"))?)?;
-        let lengths = vec![count as u64; comm.ranks as usize];
-        let asked = Asked { kind, count: count as u64, dtype, op, root, rank: comm.rank };
-        let call = asked.call(&lengths)?;
-        call.check(comm.ranks, comm.rank)?;
-        // SAFETY: the caller vouches for `text`.
-        unsafe { write_text(comm.open()?.algorithm_for(&call)?, text, len) }
-    })
-}
-
-/// What `ubccl_comm_algorithm` was asked about.
-struct Asked {
-    kind: Kind,
-    count: u64,
-    dtype: i32,
-    op: i32,
-    root: u32,
-    rank: u32,
-}
-
-impl Asked {
-    fn call<'a>(&self, lengths: &'a [u64]) -> Result<Collective<'a>> {
-        let Asked { count, root, .. } = *self;
-        let (dtype, blocks) = (read_dtype(self.dtype)?, Blocks::packed(lengths));
-        let op = || Ok::<_, Error>(read_op(self.op)?.op());
-        Ok(match self.kind {
-            Kind::AllReduce => Collective::all_reduce(count, dtype, op()?),
-            Kind::AllGather => Collective::all_gather(count, dtype),
-            Kind::ReduceScatter => Collective::reduce_scatter(count, dtype, op()?),
-            Kind::Broadcast => Collective::broadcast(count, dtype, root),
-            Kind::Barrier => Collective::barrier(),
-            Kind::Reduce => Collective::reduce(count, dtype, op()?, root),
-            Kind::Gather => Collective::gather(count, dtype, root),
-            Kind::Scatter => Collective::scatter(count, dtype, root),
-            Kind::AllToAll => Collective::all_to_all(count, dtype),
-            Kind::GatherV => Collective::gather_v(count, dtype, root, Some(blocks)),
-            Kind::ScatterV => Collective::scatter_v(count, dtype, root, Some(blocks)),
-            Kind::AllGatherV => Collective::all_gather_v(dtype, blocks),
-            Kind::ReduceScatterV => Collective::reduce_scatter_v(dtype, op()?, lengths),
-            Kind::AllToAllV => Collective::all_to_all_v(dtype, blocks, blocks),
-            Kind::SendReceive => Collective::send_receive(count, dtype, Some(self.rank), Some(self.rank)),
-            kind => return Err(Error::unsupported(format!("{} has no algorithm to choose", kind.name()))),
-        })
-    }
-}
-
-/// Whether the communicator is poisoned: `UBCCL_SUCCESS`, or the kind of the first cause, which becomes this thread's
-/// last error (`ubccl_last_error`, `ubccl_last_error_info`). Never blocks on other ranks.
-///
-/// Source: ncclCommGetAsyncError.
-///
-/// # Safety
-/// `out` is null or may be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ubccl_comm_async_error(
-    comm: *const ubccl_comm,
-    out: *mut ubccl_result,
-) -> ubccl_result {
-    guard(|| {
-        check_out(out)?;
-        let error = get(comm)?.async_error();
-        // SAFETY: the caller vouches for `out`.
-        unsafe { write(out, error.as_ref().map_or(UBCCL_SUCCESS, remember)) }
-    })
-}
-
-/// What this rank has sent and received so far.
-///
-/// # Safety
-/// `out` is null, or its `size` is readable and says how many of its bytes may be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ubccl_comm_counters(
-    comm: *const ubccl_comm,
-    out: *mut ubccl_counters,
-) -> ubccl_result {
-    guard(|| {
-        let Counters { messages_sent, bytes_sent, messages_received, bytes_received } = get(comm)?.counters();
-        let size = size_of::<ubccl_counters>();
-        let counters = ubccl_counters { size, messages_sent, bytes_sent, messages_received, bytes_received };
-        // SAFETY: the structure is `repr(C)` and begins with its size; the caller vouches for `out`.
-        unsafe { fill(out, counters, size) }
-    })
 }
 
 /// Sets how long an operation may take that is issued or waited for from now on. An operation that takes longer fails

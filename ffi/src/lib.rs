@@ -3,15 +3,19 @@
 //!
 //! - `codes`: results, element types, operations; `ops`: operations that C makes; `error`: the text and fields of the last error.
 //! - `handles`: why a handle that was destroyed, or never was one, is an error and nothing worse.
-//! - `start`: rendezvous and configuration; `comm`: queries and endings; `collectives`; `work`: what is not waited for.
+//! - `start`: rendezvous and configuration; `comm` and its endings; `queries` of it; `split`: more of them.
+//! - `collectives`; `work`: what is not waited for.
 
 mod boundary;
 pub mod codes;
 pub mod collectives;
 pub mod comm;
 pub mod error;
+pub mod group;
 mod handles;
 pub mod ops;
+pub mod queries;
+pub mod split;
 pub mod start;
 pub mod work;
 

@@ -39,10 +39,16 @@ struct Made {
 }
 
 /// What a user's operation is made of. A plan may hold it for as long as the process lives, so each is kept, once.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 struct Function {
     call: unsafe extern "C" fn(*const c_void, *mut c_void, usize, i32, *mut c_void),
     context: usize,
+}
+
+impl Function {
+    fn is(&self, other: &Self) -> bool {
+        std::ptr::fn_addr_eq(self.call, other.call) && self.context == other.context
+    }
 }
 
 struct Kept {
@@ -156,7 +162,7 @@ fn make(reduction: Reduction) -> Result<i32> {
 fn keep(name: String, is_commutative: bool, function: Function) -> &'static UserOp {
     let mut kept = USER_OPS.lock();
     let same = kept.iter().find(|kept| {
-        (kept.op.name(), kept.op.is_commutative()) == (&*name, is_commutative) && *kept.function == function
+        (kept.op.name(), kept.op.is_commutative()) == (&*name, is_commutative) && kept.function.is(&function)
     });
     if let Some(same) = same {
         return same.op;

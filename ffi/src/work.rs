@@ -4,10 +4,11 @@
 use crate::boundary::{check_out, guard, write};
 use crate::codes::ubccl_result;
 use crate::comm::COMMS;
+use crate::group::GROUPS;
 use crate::handles::Table;
 use crate::start::RENDEZVOUS;
 use std::time::Duration;
-use ubccl_rs::{Error, Result, Work};
+use ubccl_rs::{Error, GroupWork, Rank, Result, Work};
 
 /// An operation that was issued by a function whose name ends in `_async`.
 ///
@@ -26,10 +27,46 @@ pub struct ubccl_work(());
 
 pub(crate) static WORKS: Table<Issued> = Table::new(0xc3, "work");
 
+/// What was issued.
+pub(crate) enum Operation {
+    Call(Work<()>),
+    /// A receive with a tag, which learns whose message it got.
+    Receive(Work<Rank>),
+    Group(GroupWork),
+}
+
+impl Operation {
+    fn test(&self) -> Result<bool> {
+        match self {
+            Operation::Call(work) => work.test(),
+            Operation::Receive(work) => work.test(),
+            Operation::Group(work) => work.test(),
+        }
+    }
+
+    fn wait_timeout(&mut self, timeout: Duration) -> Result<bool> {
+        let timeout = timeout.min(LONGEST_WAIT);
+        match self {
+            Operation::Call(work) => work.wait_timeout(timeout),
+            Operation::Receive(work) => work.wait_timeout(timeout),
+            Operation::Group(work) => work.wait_timeout(timeout),
+        }
+    }
+
+    /// Whose message it was, if it was a receive with a tag.
+    fn wait(self) -> Result<Option<Rank>> {
+        match self {
+            Operation::Call(work) => work.wait().map(|()| None),
+            Operation::Receive(work) => work.wait().map(Some),
+            Operation::Group(work) => work.wait().map(|_no_buffers| None),
+        }
+    }
+}
+
 /// How an issued operation stands, as far as was asked.
 pub(crate) enum Issued {
-    UnderWay(Work<()>),
-    Over(Result<()>),
+    UnderWay(Operation),
+    Over(Result<Option<Rank>>),
     /// A defect interrupted the wait.
     Lost,
 }
@@ -37,35 +74,38 @@ pub(crate) enum Issued {
 /// Longer than any process runs, and no overflow when it is added to a point in time.
 const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+impl From<Work<()>> for Issued {
+    fn from(work: Work<()>) -> Self {
+        Issued::UnderWay(Operation::Call(work))
+    }
+}
+
 impl Issued {
     /// Moves it on; whether it is over.
     fn poll(&mut self, wait: Option<Duration>) -> Result<bool> {
-        let Issued::UnderWay(work) = self else { return self.outcome().map(|()| true) };
+        let Issued::UnderWay(operation) = self else { return self.finish().map(|_| true) };
         let polled = match wait {
-            None => work.test(),
-            Some(wait) => work.wait_timeout(wait.min(LONGEST_WAIT)),
+            None => operation.test(),
+            Some(wait) => operation.wait_timeout(wait),
         };
         match polled {
             Ok(false) => Ok(false),
             // An error too ends the operation, and waiting sees to it that no buffer is touched any more.
-            Ok(true) | Err(_) => self.finish().map(|()| true),
+            Ok(true) | Err(_) => self.finish().map(|_| true),
         }
     }
 
-    /// Waits until it is over.
-    fn finish(&mut self) -> Result<()> {
+    /// Waits until it is over; whose message it was.
+    fn finish(&mut self) -> Result<Option<Rank>> {
         *self = match std::mem::replace(self, Issued::Lost) {
-            Issued::UnderWay(work) => Issued::Over(work.wait()),
+            Issued::UnderWay(operation) => Issued::Over(operation.wait()),
             over => over,
         };
-        self.outcome()
-    }
-
-    fn outcome(&self) -> Result<()> {
         match self {
             Issued::Over(result) => result.clone(),
-            Issued::UnderWay(_) => Ok(()),
-            Issued::Lost => Err(Error::internal("waiting for this work was interrupted by a defect before")),
+            Issued::UnderWay(_) | Issued::Lost => {
+                Err(Error::internal("waiting for this work was interrupted by a defect before"))
+            }
         }
     }
 }
@@ -93,7 +133,7 @@ pub unsafe extern "C" fn ubccl_work_test(work: *mut ubccl_work, out: *mut bool) 
 /// Source: MPI_Wait.
 #[unsafe(no_mangle)]
 pub extern "C" fn ubccl_work_wait(work: *mut ubccl_work) -> ubccl_result {
-    guard(|| WORKS.own(work.addr())?.value().finish())
+    guard(|| WORKS.own(work.addr())?.value().finish().map(drop))
 }
 
 /// Waits for at most `timeout_ms`. If the operation is not done by then, `out` says so, and nothing is harmed: only the
@@ -129,13 +169,32 @@ pub extern "C" fn ubccl_work_free(work: *mut ubccl_work) -> ubccl_result {
         let mut owned = WORKS.own(work.addr())?;
         let result = owned.value().finish();
         drop(owned.end());
-        result
+        result.map(drop)
     })
 }
 
-/// How many handles (communicators, works, rendezvous) were made and not destroyed in this process: 0 at the end of a program
+/// Waits until a receive with a tag is done, and tells whose message it got.
+///
+/// Errors: InvalidArgument if it is no receive with a tag; otherwise as `ubccl_work_wait`.
+/// Source: MPI_Status's MPI_SOURCE.
+///
+/// # Safety
+/// `out` is null or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ubccl_work_source(work: *mut ubccl_work, out: *mut u32) -> ubccl_result {
+    guard(|| {
+        check_out(out)?;
+        let source = WORKS.own(work.addr())?.value().finish()?;
+        let source =
+            source.ok_or_else(|| Error::invalid("only a receive with a tag has a source to tell"))?;
+        // SAFETY: the caller vouches for `out`.
+        unsafe { write(out, source) }
+    })
+}
+
+/// How many handles (communicators, works, groups, rendezvous) were made and not destroyed in this process: 0 at the end of a program
 /// that frees what it makes.
 #[unsafe(no_mangle)]
 pub extern "C" fn ubccl_handle_count() -> usize {
-    COMMS.count() + WORKS.count() + RENDEZVOUS.count()
+    COMMS.count() + WORKS.count() + RENDEZVOUS.count() + GROUPS.count()
 }

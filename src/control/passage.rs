@@ -11,11 +11,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-    listen, recvmsg, sendmsg, socket_with, sockopt,
+    listen, recvmsg, sendmsg, socket_with, socketpair, sockopt,
 };
 use ubccl_core::{Deadline, Error, Exchange, Result};
 
@@ -46,15 +47,46 @@ pub(super) fn other_processes(members: &[Member], rank: u32) -> Vec<Vec<u32>> {
     found.into_iter().map(|(_, ranks)| ranks).collect()
 }
 
-/// A descriptor that becomes readable when this process has died.
+/// A descriptor that becomes readable when this process has died: a pidfd, or without that system call (Linux before
+/// 5.3, some container profiles, valgrind) one end of a socket whose other end this process keeps until it dies.
 pub(super) fn own_life() -> Result<OwnedFd> {
-    rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).map_err(
-        |e| {
-            let message = "cannot open a pidfd of this process, by which others notice its death; \
-                       it needs Linux 5.3 and a container profile that allows pidfd_open";
+    match rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()) {
+        Err(Errno::NOSYS | Errno::PERM) => own_socket(),
+        opened => opened.map_err(|e| {
+            let message =
+                "cannot open a pidfd of this process, by which others notice its death; raise `ulimit -n`";
             Error::system(message, std::io::Error::from(e))
-        },
-    )
+        }),
+    }
+}
+
+/// The life of this process as a socket. A child that it forks, and that does not call exec, keeps the other end too:
+/// then the death is seen when both are gone, which a pidfd does not suffer from.
+fn own_socket() -> Result<OwnedFd> {
+    static LIVES: Mutex<Vec<(u32, LifeSocket)>> = Mutex::new(Vec::new());
+    let mut lives = LIVES.lock();
+    let pid = std::process::id();
+    if !lives.iter().any(|(owner, _)| *owner == pid) {
+        lives.push((pid, LifeSocket::open().map_err(|e| refused("open", e))?));
+    }
+    let shown = lives.iter().find(|(owner, _)| *owner == pid).map(|(_, life)| life.shown.try_clone());
+    let shown = shown.expect("it was just put there");
+    shown
+        .map_err(|e| Error::system("cannot copy the descriptor of this process's life; raise `ulimit -n`", e))
+}
+
+struct LifeSocket {
+    /// What others watch; it becomes readable when `_kept` is closed.
+    shown: OwnedFd,
+    _kept: OwnedFd,
+}
+
+impl LifeSocket {
+    fn open() -> std::result::Result<Self, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (shown, kept) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        Ok(LifeSocket { shown, _kept: kept })
+    }
 }
 
 /// A fresh abstract Unix socket of this type and its address.
@@ -319,4 +351,27 @@ fn explanation(star: &mut Star) -> Option<Error> {
         wait_any(&star.fds(), &until).ok()?;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    fn is_readable(fd: &OwnedFd) -> bool {
+        let mut fds = [PollFd::new(fd, PollFlags::IN)];
+        let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).unwrap() > 0 && fds[0].revents().contains(PollFlags::IN)
+    }
+
+    #[test]
+    fn a_life_without_pidfds_is_readable_once_the_process_has_lost_its_end() {
+        let life = LifeSocket::open().unwrap();
+        let watched = life.shown.try_clone().unwrap();
+        assert!(!is_readable(&watched));
+        drop(life);
+        assert!(is_readable(&watched));
+        let mine = [own_socket().unwrap(), own_socket().unwrap()];
+        assert!(mine.iter().all(|life| !is_readable(life)), "this process lives");
+    }
 }

@@ -143,19 +143,39 @@ impl Engine {
         let plan = self.plan(call, matches!(buffers, Buffers::InPlace(_)))?;
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
         let signature = call.signature(plan.number());
+        // SAFETY: the caller vouches.
+        Ok(unsafe { self.issue_planned(call, (plan, signature), buffers, owned) })
+    }
+
+    /// The same with a plan that was made before, and what all ranks are to have called.
+    ///
+    /// # Safety
+    /// As for [`Engine::issue`]; the plan is one of this rank's for the call, in place if the buffers are.
+    pub(crate) unsafe fn issue_planned(
+        &mut self,
+        call: &Collective<'_>,
+        (plan, signature): (Arc<Plan>, Signature),
+        buffers: Buffers,
+        owned: Option<Box<dyn Any + Send>>,
+    ) -> OpId {
         if call.kind().is_point_to_point() {
             let ready = Ready { plan, buffers, stream: Stream::Direct, signature };
             let index = self.slots.take(call, Some(ready), Role::Loose, owned);
             self.loose.list(&mut self.slots, index);
             self.loose.queue(&mut self.slots, index, false);
-            return Ok(self.slots.id(index));
+            return self.slots.id(index);
         }
         self.sequence += 1;
         let ready = Ready { plan, buffers, stream: Stream::Collective(self.sequence), signature };
         let index = self.slots.take(call, Some(ready), Role::Collective, owned);
         self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
         self.queue.push_back(index);
-        Ok(self.slots.id(index))
+        self.slots.id(index)
+    }
+
+    /// Has an operation own something until it is over.
+    pub(crate) fn entrust(&mut self, id: OpId, owned: Box<dyn Any + Send>) {
+        self.slots.entrust(id, owned);
     }
 
     /// Moves on everything that can move. `true` if anything did.

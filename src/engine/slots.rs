@@ -191,6 +191,12 @@ impl Slots {
         Taken { owned: slot.owned.take(), source: slot.source.take() }
     }
 
+    /// Has an operation own something until it is over.
+    pub(super) fn entrust(&mut self, id: OpId, owned: Box<dyn Any + Send>) {
+        debug_assert_eq!(self.all[id.slot].generation, id.generation, "an operation is taken once");
+        self.all[id.slot].owned = Some(owned);
+    }
+
     /// Nobody will take this operation: it cleans up after itself.
     pub(super) fn detach(&mut self, id: OpId) {
         if self.all[id.slot].done {

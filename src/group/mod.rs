@@ -9,6 +9,7 @@ pub use owned::{GroupBuffers, GroupWork, Held, OwnedGroup};
 
 use crate::communicator::{Communicator, Shared, check_in_place, check_size, host, host_mut};
 use crate::engine::Buffers;
+use crate::reduction::Reduction;
 use entries::Place;
 use std::any::Any;
 use std::marker::PhantomData;
@@ -45,6 +46,8 @@ const SPARE_GROUPS: usize = 4;
 #[must_use = "a group does nothing until run()"]
 pub struct Group<'g> {
     collection: Collection,
+    /// Products of pre-multiplied sums.
+    products: Vec<Vec<u8>>,
     buffers: PhantomData<&'g mut [u8]>,
 }
 
@@ -58,7 +61,13 @@ struct Collection {
 impl Communicator {
     /// Begins a group; its calls run at once by [`Group::run`].
     pub fn group(&self) -> Group<'_> {
-        Group { collection: Collection::new(&self.shared), buffers: PhantomData }
+        self.group_raw()
+    }
+
+    /// Begins a group that borrows nothing for less than the whole program, for raw memory. It does not keep the
+    /// communicator open.
+    pub fn group_raw(&self) -> Group<'static> {
+        Group { collection: Collection::new(&self.shared), products: Vec::new(), buffers: PhantomData }
     }
 
     /// Begins a group that owns its buffers, so that nobody has to wait for it.
@@ -144,6 +153,28 @@ impl<'g> Group<'g> {
         self.collection.add_call(call, buffers)
     }
 
+    /// The same for a call that combines with `reduction`. See [`Communicator::run_raw_reducing`].
+    ///
+    /// # Safety
+    /// As [`Group::call_raw`].
+    pub unsafe fn call_raw_reducing(
+        &mut self,
+        call: &Collective<'_>,
+        reduction: Reduction,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<()> {
+        let Collection { shared, .. } = &self.collection;
+        call.check(shared.ranks, shared.rank)?;
+        // SAFETY: the caller vouches for both.
+        let products = unsafe { shared.multiply(call, reduction, input, output) }?;
+        let input = products.as_ref().map_or(input, |products| products.as_ptr());
+        // The vector's memory stays where it is when the vector moves.
+        self.products.extend(products);
+        // SAFETY: the caller vouches for both; products are kept until the group is over.
+        unsafe { self.call_raw(call, input, output) }
+    }
+
     /// Runs the group and blocks until all of it is done.
     ///
     /// Errors: InvalidArgument or Unsupported: nothing was sent. Otherwise as [`Communicator::all_reduce`].
@@ -163,8 +194,9 @@ impl<'g> Group<'g> {
     /// Everything in the group was added raw, or stays borrowed: until the work's wait has returned, or the communicator
     /// is poisoned and [`Communicator::abort`] has returned, all memory is as its call needs it.
     pub unsafe fn issue_raw(self) -> Result<GroupWork> {
+        let owned = self.products.into_iter().map(|products| Box::new(products) as Box<dyn Any + Send>);
         // SAFETY: the caller vouches.
-        unsafe { self.collection.issue(Vec::new()) }
+        unsafe { self.collection.issue(owned.collect()) }
     }
 }
 

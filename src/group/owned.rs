@@ -127,7 +127,10 @@ impl GroupWork {
     ///
     /// Errors: Mismatch, Timeout, Remote, Aborted: the communicator is poisoned and the buffers are dropped.
     pub fn wait(mut self) -> Result<GroupBuffers> {
-        self.ops.iter().try_for_each(|&op| self.shared.wait(op, None).map(drop))?;
+        if let Err(error) = self.ops.iter().try_for_each(|&op| self.shared.wait(op, None).map(drop)) {
+            self.ops.iter().for_each(|&op| self.shared.end_failed(op));
+            return Err(error);
+        }
         Ok(self.take())
     }
 

@@ -40,6 +40,13 @@ impl Company {
         self.poisoned.clone().map_or(Ok(()), Err)
     }
 
+    pub(super) fn check_rank(&self, rank: Rank) -> Result<()> {
+        if rank < self.size() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("there is no rank {rank} in a communicator of {}", self.size())))
+    }
+
     /// Checks a call of every rank.
     pub(super) fn check_calls<'a>(&self, calls: &dyn Fn(Rank) -> Collective<'a>) -> Result<()> {
         self.check()?;

@@ -161,22 +161,27 @@ impl World {
         self.world.stats()
     }
 
-    /// What one rank has sent and received so far on the communicator of all, by level of the fabric. A rank shares the
-    /// innermost with itself.
-    pub fn counters(&self, rank: Rank) -> Traffic {
-        let nowhere = |_| LinkClass::Level(String::new());
-        let engine = &self.communicators[0].engines[rank as usize];
-        Traffic::of(engine.links(), nowhere, self.config.ranks, rank)
-    }
-
-    /// Bytes of memory that the communicator of all takes on one rank; of the world's tables its share.
-    pub fn memory(&self, rank: Rank) -> MemoryUse {
-        self.communicators[0].engines[rank as usize].memory()
-    }
-
     /// Now, in virtual picoseconds.
     pub fn now_ps(&self) -> u64 {
         self.world.now_ps()
+    }
+
+    /// What one rank has sent and received so far in the communicator of all, by level of the fabric. A rank shares the
+    /// innermost with itself.
+    pub fn counters(&self, rank: Rank) -> Traffic {
+        traffic(&self.communicators[0], rank)
+    }
+
+    /// The same in any communicator.
+    pub fn counters_on(&self, communicator: CommunicatorId, rank: Rank) -> Result<Traffic> {
+        let company = self.company(communicator)?;
+        company.check_rank(rank)?;
+        Ok(traffic(company, rank))
+    }
+
+    /// Bytes of memory that one rank takes for the communicator of all; of the world's tables its share.
+    pub fn memory(&self, rank: Rank) -> MemoryUse {
+        self.communicators[0].engines[rank as usize].memory()
     }
 
     /// Kills a rank of the world `after_ps` from now. Once the others know, every communicator it is in is poisoned.
@@ -354,6 +359,11 @@ impl std::fmt::Debug for World {
             .field("communicators", &self.communicators.len())
             .finish_non_exhaustive()
     }
+}
+
+fn traffic(company: &Company, rank: Rank) -> Traffic {
+    let nowhere = |_| LinkClass::Level(String::new());
+    Traffic::of(company.engines[rank as usize].links(), nowhere, company.size(), rank)
 }
 
 fn unknown(id: CommunicatorId) -> Error {

@@ -1,7 +1,7 @@
 //! A rank dies while ranks split, and while they use what they made.
 #![allow(clippy::print_stdout)] // what was found is what the test is for
 
-use crate::real_transports;
+use crate::process_transports;
 use crate::support::processes::{Child, Job, told};
 use crate::support::{Random, seed};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ fn a_rank_killed_while_splitting_ends_every_communicator_it_is_in_with_its_name(
     let mut random = Random(seed("killed while splitting"));
     let mut victims = BTreeMap::new();
     for number in 0..TRIALS {
-        let transports = real_transports();
+        let transports = process_transports();
         let transport = transports[number as usize % transports.len()];
         let ranks = 2 + random.below(3) as u32;
         let victim = random.below(u64::from(ranks)) as u32;
@@ -110,7 +110,7 @@ pub(crate) fn starter(child: &Child) {
 
 #[test]
 fn a_rank_that_dies_before_it_comes_to_a_split_is_the_cause() {
-    for transport in real_transports() {
+    for transport in process_transports() {
         let mut job = Job::start("starter", 3, &json!({ "transport": transport }));
         (0..3).for_each(|rank| {
             job.watch(rank, |word| word == SPLITTING);

@@ -26,6 +26,13 @@ fn real_transports() -> Vec<&'static str> {
     ubccl::transports().filter(is_real).map(|t| t.name).collect()
 }
 
+/// Those whose ranks may be processes.
+fn process_transports() -> Vec<&'static str> {
+    let fits =
+        |t: &&ubccl::TransportDescriptor| t.clock == ubccl::Clock::Real && t.reach > ubccl::Reach::Process;
+    ubccl::transports().filter(fits).map(|t| t.name).collect()
+}
+
 fn setup(transport: &'static str, ranks: u32) -> Setup {
     Setup { transport, ranks, algorithm: None, choice: Choice::default() }
 }

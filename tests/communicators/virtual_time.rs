@@ -1,9 +1,11 @@
 //! Several communicators of a simulated world.
 
-use crate::support::oracle::{Call, exact_data, outputs, sizes};
+use crate::support::oracle::{Call, RUBBISH, exact_data, outputs, sizes};
 use crate::support::ranks::collective;
 use crate::support::{Random, seed};
-use ubccl::sim::{CommunicatorId, Data, Issued, Job, Outcome, RankMemory, World, WorldConfig};
+use ubccl::sim::{
+    CommunicatorId, Data, Issued, Job, Outcome, RankMemory, TaggedStep, TaggedWay, World, WorldConfig,
+};
 use ubccl::{Collective, DataType, ErrorKind, Rank, ReduceOp};
 
 const WORLD: CommunicatorId = CommunicatorId::WORLD;
@@ -40,7 +42,11 @@ impl Step {
             Call::Broadcast { root },
             Call::Barrier,
             Call::Shift(root),
-        ][random.below(6) as usize];
+            Call::Reduce { op: ReduceOp::Sum, root },
+            Call::Gather { root },
+            Call::Scatter { root },
+            Call::AllToAll,
+        ][random.below(10) as usize];
         let dtype = [DataType::F32, DataType::I32, DataType::U8][random.below(3) as usize];
         let count = [0, 1, 7, 100, 3000][random.below(5) as usize];
         let count = if call == Call::Barrier { 0 } else { count };
@@ -49,7 +55,7 @@ impl Step {
             (0..ranks).map(|rank| exact_data(call, dtype, of_rank(rank).0, random)).collect();
         let expected = outputs(call, dtype, &inputs, count);
         let apart = |(rank, input)| {
-            let output = vec![0xee; of_rank(rank).1 * dtype.size()];
+            let output = vec![RUBBISH; of_rank(rank).1 * dtype.size()];
             RankMemory::Apart { input, output }
         };
         let memory = inputs.into_iter().enumerate().map(apart).collect();
@@ -219,6 +225,34 @@ fn a_death_ends_every_communicator_of_the_dead_and_no_other() {
     let told = world.async_error(idle).expect("it exists").expect("poisoned").to_string();
     assert!(told.contains("it is rank 1 of the world"), "{told}");
     assert_eq!(world.run_on(spared, &call, false).expect("they live").wrong, 0);
+}
+
+/// The same tag and pair on three communicators, some in each direction: messages stay where they were sent.
+#[test]
+fn tagged_messages_stay_in_their_communicator() {
+    let mut world = world(3);
+    let pair = world.split_ranks(WORLD, &[2, 0]).expect("a pair");
+    let copy = world.duplicate(WORLD).expect("a duplicate");
+    let step = |rank, way, bytes: &[u8]| TaggedStep { rank, way, tag: 7, bytes: bytes.to_vec() };
+    for (on, from, to) in [(WORLD, 2, 0), (pair, 0, 1), (copy, 2, 0), (pair, 1, 0)] {
+        let sent = [on.0 as u8, from as u8];
+        let mut steps = [
+            step(to, TaggedWay::From(None), &[0; 2]),
+            step(from, TaggedWay::To(to), &sent),
+            step(from, TaggedWay::To(to), &[9]),
+            step(to, TaggedWay::From(Some(from)), &[0]),
+        ];
+        world.run_tagged_on(on, &mut steps).expect("it works");
+        assert_eq!((&steps[0].bytes[..], steps[0].way), (&sent[..], TaggedWay::From(Some(from))));
+        assert_eq!((&steps[1].bytes[..], &steps[3].bytes[..]), (&sent[..], &[9][..]));
+        let counted = world.counters_on(on, from).expect("it exists").total;
+        assert!(counted.messages_sent >= 2, "{counted:?}");
+    }
+    assert_eq!(world.counters(0).total.messages_sent, 0, "what rank 0 sent, it sent in the pair");
+    let mut lone = [step(0, TaggedWay::From(Some(1)), &[0])];
+    let error = world.run_tagged_on(copy, &mut lone).expect_err("nobody sends");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(world.async_error(pair).expect("it exists").is_none());
 }
 
 #[test]

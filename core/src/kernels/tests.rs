@@ -1,6 +1,9 @@
 //! The scalar level against an oracle of its own, then every other level against the scalar one, bit by bit.
 #![allow(unsafe_code)] // the kernels take pointers
 
+mod definitions;
+#[cfg(target_os = "linux")]
+mod edges;
 mod layout;
 mod oracle;
 mod scale;
@@ -8,11 +11,10 @@ mod user;
 
 use std::hash::{BuildHasher, RandomState};
 
-use half::{bf16, f16};
 use oracle::oracle;
 
 use super::{Level, copy, reduce};
-use crate::{DataType, F8E4M3, F8E5M2, ReduceOp};
+use crate::{DataType, ReduceOp};
 
 /// Always run, beside a fresh seed that is printed. A seed that finds a bug is added.
 const SEEDS: [u64; 2] = [1, 0x5EED];
@@ -206,149 +208,6 @@ fn the_scalar_level_agrees_with_an_oracle_in_f64_and_i128() {
     }
 }
 
-/// Reduces one element of each source, at every level.
-fn one<T: crate::Element>(op: ReduceOp, column: &[T]) -> Vec<T> {
-    let sources: Vec<_> = column.iter().map(|x| bytemuck::bytes_of(x)).collect();
-    let results = Level::available().map(|level| run(level, (T::DTYPE, op), &sources, 0, None));
-    results.map(|bytes| bytemuck::pod_read_unaligned(&bytes)).collect()
-}
-
-/// The bits every level must give for one column of f32.
-fn f32_bits(op: ReduceOp, column: &[f32]) -> u32 {
-    let all: Vec<_> = one(op, column).into_iter().map(f32::to_bits).collect();
-    assert!(all.iter().all(|bits| *bits == all[0]), "levels disagree on {column:?}: {all:x?}");
-    all[0]
-}
-
-/// The bits every level must give for one column of bf16.
-fn bf16_bits(op: ReduceOp, column: &[f32]) -> u16 {
-    let stored: Vec<_> = column.iter().copied().map(bf16::from_f32).collect();
-    let all: Vec<_> = one(op, &stored).into_iter().map(bf16::to_bits).collect();
-    assert!(all.iter().all(|bits| *bits == all[0]), "levels disagree on {column:?}: {all:x?}");
-    all[0]
-}
-
-#[test]
-fn sums_associate_in_list_order() {
-    assert_eq!(f32_bits(ReduceOp::Sum, &[1e8, 1.0, -1e8]), 0.0_f32.to_bits());
-    assert_eq!(f32_bits(ReduceOp::Sum, &[1e8, -1e8, 1.0]), 1.0_f32.to_bits());
-}
-
-#[test]
-fn bf16_rounds_once_to_nearest_even() {
-    let half_step = 2.0_f32.powi(-8); // of bf16 at 1
-    // Rounding after each add would stay at 1.
-    assert_eq!(bf16_bits(ReduceOp::Sum, &[1.0, half_step, half_step]), 0x3F81);
-    assert_eq!(bf16_bits(ReduceOp::Sum, &[1.0, half_step]), 0x3F80, "a tie goes down to even");
-    assert_eq!(
-        bf16_bits(ReduceOp::Sum, &[1.0 + 2.0 * half_step, half_step]),
-        0x3F82,
-        "a tie goes up to even"
-    );
-    assert_eq!(bf16_bits(ReduceOp::Sum, &[1.0, half_step, 1e-6]), 0x3F81, "more than a tie");
-    assert_eq!(bf16_bits(ReduceOp::Sum, &[3.38e38, 3e36]), 0x7F80, "beyond the largest is infinite");
-}
-
-#[test]
-fn nan_zeros_infinities_and_subnormals_are_as_documented() {
-    let strange = f32::from_bits(0xFFBF_1234);
-    for op in [ReduceOp::Sum, ReduceOp::Prod, ReduceOp::Max, ReduceOp::Min, ReduceOp::Avg] {
-        for column in [[strange, 1.0], [1.0, strange], [strange, f32::INFINITY], [f32::NEG_INFINITY, strange]]
-        {
-            assert_eq!(f32_bits(op, &column), 0x7FC0_0000, "{op:?}");
-            assert_eq!(bf16_bits(op, &column), 0x7FC0, "{op:?}");
-        }
-    }
-    assert_eq!(f32_bits(ReduceOp::Sum, &[f32::INFINITY, f32::NEG_INFINITY]), 0x7FC0_0000);
-    assert_eq!(f32_bits(ReduceOp::Max, &[-0.0, 0.0]), 0);
-    assert_eq!(f32_bits(ReduceOp::Max, &[0.0, -0.0]), 0);
-    assert_eq!(f32_bits(ReduceOp::Max, &[-0.0, -0.0]), 0x8000_0000);
-    assert_eq!(f32_bits(ReduceOp::Min, &[-0.0, 0.0]), 0x8000_0000);
-    assert_eq!(f32_bits(ReduceOp::Min, &[0.0, -0.0]), 0x8000_0000);
-    assert_eq!(f32_bits(ReduceOp::Min, &[0.0, 0.0]), 0);
-    assert_eq!(f32_bits(ReduceOp::Sum, &[-0.0, -0.0]), 0x8000_0000);
-    let (tiny, tiny_bf16) = (f32::from_bits(1), f32::from_bits(1 << 16));
-    assert_eq!(f32_bits(ReduceOp::Sum, &[tiny, tiny]), 2);
-    assert_eq!(f32_bits(ReduceOp::Max, &[tiny, -1.0]), 1);
-    assert_eq!(bf16_bits(ReduceOp::Sum, &[tiny_bf16, tiny_bf16]), 2);
-}
-
-/// What every level must give for one column.
-fn agreed<T: crate::Element + PartialEq + std::fmt::Debug>(op: ReduceOp, column: &[T]) -> T {
-    let all = one(op, column);
-    assert!(all.iter().all(|result| *result == all[0]), "levels disagree on {column:?}: {all:?}");
-    all[0]
-}
-
-#[test]
-fn integer_sums_and_products_wrap_and_signs_count_in_max_and_min() {
-    assert_eq!(agreed(ReduceOp::Sum, &[i32::MAX, 1]), i32::MIN);
-    assert_eq!(agreed(ReduceOp::Sum, &[200_u8, 100]), 44);
-    assert_eq!(agreed(ReduceOp::Prod, &[i64::MAX, 3]), i64::MAX - 2);
-    assert_eq!(agreed(ReduceOp::Prod, &[200_u8, 3]), 88);
-    assert_eq!((agreed(ReduceOp::Max, &[-1, 1]), agreed(ReduceOp::Min, &[-1, 1])), (1, -1));
-    assert_eq!((agreed(ReduceOp::Max, &[255_u8, 1]), agreed(ReduceOp::Min, &[255_u8, 1])), (255, 1));
-    assert_eq!((agreed(ReduceOp::Max, &[u64::MAX, 1]), agreed(ReduceOp::Min, &[u64::MAX, 1])), (u64::MAX, 1));
-    assert_eq!((agreed(ReduceOp::Max, &[i64::MIN, 1]), agreed(ReduceOp::Min, &[i64::MIN, 1])), (1, i64::MIN));
-}
-
-#[test]
-fn bits_are_combined_bit_by_bit() {
-    let column = [0b1100_u16, 0b1010];
-    let results = [ReduceOp::And, ReduceOp::Or, ReduceOp::Xor].map(|op| agreed(op, &column));
-    assert_eq!(results, [0b1000, 0b1110, 0b0110]);
-}
-
-#[test]
-fn integer_averages_do_not_wrap_and_are_truncated_towards_zero() {
-    assert_eq!(agreed(ReduceOp::Avg, &[255_u8, 254, 254]), 254);
-    assert_eq!(agreed(ReduceOp::Avg, &[-1_i8, -2]), -1);
-    assert_eq!(agreed(ReduceOp::Avg, &[i32::MIN, i32::MIN, i32::MIN + 1]), i32::MIN + 1);
-    assert_eq!(agreed(ReduceOp::Avg, &[u64::MAX, u64::MAX, u64::MAX]), u64::MAX);
-    assert_eq!(agreed(ReduceOp::Avg, &[i64::MIN, i64::MAX]), 0);
-}
-
-#[test]
-fn float_averages_divide_the_wide_sum_once() {
-    // Each third would round; the sum divided does not.
-    assert_eq!(f32_bits(ReduceOp::Avg, &[1.0, 1.0, 1.0]), 1.0_f32.to_bits());
-    // The sum is too large for an f16, the average is not.
-    assert_eq!(agreed(ReduceOp::Avg, &[f16::MAX, f16::MAX]), f16::MAX);
-    assert_eq!(agreed(ReduceOp::Avg, &[F8E4M3(0x7E), F8E4M3(0x7E), F8E4M3(0x7E)].map(|x| x.to_f32())), 448.0);
-    assert_eq!(agreed(ReduceOp::Avg, &[f64::MAX, f64::MAX]), f64::INFINITY, "f64 is not folded wider");
-    assert_eq!(agreed(ReduceOp::Avg, &[1.0_f64, 2.0, 2.0]), 5.0 / 3.0);
-}
-
-#[test]
-fn small_floats_round_once_and_overflow_as_documented() {
-    let e4m3 = |op, column: &[f32]| {
-        let stored: Vec<_> = column.iter().map(|&x| F8E4M3::from_f32(x)).collect();
-        let all: Vec<_> = one(op, &stored).into_iter().map(|x| x.0).collect();
-        assert!(all.iter().all(|bits| *bits == all[0]), "{all:x?}");
-        all[0]
-    };
-    let e5m2 = |op, column: &[f32]| {
-        let stored: Vec<_> = column.iter().map(|&x| F8E5M2::from_f32(x)).collect();
-        let all: Vec<_> = one(op, &stored).into_iter().map(|x| x.0).collect();
-        assert!(all.iter().all(|bits| *bits == all[0]), "{all:x?}");
-        all[0]
-    };
-    // Rounding after each add would stay at 16.
-    assert_eq!(e4m3(ReduceOp::Sum, &[16.0, 1.0, 1.0]), F8E4M3::from_f32(18.0).0);
-    assert_eq!(e4m3(ReduceOp::Sum, &[448.0, 448.0]), 0x7F);
-    assert_eq!(e4m3(ReduceOp::Sum, &[-448.0, -448.0]), 0x7F, "a NaN has no sign");
-    assert_eq!(e4m3(ReduceOp::Sum, &[448.0, 448.0, -448.0]), 0x7E, "too large only in between");
-    assert_eq!((e5m2(ReduceOp::Sum, &[57344.0, 57344.0]), e5m2(ReduceOp::Prod, &[-1e4, 1e4])), (0x7C, 0xFC));
-    assert_eq!((e4m3(ReduceOp::Min, &[0.0, -0.0]), e5m2(ReduceOp::Max, &[-0.0, 0.0])), (0x80, 0));
-    assert_eq!((e4m3(ReduceOp::Max, &[f32::NAN, 1.0]), e5m2(ReduceOp::Min, &[1.0, f32::NAN])), (0x7F, 0x7E));
-    assert_eq!(agreed(ReduceOp::Sum, &[f16::MAX, f16::MAX]), f16::INFINITY);
-    assert_eq!(agreed(ReduceOp::Prod, &[f16::MAX, f16::MAX]), f16::INFINITY);
-    let nan = one(ReduceOp::Max, &[f16::from_bits(0xFD01), f16::ONE]);
-    assert!(nan.iter().all(|x| x.to_bits() == 0x7E00), "{nan:x?}");
-    let nan = one(ReduceOp::Min, &[f64::from_bits(0xFFF0_0000_0000_0001), 1.0]);
-    assert!(nan.iter().all(|x| x.to_bits() == 0x7FF8_0000_0000_0000), "{nan:x?}");
-}
-
 /// Every pair of 8-bit floats, at every level: the vector levels convert by arithmetic, the scalar one by a table.
 #[test]
 fn all_pairs_of_8_bit_floats_agree_with_the_oracle_at_every_level() {
@@ -376,11 +235,6 @@ fn bits_of_floats_are_a_bug_and_panic() {
     let (source, dst) = (x.as_ptr().cast(), x.as_mut_ptr().cast());
     // SAFETY: one element, in place.
     unsafe { reduce(DataType::F32, ReduceOp::Xor, &[source, source], dst, 1) }.unwrap();
-}
-
-#[test]
-fn one_source_is_copied_bit_by_bit() {
-    assert_eq!(f32_bits(ReduceOp::Max, &[f32::from_bits(0x7F80_0001)]), 0x7F80_0001);
 }
 
 #[test]
@@ -425,57 +279,4 @@ fn copy_copies_nothing_more_and_takes_equal_and_empty_buffers() {
     // SAFETY: no byte is touched.
     unsafe { copy(std::ptr::null(), std::ptr::null_mut(), 0) };
     assert_eq!(dst[1..101], src);
-}
-
-/// Buffers that end where unmapped memory begins, and begin where it ends: a kernel that touches a byte too many
-/// dies.
-#[cfg(target_os = "linux")]
-mod edges {
-    use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
-
-    use super::*;
-
-    const PAGE: usize = 64 << 10; // a multiple of every page size of Linux
-
-    /// One page between two that cannot be touched.
-    struct Page(*mut u8);
-
-    impl Page {
-        fn new() -> Self {
-            let access = ProtFlags::READ | ProtFlags::WRITE;
-            // SAFETY: the kernel picks the address.
-            let map = unsafe { mmap_anonymous(std::ptr::null_mut(), 3 * PAGE, access, MapFlags::PRIVATE) };
-            let base = map.expect("three pages can be mapped").cast::<u8>();
-            for edge in [0, 2] {
-                let page = base.wrapping_add(edge * PAGE).cast();
-                // SAFETY: the page is ours and nothing lives in it.
-                unsafe { mprotect(page, PAGE, MprotectFlags::empty()) }.expect("our page can be protected");
-            }
-            Self(base.wrapping_add(PAGE))
-        }
-    }
-
-    impl Drop for Page {
-        fn drop(&mut self) {
-            // SAFETY: the three pages of `new`; no pointer into them is used again.
-            let _ = unsafe { munmap(self.0.wrapping_sub(PAGE).cast(), 3 * PAGE) };
-        }
-    }
-
-    #[test]
-    fn no_byte_outside_the_buffers_is_touched() {
-        let pages = [Page::new(), Page::new(), Page::new(), Page::new()];
-        for (level, (dtype, op)) in Level::available().flat_map(|l| kernels().map(move |k| (l, k))) {
-            for count in (0..200).chain([1000, 4099]) {
-                for start in [0, PAGE - count * dtype.size()] {
-                    let [a, b, c, d] = [0, 1, 2, 3].map(|i| pages[i].0.wrapping_add(start));
-                    for sources in [&[a][..], &[a, b], &[a, b, c], &[d, a, b]] {
-                        let sources: Vec<_> = sources.iter().map(|source| source.cast_const()).collect();
-                        // SAFETY: all lie inside their pages.
-                        unsafe { level.reduce(dtype, op, &sources, d, count) }.unwrap();
-                    }
-                }
-            }
-        }
-    }
 }

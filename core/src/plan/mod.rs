@@ -214,6 +214,13 @@ impl Plan {
         self.scratch.as_ref()
     }
 
+    /// The same with lanes of this window: to see what a plan needs of its own.
+    #[doc(hidden)]
+    pub fn with_windows(mut self, window: u32) -> Self {
+        self.lanes.iter_mut().for_each(|lane| lane.window = window);
+        self
+    }
+
     /// Where a step stands.
     pub fn place(&self, step: StepId) -> Place {
         self.places[usize::from(step.0)]

@@ -191,20 +191,20 @@ pub unsafe extern "C" fn ubccl_comm_barrier_async(
     unsafe { issue(comm, std::ptr::null(), std::ptr::null_mut(), out, |_| Ok(Collective::barrier().into())) }
 }
 
-fn all_reduce(count: usize, dtype: i32, op: i32) -> Result<Call<'static>> {
+pub(super) fn all_reduce(count: usize, dtype: i32, op: i32) -> Result<Call<'static>> {
     let dtype = read_dtype(dtype)?;
     reducing(op, |op| Collective::all_reduce(count as u64, dtype, op))
 }
 
-fn all_gather(count: usize, dtype: i32) -> Result<Call<'static>> {
+pub(super) fn all_gather(count: usize, dtype: i32) -> Result<Call<'static>> {
     Ok(Collective::all_gather(count as u64, read_dtype(dtype)?).into())
 }
 
-fn reduce_scatter(count: usize, dtype: i32, op: i32) -> Result<Call<'static>> {
+pub(super) fn reduce_scatter(count: usize, dtype: i32, op: i32) -> Result<Call<'static>> {
     let dtype = read_dtype(dtype)?;
     reducing(op, |op| Collective::reduce_scatter(count as u64, dtype, op))
 }
 
-fn all_to_all(count: usize, dtype: i32) -> Result<Call<'static>> {
+pub(super) fn all_to_all(count: usize, dtype: i32) -> Result<Call<'static>> {
     Ok(Collective::all_to_all(count as u64, read_dtype(dtype)?).into())
 }

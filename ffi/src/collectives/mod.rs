@@ -5,9 +5,11 @@
 #![allow(unsafe_code)] // passes C's buffers on
 
 pub mod equal;
+pub mod grouped;
 pub mod peers;
 pub mod rooted;
 pub mod tables;
+pub mod tagged;
 
 use crate::boundary::{guard, put};
 use crate::codes::{read_op, ubccl_result};
@@ -15,6 +17,19 @@ use crate::comm::{get, ubccl_comm};
 use crate::work::{Issued, WORKS, ubccl_work};
 use std::ffi::c_void;
 use ubccl_rs::{Collective, Communicator, ReduceOp, Reduction, Result};
+
+/// Which rank of how many calls.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat {
+    rank: u32,
+    ranks: u32,
+}
+
+impl Seat {
+    pub(crate) fn of(comm: &Communicator) -> Self {
+        Seat { rank: comm.rank(), ranks: comm.ranks() }
+    }
+}
 
 /// A call, and how it combines if it does.
 struct Call<'a> {
@@ -43,12 +58,12 @@ unsafe fn run<'a>(
     comm: *const ubccl_comm,
     send: *const c_void,
     recv: *mut c_void,
-    call: impl FnOnce(&Communicator) -> Result<Call<'a>>,
+    call: impl FnOnce(Seat) -> Result<Call<'a>>,
 ) -> ubccl_result {
     guard(|| {
         let comm = get(comm)?;
         let communicator = comm.open()?;
-        let Call { collective, reduction } = call(communicator)?;
+        let Call { collective, reduction } = call(Seat::of(communicator))?;
         let (send, recv) = (send.cast(), recv.cast());
         match reduction {
             // SAFETY: the caller vouches for both buffers.
@@ -68,12 +83,12 @@ unsafe fn issue<'a>(
     send: *const c_void,
     recv: *mut c_void,
     out: *mut *mut ubccl_work,
-    call: impl FnOnce(&Communicator) -> Result<Call<'a>>,
+    call: impl FnOnce(Seat) -> Result<Call<'a>>,
 ) -> ubccl_result {
     guard(|| {
         let comm = get(comm)?;
         let communicator = comm.open()?;
-        let Call { collective, reduction } = call(communicator)?;
+        let Call { collective, reduction } = call(Seat::of(communicator))?;
         let (send, recv) = (send.cast(), recv.cast());
         let make = || {
             // `Issued` is over only when `Work::wait` has returned.
@@ -85,7 +100,7 @@ unsafe fn issue<'a>(
                     communicator.issue_raw_reducing(&collective, reduction, send, recv)
                 },
             };
-            work.map(Issued::UnderWay)
+            work.map(Issued::from)
         };
         // SAFETY: the caller vouches for `out`.
         unsafe { put(&WORKS, out, make) }

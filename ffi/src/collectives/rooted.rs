@@ -172,19 +172,19 @@ pub unsafe extern "C" fn ubccl_comm_scatter_async(
     unsafe { issue(comm, send, recv, out, |_| scatter(count, dtype, root)) }
 }
 
-fn broadcast(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
+pub(super) fn broadcast(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
     Ok(Collective::broadcast(count as u64, read_dtype(dtype)?, root).into())
 }
 
-fn reduce(count: usize, dtype: i32, op: i32, root: u32) -> Result<Call<'static>> {
+pub(super) fn reduce(count: usize, dtype: i32, op: i32, root: u32) -> Result<Call<'static>> {
     let dtype = read_dtype(dtype)?;
     reducing(op, |op| Collective::reduce(count as u64, dtype, op, root))
 }
 
-fn gather(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
+pub(super) fn gather(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
     Ok(Collective::gather(count as u64, read_dtype(dtype)?, root).into())
 }
 
-fn scatter(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
+pub(super) fn scatter(count: usize, dtype: i32, root: u32) -> Result<Call<'static>> {
     Ok(Collective::scatter(count as u64, read_dtype(dtype)?, root).into())
 }

@@ -2,13 +2,13 @@
 #![allow(unsafe_code)] // takes C's word for its buffers; each function says which
 #![allow(clippy::too_many_arguments, reason = "they are those that MPI and HCCL have, in their order")]
 
-use super::{Call, issue, reducing, run};
+use super::{Call, Seat, issue, reducing, run};
 use crate::boundary::{read_blocks, read_lengths};
 use crate::codes::{read_dtype, ubccl_result};
 use crate::comm::ubccl_comm;
 use crate::work::ubccl_work;
 use std::ffi::c_void;
-use ubccl_rs::{Blocks, Collective, Communicator, Result};
+use ubccl_rs::{Blocks, Collective, Result};
 
 /// Gathers blocks of different lengths on every rank.
 ///
@@ -32,7 +32,7 @@ pub unsafe extern "C" fn ubccl_comm_all_gather_v(
     dtype: i32,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables.
-    let call = |comm: &Communicator| unsafe { all_gather_v(comm, counts, displacements, dtype) };
+    let call = |seat: Seat| unsafe { all_gather_v(seat, counts, displacements, dtype) };
     // SAFETY: the caller vouches for the buffers, and for the tables until this returns.
     unsafe { run(comm, send, recv, call) }
 }
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn ubccl_comm_all_gather_v_async(
     out: *mut *mut ubccl_work,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables, which are copied before this returns.
-    let call = |comm: &Communicator| unsafe { all_gather_v(comm, counts, displacements, dtype) };
+    let call = |seat: Seat| unsafe { all_gather_v(seat, counts, displacements, dtype) };
     // SAFETY: the caller vouches for the buffers until the work is over.
     unsafe { issue(comm, send, recv, out, call) }
 }
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn ubccl_comm_reduce_scatter_v(
     op: i32,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables.
-    let call = |comm: &Communicator| unsafe { reduce_scatter_v(comm, counts, dtype, op) };
+    let call = |seat: Seat| unsafe { reduce_scatter_v(seat, counts, dtype, op) };
     // SAFETY: the caller vouches for the buffers, and for the tables until this returns.
     unsafe { run(comm, send, recv, call) }
 }
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn ubccl_comm_reduce_scatter_v_async(
     out: *mut *mut ubccl_work,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables, which are copied before this returns.
-    let call = |comm: &Communicator| unsafe { reduce_scatter_v(comm, counts, dtype, op) };
+    let call = |seat: Seat| unsafe { reduce_scatter_v(seat, counts, dtype, op) };
     // SAFETY: the caller vouches for the buffers until the work is over.
     unsafe { issue(comm, send, recv, out, call) }
 }
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn ubccl_comm_gather_v(
     root: u32,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables.
-    let call = |comm: &Communicator| unsafe { gather_v(comm, count, [counts, displacements], dtype, root) };
+    let call = |seat: Seat| unsafe { gather_v(seat, count, [counts, displacements], dtype, root) };
     // SAFETY: the caller vouches for the buffers, and for the tables until this returns.
     unsafe { run(comm, send, recv, call) }
 }
@@ -149,7 +149,7 @@ pub unsafe extern "C" fn ubccl_comm_gather_v_async(
     out: *mut *mut ubccl_work,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables, which are copied before this returns.
-    let call = |comm: &Communicator| unsafe { gather_v(comm, count, [counts, displacements], dtype, root) };
+    let call = |seat: Seat| unsafe { gather_v(seat, count, [counts, displacements], dtype, root) };
     // SAFETY: the caller vouches for the buffers until the work is over.
     unsafe { issue(comm, send, recv, out, call) }
 }
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn ubccl_comm_scatter_v(
     root: u32,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables.
-    let call = |comm: &Communicator| unsafe { scatter_v(comm, count, [counts, displacements], dtype, root) };
+    let call = |seat: Seat| unsafe { scatter_v(seat, count, [counts, displacements], dtype, root) };
     // SAFETY: the caller vouches for the buffers, and for the tables until this returns.
     unsafe { run(comm, send, recv, call) }
 }
@@ -200,7 +200,7 @@ pub unsafe extern "C" fn ubccl_comm_scatter_v_async(
     out: *mut *mut ubccl_work,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables, which are copied before this returns.
-    let call = |comm: &Communicator| unsafe { scatter_v(comm, count, [counts, displacements], dtype, root) };
+    let call = |seat: Seat| unsafe { scatter_v(seat, count, [counts, displacements], dtype, root) };
     // SAFETY: the caller vouches for the buffers until the work is over.
     unsafe { issue(comm, send, recv, out, call) }
 }
@@ -231,8 +231,8 @@ pub unsafe extern "C" fn ubccl_comm_all_to_all_v(
     dtype: i32,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables.
-    let call = |comm: &Communicator| unsafe {
-        all_to_all_v(comm, [send_counts, send_displacements], [recv_counts, recv_displacements], dtype)
+    let call = |seat: Seat| unsafe {
+        all_to_all_v(seat, [send_counts, send_displacements], [recv_counts, recv_displacements], dtype)
     };
     // SAFETY: the caller vouches for the buffers, and for the tables until this returns.
     unsafe { run(comm, send, recv, call) }
@@ -255,68 +255,68 @@ pub unsafe extern "C" fn ubccl_comm_all_to_all_v_async(
     out: *mut *mut ubccl_work,
 ) -> ubccl_result {
     // SAFETY: the caller vouches for the tables, which are copied before this returns.
-    let call = |comm: &Communicator| unsafe {
-        all_to_all_v(comm, [send_counts, send_displacements], [recv_counts, recv_displacements], dtype)
+    let call = |seat: Seat| unsafe {
+        all_to_all_v(seat, [send_counts, send_displacements], [recv_counts, recv_displacements], dtype)
     };
     // SAFETY: the caller vouches for the buffers until the work is over.
     unsafe { issue(comm, send, recv, out, call) }
 }
 
-// Of each of these: a table is null, misaligned, or has an entry for each rank of `comm`, for as long as the call that is
+// Of each of these: a table is null, misaligned, or has an entry for each rank of the communicator, for as long as the call that is
 // returned is used.
 
 /// # Safety
 /// See above.
-unsafe fn all_gather_v<'a>(
-    comm: &Communicator,
+pub(super) unsafe fn all_gather_v<'a>(
+    seat: Seat,
     counts: *const usize,
     displacements: *const usize,
     dtype: i32,
 ) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the tables.
-    let blocks = unsafe { read_blocks(counts, displacements, comm.ranks()) }?;
+    let blocks = unsafe { read_blocks(counts, displacements, seat.ranks) }?;
     Ok(Collective::all_gather_v(read_dtype(dtype)?, blocks).into())
 }
 
 /// # Safety
 /// See above.
-unsafe fn reduce_scatter_v<'a>(
-    comm: &Communicator,
+pub(super) unsafe fn reduce_scatter_v<'a>(
+    seat: Seat,
     counts: *const usize,
     dtype: i32,
     op: i32,
 ) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the table.
-    let counts = unsafe { read_lengths(counts, "counts", comm.ranks()) }?;
+    let counts = unsafe { read_lengths(counts, "counts", seat.ranks) }?;
     let dtype = read_dtype(dtype)?;
     reducing(op, |op| Collective::reduce_scatter_v(dtype, op, counts))
 }
 
 /// # Safety
 /// See above.
-unsafe fn gather_v<'a>(
-    comm: &Communicator,
+pub(super) unsafe fn gather_v<'a>(
+    seat: Seat,
     count: usize,
     tables: [*const usize; 2],
     dtype: i32,
     root: u32,
 ) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the tables.
-    let blocks = unsafe { blocks_of_root(comm, tables, root) }?;
+    let blocks = unsafe { blocks_of_root(seat, tables, root) }?;
     Ok(Collective::gather_v(count as u64, read_dtype(dtype)?, root, blocks).into())
 }
 
 /// # Safety
 /// See above.
-unsafe fn scatter_v<'a>(
-    comm: &Communicator,
+pub(super) unsafe fn scatter_v<'a>(
+    seat: Seat,
     count: usize,
     tables: [*const usize; 2],
     dtype: i32,
     root: u32,
 ) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the tables.
-    let blocks = unsafe { blocks_of_root(comm, tables, root) }?;
+    let blocks = unsafe { blocks_of_root(seat, tables, root) }?;
     Ok(Collective::scatter_v(count as u64, read_dtype(dtype)?, root, blocks).into())
 }
 
@@ -325,28 +325,28 @@ unsafe fn scatter_v<'a>(
 /// # Safety
 /// See above.
 unsafe fn blocks_of_root<'a>(
-    comm: &Communicator,
+    seat: Seat,
     [counts, displacements]: [*const usize; 2],
     root: u32,
 ) -> Result<Option<Blocks<'a>>> {
-    if comm.rank() != root {
+    if seat.rank != root {
         return Ok(None);
     }
     // SAFETY: the caller vouches for the tables.
-    unsafe { read_blocks(counts, displacements, comm.ranks()) }.map(Some)
+    unsafe { read_blocks(counts, displacements, seat.ranks) }.map(Some)
 }
 
 /// # Safety
 /// See above.
-unsafe fn all_to_all_v<'a>(
-    comm: &Communicator,
+pub(super) unsafe fn all_to_all_v<'a>(
+    seat: Seat,
     [send_counts, send_displacements]: [*const usize; 2],
     [recv_counts, recv_displacements]: [*const usize; 2],
     dtype: i32,
 ) -> Result<Call<'a>> {
     // SAFETY: the caller vouches for the tables.
-    let send = unsafe { read_blocks(send_counts, send_displacements, comm.ranks()) }?;
+    let send = unsafe { read_blocks(send_counts, send_displacements, seat.ranks) }?;
     // SAFETY: the caller vouches for the tables.
-    let receive = unsafe { read_blocks(recv_counts, recv_displacements, comm.ranks()) }?;
+    let receive = unsafe { read_blocks(recv_counts, recv_displacements, seat.ranks) }?;
     Ok(Collective::all_to_all_v(read_dtype(dtype)?, send, receive).into())
 }

@@ -3,139 +3,7 @@
  *   all_calls TRANSPORT RANKS
  */
 #define _POSIX_C_SOURCE 200809L
-#include "ranks.h"
-
-/* How a call is made, and what is done with its work. */
-enum how { BLOCKING, WAITED, TESTED, TIMED, FREED, HOWS };
-
-#define CALL(how, name, ...)                                      \
-    do {                                                          \
-        if ((how) == BLOCKING) {                                  \
-            OK(ubccl_comm_##name(__VA_ARGS__));                   \
-        } else {                                                  \
-            struct ubccl_work *work = NULL;                       \
-            OK(ubccl_comm_##name##_async(__VA_ARGS__, &work));    \
-            finish(work, how);                                    \
-        }                                                         \
-    } while (0)
-
-static void finish(struct ubccl_work *work, enum how how)
-{
-    bool done = false;
-    if (how == WAITED) {
-        OK(ubccl_work_wait(work));
-        OK(ubccl_work_wait(work)); /* again: the same answer */
-        OK(ubccl_work_test(work, &done));
-        CHECK(done);
-    }
-    while (how == TESTED && !done)
-        OK(ubccl_work_test(work, &done));
-    while (how == TIMED && !done)
-        OK(ubccl_work_wait_timeout(work, 1000, &done));
-    OK(ubccl_work_free(work));
-    REFUSED(ubccl_work_free(work), UBCCL_INVALID_ARGUMENT, "destroyed before");
-}
-
-/* What a rank contributes: small, so that every type holds the sum and the product of three. */
-static double value(uint32_t rank, size_t i) { return (double)((i * 5 + (size_t)rank * 3 + i / 7) % 4); }
-
-static size_t size_of(int32_t dtype)
-{
-    size_t size = 0;
-    OK(ubccl_dtype_size(dtype, &size));
-    return size;
-}
-
-static double load(const void *buffer, size_t i, int32_t dtype)
-{
-    switch (dtype) {
-    case UBCCL_I8: return (double)((const int8_t *)buffer)[i];
-    case UBCCL_U8: return (double)((const uint8_t *)buffer)[i];
-    case UBCCL_I16: return (double)((const int16_t *)buffer)[i];
-    case UBCCL_U16: return (double)((const uint16_t *)buffer)[i];
-    case UBCCL_I32: return (double)((const int32_t *)buffer)[i];
-    case UBCCL_U32: return (double)((const uint32_t *)buffer)[i];
-    case UBCCL_I64: return (double)((const int64_t *)buffer)[i];
-    case UBCCL_U64: return (double)((const uint64_t *)buffer)[i];
-    case UBCCL_F32: return (double)((const float *)buffer)[i];
-    default: return ((const double *)buffer)[i];
-    }
-}
-
-static void store(void *buffer, size_t i, int32_t dtype, double x)
-{
-    switch (dtype) {
-    case UBCCL_I8: ((int8_t *)buffer)[i] = (int8_t)x; break;
-    case UBCCL_U8: ((uint8_t *)buffer)[i] = (uint8_t)x; break;
-    case UBCCL_I16: ((int16_t *)buffer)[i] = (int16_t)x; break;
-    case UBCCL_U16: ((uint16_t *)buffer)[i] = (uint16_t)x; break;
-    case UBCCL_I32: ((int32_t *)buffer)[i] = (int32_t)x; break;
-    case UBCCL_U32: ((uint32_t *)buffer)[i] = (uint32_t)x; break;
-    case UBCCL_I64: ((int64_t *)buffer)[i] = (int64_t)x; break;
-    case UBCCL_U64: ((uint64_t *)buffer)[i] = (uint64_t)x; break;
-    case UBCCL_F32: ((float *)buffer)[i] = (float)x; break;
-    default: ((double *)buffer)[i] = x; break;
-    }
-}
-
-enum { UNTOUCHED = 99 };
-
-/* Memory of exactly `count` elements, so that a tool sees a step beyond it. */
-static void *make(size_t count, int32_t dtype)
-{
-    void *buffer = malloc(count ? count * size_of(dtype) : 1);
-    CHECK(buffer != NULL);
-    for (size_t i = 0; i < count; i++)
-        store(buffer, i, dtype, UNTOUCHED);
-    return buffer;
-}
-
-static void *at(void *buffer, size_t element, int32_t dtype) { return (char *)buffer + element * size_of(dtype); }
-
-/* Elements `from` and on of what `rank` contributes. */
-static void contribute(void *buffer, uint32_t rank, size_t from, size_t count, int32_t dtype)
-{
-    for (size_t i = 0; i < count; i++)
-        store(buffer, i, dtype, value(rank, from + i));
-}
-
-static void expect(void *buffer, uint32_t rank, size_t from, size_t count, int32_t dtype)
-{
-    for (size_t i = 0; i < count; i++)
-        CHECK(load(buffer, i, dtype) == value(rank, from + i));
-}
-
-static double reduced(uint32_t ranks, size_t i, int32_t op, int32_t dtype)
-{
-    double all = value(0, i);
-    for (uint32_t rank = 1; rank < ranks; rank++) {
-        double x = value(rank, i);
-        switch (op) {
-        case UBCCL_PROD: all *= x; break;
-        case UBCCL_MAX: all = x > all ? x : all; break;
-        case UBCCL_MIN: all = x < all ? x : all; break;
-        case UBCCL_AND: all = (double)((int)all & (int)x); break;
-        case UBCCL_OR: all = (double)((int)all | (int)x); break;
-        case UBCCL_XOR: all = (double)((int)all ^ (int)x); break;
-        default: all += x; break;
-        }
-    }
-    if (op != UBCCL_AVG)
-        return all;
-    if (dtype == UBCCL_F32)
-        return (double)((float)all / (float)ranks);
-    return dtype == UBCCL_F64 ? all / ranks : (double)((int)all / (int)ranks);
-}
-
-static void expect_reduced(void *buffer, uint32_t ranks, size_t from, size_t count, int32_t op, int32_t dtype)
-{
-    for (size_t i = 0; i < count; i++)
-        CHECK(load(buffer, i, dtype) == reduced(ranks, from + i, op, dtype));
-}
-
-/* Ranks may be threads. */
-static _Thread_local uint32_t me, all;
-static _Thread_local struct ubccl_comm *comm;
+#include "plain.h"
 
 static void reductions(enum how how, size_t n, int32_t dtype, int32_t op)
 {
@@ -219,25 +87,6 @@ static void exchanges(enum how how, size_t n, int32_t dtype)
     for (uint32_t other = 0; other < all; other++)
         expect(at(send, other * n, dtype), other, me * n, n, dtype);
     free(send), free(recv);
-}
-
-/* Blocks of which some are empty: rank r's has r * n elements; with gaps they lie two elements apart, backwards. */
-struct blocks {
-    size_t counts[MOST_RANKS], starts[MOST_RANKS], extent;
-};
-
-static struct blocks blocks_of(size_t n, int with_gaps)
-{
-    struct blocks blocks;
-    size_t end = 0;
-    for (uint32_t k = 0; k < all; k++) {
-        uint32_t rank = with_gaps ? all - 1 - k : k;
-        blocks.counts[rank] = rank * n;
-        blocks.starts[rank] = end;
-        end += blocks.counts[rank] + (with_gaps && k + 1 < all ? 2 : 0);
-    }
-    blocks.extent = end;
-    return blocks;
 }
 
 static void tables(enum how how, size_t n, int32_t dtype, int with_gaps)
@@ -399,25 +248,31 @@ static void names(void)
     CHECK(strcmp(ubccl_op_name(-1), "unknown operation") == 0);
 }
 
-static void queries(const char *transport)
+static void queries(const char *transport_name)
 {
     char text[64];
     struct ubccl_counters counters = {.size = sizeof counters}, later = {.size = sizeof later};
     ubccl_result error = -1;
     uint32_t rank = 99, ranks = 99;
+    uint64_t memory = 0;
     float one = 1, sum = 0;
     OK(ubccl_comm_rank(comm, &rank, &ranks));
     CHECK(rank == me && ranks == all);
     OK(ubccl_comm_transport(comm, text, sizeof text));
-    CHECK(strcmp(text, transport) == 0);
+    CHECK(strcmp(text, transport_name) == 0);
     OK(ubccl_comm_async_error(comm, &error));
     CHECK(error == UBCCL_SUCCESS);
     OK(ubccl_comm_counters(comm, &counters));
     OK(ubccl_comm_all_reduce(comm, &one, &sum, 1, UBCCL_F32, UBCCL_SUM));
     OK(ubccl_comm_counters(comm, &later));
     CHECK(sum == (float)all && later.size == sizeof later);
-    CHECK(all == 1 || (later.messages_sent > counters.messages_sent && later.bytes_sent > counters.bytes_sent));
-    CHECK(all == 1 || later.bytes_received > counters.bytes_received);
+    const struct ubccl_traffic *now = &later.total, *then = &counters.total;
+    CHECK(all == 1 || (now->messages_sent > then->messages_sent && now->bytes_sent > then->bytes_sent));
+    CHECK(all == 1 || now->bytes_received > then->bytes_received);
+    const struct ubccl_traffic *near = strcmp(transport_name, "threads") == 0 ? &later.same_process : &later.same_host;
+    CHECK(near->bytes_sent == now->bytes_sent && later.network.messages_sent == 0);
+    OK(ubccl_comm_memory(comm, &memory));
+    CHECK(memory > 0);
     static const char *const kinds[] = {"all_reduce", "all_gather", "reduce_scatter", "broadcast", "barrier", "sendrecv",
                                         "reduce", "gather", "scatter", "all_to_all", "gather_v", "scatter_v",
                                         "all_gather_v", "reduce_scatter_v", "all_to_all_v"};

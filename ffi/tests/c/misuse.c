@@ -1,7 +1,7 @@
 /* misuse.c - what C programs do wrong: every mistake has its code, none is undefined, and the communicator still works
  * where it was not at fault.
  *
- *   misuse TRANSPORT
+ *   misuse TRANSPORT [without-fork]
  */
 #define _POSIX_C_SOURCE 200809L
 #include "ranks.h"
@@ -33,7 +33,10 @@ static void handles_that_are_none(void *handle, const char *words)
     size_t counts[2] = {1, 1};
     char text[UBCCL_RENDEZVOUS_TEXT_MAX];
     bool done = false;
-    uint32_t rank;
+    uint32_t rank = 0;
+    uint64_t bytes;
+    struct ubccl_comm *made = NULL;
+    struct ubccl_group *group = NULL, *no_group = (struct ubccl_group *)handle;
     ubccl_result error;
     WRONG(ubccl_comm_rank(comm, &rank, &rank), words);
     WRONG(ubccl_comm_transport(comm, text, sizeof text), words);
@@ -41,6 +44,10 @@ static void handles_that_are_none(void *handle, const char *words)
     WRONG(ubccl_comm_async_error(comm, &error), words);
     WRONG(ubccl_comm_counters(comm, &counters), words);
     WRONG(ubccl_comm_set_operation_timeout(comm, 1), words);
+    WRONG(ubccl_comm_memory(comm, &bytes), words);
+    WRONG(ubccl_comm_split(comm, 0, 0, &made), words);
+    WRONG(ubccl_comm_split_ranks(comm, &rank, 1, &made), words);
+    WRONG(ubccl_comm_duplicate(comm, &made), words);
     WRONG(ubccl_comm_abort(comm), words);
     WRONG(ubccl_comm_close(comm), words);
     WRONG(ubccl_comm_destroy(comm), words);
@@ -61,6 +68,11 @@ static void handles_that_are_none(void *handle, const char *words)
     WRONG(ubccl_comm_send(comm, send, 1, UBCCL_F32, 0), words);
     WRONG(ubccl_comm_receive(comm, recv, 1, UBCCL_F32, 0), words);
     WRONG(ubccl_comm_send_receive(comm, send, recv, 1, UBCCL_F32, 0, 0), words);
+    WRONG(ubccl_comm_send_tagged(comm, send, 1, UBCCL_F32, 0, 1), words);
+    WRONG(ubccl_comm_receive_tagged(comm, recv, 1, UBCCL_F32, 0, 1, &rank), words);
+    WRONG(ubccl_comm_send_tagged_async(comm, send, 1, UBCCL_F32, 0, 1, &work), words);
+    WRONG(ubccl_comm_receive_tagged_async(comm, recv, 1, UBCCL_F32, 0, 1, &work), words);
+    WRONG(ubccl_group_begin(comm, &group), words);
     WRONG(ubccl_comm_all_reduce_async(comm, send, recv, 1, UBCCL_F32, UBCCL_SUM, &work), words);
     WRONG(ubccl_comm_all_gather_async(comm, send, recv, 1, UBCCL_F32, &work), words);
     WRONG(ubccl_comm_reduce_scatter_async(comm, send, recv, 1, UBCCL_F32, UBCCL_SUM, &work), words);
@@ -78,9 +90,16 @@ static void handles_that_are_none(void *handle, const char *words)
     WRONG(ubccl_comm_send_async(comm, send, 1, UBCCL_F32, 0, &work), words);
     WRONG(ubccl_comm_receive_async(comm, recv, 1, UBCCL_F32, 0, &work), words);
     WRONG(ubccl_comm_send_receive_async(comm, send, recv, 1, UBCCL_F32, 0, 0, &work), words);
-    CHECK(work == NULL);
+    CHECK(work == NULL && made == NULL && group == NULL);
     if (handle && strstr(words, "destroyed"))
         return; /* a dead communicator is no dead work */
+    WRONG(ubccl_group_run(no_group), "group");
+    WRONG(ubccl_group_issue(no_group, &work), "group");
+    WRONG(ubccl_group_destroy(no_group), "group");
+    WRONG(ubccl_group_send(no_group, send, 1, UBCCL_F32, 0), "group");
+    WRONG(ubccl_group_all_reduce(no_group, send, recv, 1, UBCCL_F32, UBCCL_SUM), "group");
+    WRONG(ubccl_group_all_gather_v(no_group, send, recv, counts, NULL, UBCCL_F32), "group");
+    WRONG(ubccl_work_source(none, &rank), "work");
     WRONG(ubccl_work_test(none, &done), "work");
     WRONG(ubccl_work_wait(none), "work");
     WRONG(ubccl_work_wait_timeout(none, 1, &done), "work");
@@ -115,6 +134,85 @@ static void numbers_that_are_none(struct ubccl_comm *comm)
     WRONG(ubccl_comm_send(comm, send, 1, UBCCL_F32, 2), "destination 2 is not a rank");
     WRONG(ubccl_comm_receive(comm, recv, 1, UBCCL_F32, 99), "source 99 is not a rank");
     WRONG(ubccl_comm_set_operation_timeout(comm, 0), "timeout_ms is 0");
+}
+
+static void never_called(const void *in, void *inout, size_t count, int32_t dtype, void *context)
+{
+    (void)in, (void)inout, (void)count, (void)dtype, (void)context;
+    abort();
+}
+
+static void operations_that_are_none(struct ubccl_comm *comm)
+{
+    static const int32_t none[] = {-1, 5, 67, 68, 1 << 30, (1 << 30) + 77, INT32_MAX, INT32_MIN, (int32_t)0xc0000000};
+    float send[N] = {0}, recv[N];
+    int32_t op = 77, half;
+    for (size_t k = 0; k < sizeof none / sizeof *none; k++)
+        WRONG(ubccl_op_destroy(none[k]), "is no reduction");
+    WRONG(ubccl_op_destroy(UBCCL_SUM), "is no reduction");
+    WRONG(ubccl_op_create_user(NULL, true, never_called, NULL, &op), "needs a name");
+    WRONG(ubccl_op_create_user("", true, never_called, NULL, &op), "needs a name");
+    WRONG(ubccl_op_create_user("\xff", true, never_called, NULL, &op), "UTF-8");
+    WRONG(ubccl_op_create_user("nothing", true, NULL, NULL, &op), "function is null");
+    WRONG(ubccl_op_create_user("nothing", true, never_called, NULL, NULL), "out-parameter is null");
+    WRONG(ubccl_op_create_premul_sum(0.5, NULL), "out-parameter is null");
+    CHECK(op == 77);
+    OK(ubccl_op_create_user("nothing", true, never_called, NULL, &op));
+    WRONG(ubccl_comm_all_reduce(comm, NULL, recv, 1, UBCCL_F32, op), "input is null");
+    OK(ubccl_op_destroy(op));
+    OK(ubccl_op_create_premul_sum(0.5, &half)); /* takes its place */
+    CHECK(half != op);
+    WRONG(ubccl_comm_all_reduce(comm, send, recv, 1, UBCCL_F32, op), "was destroyed");
+    WRONG(ubccl_comm_all_reduce(comm, NULL, recv, 1, UBCCL_F32, half), "input is null");
+    WRONG(ubccl_comm_all_reduce(comm, send, recv, 1, UBCCL_I32, half), "whole");
+    OK(ubccl_op_destroy(half));
+}
+
+static void splits_that_are_wrong(struct ubccl_comm *comm)
+{
+    struct ubccl_comm *made = NULL;
+    uint32_t twice[2] = {1, 1};
+    WRONG(ubccl_comm_split(comm, -2, 0, &made), "no colour");
+    WRONG(ubccl_comm_split(comm, 0, 0, NULL), "out-parameter is null");
+    WRONG(ubccl_comm_duplicate(comm, NULL), "out-parameter is null");
+    WRONG(ubccl_comm_split_ranks(comm, NULL, 1, &made), "no list");
+    WRONG(ubccl_comm_split_ranks(comm, twice, SIZE_MAX, &made), "no list");
+    WRONG(ubccl_comm_split_ranks(comm, twice, 2, &made), "twice"); /* both ranks call it */
+    CHECK(made == NULL);
+}
+
+static void groups_that_are_wrong(struct ubccl_comm *comm, uint32_t rank)
+{
+    struct ubccl_group *group = NULL;
+    struct ubccl_work *work = NULL;
+    float send[N] = {0}, recv[N];
+    WRONG(ubccl_group_begin(comm, NULL), "out-parameter is null");
+    OK(ubccl_group_begin(comm, &group));
+    WRONG(ubccl_group_send(group, NULL, 1, UBCCL_F32, 1 - rank), "null");
+    WRONG(ubccl_group_receive(group, recv, SIZE_MAX, UBCCL_F32, 1 - rank), "too large");
+    WRONG(ubccl_group_receive(group, recv, 1, 99, 1 - rank), "no data type");
+    WRONG(ubccl_group_broadcast(group, send, recv, 1, UBCCL_F32, 2), "is not a rank");
+    WRONG(ubccl_group_all_reduce(group, send, send + 1, 8, UBCCL_F32, UBCCL_SUM), "overlap");
+    WRONG(ubccl_group_all_to_all_v(group, send, NULL, NULL, recv, NULL, NULL, UBCCL_F32), "counts is null");
+    WRONG(ubccl_group_issue(group, NULL), "out-parameter is null");
+    OK(ubccl_group_run(group)); /* nothing was added */
+    OK(ubccl_group_begin(comm, &group));
+    OK(ubccl_group_send(group, send, 1, UBCCL_F32, rank)); /* to itself, and nobody receives it */
+    WRONG(ubccl_group_issue(group, &work), "itself");
+    WRONG(ubccl_group_run(group), "destroyed before");
+    CHECK(work == NULL);
+}
+
+static void tags_that_are_wrong(struct ubccl_comm *comm, uint32_t rank)
+{
+    float send[N] = {0}, recv[N];
+    uint32_t from = 77;
+    WRONG(ubccl_comm_send_tagged(comm, NULL, 1, UBCCL_F32, 1 - rank, 0), "null");
+    WRONG(ubccl_comm_send_tagged(comm, send, SIZE_MAX, UBCCL_F32, 1 - rank, 0), "too large");
+    WRONG(ubccl_comm_send_tagged(comm, send, 1, UBCCL_F32, UBCCL_ANY_SOURCE, 0), "is not a rank");
+    WRONG(ubccl_comm_receive_tagged(comm, recv, 1, UBCCL_F32, 2, 0, &from), "is not a rank");
+    WRONG(ubccl_comm_receive_tagged(comm, recv, 1, -1, 0, 0, &from), "no data type");
+    CHECK(from == 77);
 }
 
 static void counts_that_are_too_large(struct ubccl_comm *comm, uint32_t rank)
@@ -260,6 +358,7 @@ static void handles_in_a_forked_child(struct ubccl_comm *comm, struct ubccl_work
 
 static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
 {
+    struct ubccl_group *closed = NULL, *destroyed = NULL;
     float send = 1, recv = 0;
     struct ubccl_counters counters = {.size = sizeof counters};
     struct ubccl_work *work = NULL;
@@ -268,6 +367,10 @@ static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     char text[32];
     OK(ubccl_comm_all_reduce_async(comm, &send, &recv, 1, UBCCL_F32, UBCCL_SUM, &work));
     OK(ubccl_work_wait(work));
+    OK(ubccl_group_begin(comm, &closed));
+    OK(ubccl_group_begin(comm, &destroyed));
+    OK(ubccl_group_all_reduce(closed, &send, &recv, 1, UBCCL_F32, UBCCL_SUM));
+    OK(ubccl_group_all_reduce(destroyed, &send, &recv, 1, UBCCL_F32, UBCCL_SUM));
     OK(ubccl_comm_close(comm)); /* a work that is over, but not freed, is no hindrance */
     REFUSED(ubccl_comm_close(comm), UBCCL_CLOSED, "closed");
     REFUSED(ubccl_comm_barrier(comm), UBCCL_CLOSED, "closed");
@@ -279,8 +382,10 @@ static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     OK(ubccl_comm_async_error(comm, &error));
     CHECK(error == UBCCL_SUCCESS);
     OK(ubccl_comm_counters(comm, &counters));
-    CHECK(counters.messages_sent > 0);
+    CHECK(counters.total.messages_sent > 0);
+    REFUSED(ubccl_group_run(closed), UBCCL_CLOSED, "closed");
     OK(ubccl_comm_destroy(comm));
+    WRONG(ubccl_group_run(destroyed), "comm was destroyed before");
     handles_that_are_none(comm, "comm was destroyed before");
     OK(ubccl_work_wait(work));
     CHECK(recv == (float)ranks);
@@ -288,6 +393,8 @@ static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     WRONG(ubccl_work_free(work), "destroyed before");
     WRONG(ubccl_work_wait(work), "destroyed before");
 }
+
+static int with_fork = 1;
 
 static void mistakes(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
 {
@@ -302,12 +409,17 @@ static void mistakes(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     WRONG(ubccl_rendezvous_destroy(meeting), "destroyed before");
     WRONG(ubccl_work_wait((struct ubccl_work *)(void *)comm), "not a handle of this kind");
     numbers_that_are_none(comm);
+    operations_that_are_none(comm);
+    splits_that_are_wrong(comm);
+    groups_that_are_wrong(comm, rank);
+    tags_that_are_wrong(comm, rank);
     counts_that_are_too_large(comm, rank);
     buffers_that_are_wrong(comm, rank);
     still_works(comm, ranks);
     two_threads_with_one_handle(comm, rank);
     OK(ubccl_comm_barrier_async(comm, &work));
-    handles_in_a_forked_child(comm, work);
+    if (with_fork)
+        handles_in_a_forked_child(comm, work);
     OK(ubccl_work_free(work));
     still_works(comm, ranks);
     endings(comm, rank, ranks);
@@ -367,9 +479,10 @@ static void they_disagree(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks
 
 int main(int argc, char **argv)
 {
-    if (argc != 2)
+    if (argc < 2)
         return 2;
     alarm(250);
+    with_fork = argc == 2;
     run_ranks(argv[1], 2, mistakes);
     run_ranks(argv[1], 2, one_aborts);
     run_ranks(argv[1], 2, they_disagree);

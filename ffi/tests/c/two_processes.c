@@ -159,7 +159,7 @@ static void maxima(struct ubccl_comm *comm, int rank)
 /* Nothing is sent for a refused call, so ranks need not make the same ones. */
 static void bad_calls_are_refused(struct ubccl_comm *comm)
 {
-    const int32_t dtypes[] = {0, -1, 99, 256 + UBCCL_F32}, ops[] = {-1, 99, 256};
+    const int32_t dtypes[] = {12, -1, 99, 256 + UBCCL_F32}, ops[] = {-1, 99, 256};
     const size_t counts[] = {SIZE_MAX, SIZE_MAX / 2, SIZE_MAX / sizeof(float)};
     char words[40];
     REFUSED(ubccl_comm_rank(NULL, NULL, NULL), UBCCL_INVALID_ARGUMENT, "comm is null");

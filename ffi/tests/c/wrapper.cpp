@@ -2,6 +2,7 @@
 //
 //   wrapper TRANSPORT RANKS
 #include "ubccl.hpp"
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -144,6 +145,28 @@ template <typename T> void every_call(Communicator &comm, std::size_t n)
         comm.barrier_async().wait();
     }
     comm.barrier();
+
+    auto group = comm.group();
+    std::vector<T> got(n), gathered(n * ranks);
+    group.send(mine.data(), n, to);
+    group.receive(got.data(), n, from);
+    group.all_reduce(mine.data(), whole.data(), n * ranks, Op::Sum);
+    group.all_gather(mine.data(), gathered.data(), n);
+    group.run();
+    CHECK(got == block(all, last) && whole == sum && gathered == all);
+    group = comm.group();
+    group.send(mine.data(), n, to);
+    group.receive(one.data(), n, from);
+    group.issue().wait();
+    CHECK(one == block(all, last));
+    clear();
+    auto tagged = comm.receive_tagged_async(one.data(), n, UBCCL_ANY_SOURCE, 3);
+    auto sent = comm.send_tagged_async(mine.data(), n, to, 4);
+    comm.send_tagged(mine.data(), n, to, 3);
+    CHECK(tagged.source() == last && one == block(all, last));
+    CHECK(comm.receive_tagged(got.data(), n, from, 4) == last);
+    sent.wait();
+    comm.barrier();
 }
 
 void be(std::uint32_t rank, std::uint32_t ranks, const std::string &transport, std::promise<std::string> *told,
@@ -164,9 +187,26 @@ void be(std::uint32_t rank, std::uint32_t ranks, const std::string &transport, s
     every_call<std::int64_t>(comm, 3001);
     every_call<std::uint8_t>(comm, 0);
     comm.check_async();
-    CHECK(ranks == 1 || comm.counters().messages_sent > 0);
+    CHECK(ranks == 1 || comm.counters().total.messages_sent > 0);
 
-    float one = 1;
+    Communicator half = comm.split(static_cast<int>(rank % 2), 0), none = comm.split(UBCCL_NO_COLOUR, 0);
+    CHECK(half && !none && half.ranks() == (ranks + 1 - rank % 2) / 2);
+    half.close();
+    comm.duplicate().barrier();
+    const std::vector<std::uint32_t> last = {ranks - 1};
+    CHECK(static_cast<bool>(comm.split_ranks(last.data(), last.size())) == (rank == ranks - 1));
+    float one = 1, scaled = 0;
+    const auto doubled = ubccl::MadeOp::premul_sum(2);
+    comm.all_reduce(&one, &scaled, 1, doubled.op());
+    CHECK(scaled == 2 * static_cast<float>(ranks));
+    const auto larger = ubccl::MadeOp::user("larger", true, [](const void *in, void *inout, std::size_t count, std::int32_t, void *) {
+        for (std::size_t i = 0; i < count; i++)
+            static_cast<float *>(inout)[i] = std::max(static_cast<float *>(inout)[i], static_cast<const float *>(in)[i]);
+    });
+    scaled = static_cast<float>(rank);
+    comm.all_reduce(&scaled, &scaled, 1, larger.op());
+    CHECK(scaled == static_cast<float>(ranks - 1));
+
     CHECK(thrown("input is null", [&] { comm.all_reduce<float>(nullptr, &one, 1, Op::Sum); }) == UBCCL_INVALID_ARGUMENT);
     CHECK(thrown("not defined for f32", [&] { comm.all_reduce(&one, &one, 1, Op::Xor); }) == UBCCL_INVALID_ARGUMENT);
     Communicator moved(std::move(comm));

@@ -16,10 +16,12 @@ pub struct Running {
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
-        let ours =
-            std::env::vars_os().map(|row| row.0).filter(|name| name.to_string_lossy().starts_with("UBCCL_"));
-        for variable in ours.collect::<Vec<_>>() {
-            command.env_remove(variable);
+        // What is set for this program stays, what is set for the tests does not concern it.
+        let given: Vec<_> = command.get_envs().map(|row| row.0.to_owned()).collect();
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("UBCCL_") && !given.contains(&name) {
+                command.env_remove(name);
+            }
         }
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the program starts");

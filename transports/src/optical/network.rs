@@ -338,7 +338,11 @@ impl Network {
 
     /// Bytes of the world's tables.
     pub(super) fn bytes(&self) -> usize {
-        self.sends.bytes() + self.messages.bytes() + self.receives.bytes() + self.matching.bytes() + self.queue.bytes()
+        self.sends.bytes()
+            + self.messages.bytes()
+            + self.receives.bytes()
+            + self.matching.bytes()
+            + self.queue.bytes()
     }
 
     /// See `Endpoint::register`.

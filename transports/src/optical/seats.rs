@@ -150,7 +150,9 @@ mod tests {
     #[test]
     fn impossible_communicators_are_refused_and_leave_nothing() {
         let mut seats = Seats::new(4, 1);
-        for (ranks, problem) in [(&[][..], "needs a rank"), (&[0, 4], "no rank 4"), (&[2, 2], "rank 2 cannot")] {
+        for (ranks, problem) in
+            [(&[][..], "needs a rank"), (&[0, 4], "no rank 4"), (&[2, 2], "rank 2 cannot")]
+        {
             let error = seats.add(ranks).unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");
         }

@@ -3,9 +3,9 @@
 use super::endpoint::OpticalEndpoint;
 use super::fabric::Fabric;
 use super::network::Network;
+use super::seats::SeatId;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use super::seats::SeatId;
 use ubccl_core::endpoint::{CommunicatorId, Endpoint, Place, World, WorldStats};
 use ubccl_core::{Error, Rank, Result};
 

@@ -150,10 +150,7 @@ impl ShmEndpoint {
             bell: bells[rank].clone(),
             bells: Bells::new(bells),
             heard: 0,
-            shape: Shape {
-                segment: geometry.segment_bytes() as u64,
-                usable: geometry.usable_bytes() as u64,
-            },
+            shape: Shape { segment: geometry.segment_bytes() as u64, usable: geometry.usable_bytes() as u64 },
         }
     }
 

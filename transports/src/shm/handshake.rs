@@ -93,9 +93,7 @@ impl Meeting<'_> {
             match connect(&connection, &address) {
                 Ok(()) => return Ok(connection),
                 // Its queue is full: it is about to accept.
-                Err(Errno::AGAIN | Errno::INTR) if !self.deadline.is_over() => {
-                    std::thread::sleep(RETRY)
-                }
+                Err(Errno::AGAIN | Errno::INTR) if !self.deadline.is_over() => std::thread::sleep(RETRY),
                 Err(errno) => return Err(failed(errno)),
             }
         }

@@ -145,7 +145,9 @@ pub(crate) fn too_many(channel: usize) -> Error {
 
 /// More posts with one peer than the contract allows.
 pub(crate) fn too_many_with(peer: usize, channel: usize) -> Error {
-    Error::internal(format!("more than {MAX_PENDING_PER_PEER} posts with rank {peer} wait on channel {channel}"))
+    Error::internal(format!(
+        "more than {MAX_PENDING_PER_PEER} posts with rank {peer} wait on channel {channel}"
+    ))
 }
 
 #[cold]

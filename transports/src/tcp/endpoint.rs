@@ -379,7 +379,8 @@ impl Endpoint for TcpEndpoint {
 
     fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
         let links = self.links.all();
-        let (rings, queues) = links.map(Connection::memory).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let (rings, queues) =
+            links.map(Connection::memory).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         each(MemoryKind::Buffers, (rings + self.staging.len()) as u64);
         let lists = size_of_val(&*self.counters) + self.posts.bytes();
         each(MemoryKind::Queues, (queues + lists) as u64);

@@ -252,7 +252,9 @@ impl Mesh {
         let now = Instant::now();
         for mut stranger in std::mem::take(&mut self.strangers) {
             match stranger.hear() {
-                Heard::NotYet if stranger.until.is_none_or(|until| now < until) => self.strangers.push(stranger),
+                Heard::NotYet if stranger.until.is_none_or(|until| now < until) => {
+                    self.strangers.push(stranger)
+                }
                 Heard::All => self.admit(stranger),
                 Heard::NotYet | Heard::Ended => {
                     tracing::debug!(target: "ubccl::net", rank = self.rank, "dropped a connection that did not say who it is");

@@ -109,7 +109,8 @@ impl Card {
 
 /// Says who is not in rank 0's process, and what to use instead.
 fn apart(cards: &[Card], strangers: &[usize]) -> String {
-    let named = strangers.iter().take(MOST_NAMED).map(|&rank| format!("rank {rank} ({})", cards[rank].place()));
+    let named =
+        strangers.iter().take(MOST_NAMED).map(|&rank| format!("rank {rank} ({})", cards[rank].place()));
     let named: Vec<_> = named.collect();
     let more = strangers.len().saturating_sub(MOST_NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };

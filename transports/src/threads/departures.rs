@@ -9,7 +9,8 @@ impl ThreadsEndpoint {
     /// Whether anything under way needs a rank that is gone. Evidence, not a cause.
     #[cold]
     pub(crate) fn look_for_the_lost(&self) -> Result<(), Fault> {
-        let gone = (0..self.world.ranks()).filter(|&rank| rank != self.rank && self.world.seat(rank).is_gone());
+        let gone =
+            (0..self.world.ranks()).filter(|&rank| rank != self.rank && self.world.seat(rank).is_gone());
         for peer in gone {
             let mut channels = 0..self.world.channels();
             if channels.clone().any(|channel| self.waits_for(peer, channel)) {

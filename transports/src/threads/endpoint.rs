@@ -8,14 +8,14 @@ use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::bell::{Bell, Bells};
 use crate::local::doorbell::{ASLEEP, WATCHED};
 use crate::local::label::Label;
-use crate::local::queue::{Fifo, Table};
+use crate::local::queue::{Fifo, MAX_PENDING, MAX_PENDING_PER_PEER, Table};
 use crate::local::ring::{Consumer, Producer};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream, TAGGED_LANE,
-    Token, Wake,
+    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
+    TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -49,6 +49,8 @@ pub(crate) struct ThreadsEndpoint {
     pub(crate) counters: Counters,
     bell: Arc<Bell<OwnWords>>,
     heard: u32,
+    /// The most posts that can complete in one poll, but for copies.
+    most_completions: usize,
     /// The departures that ended a sleep already.
     mourned: u32,
 }
@@ -73,6 +75,7 @@ impl ThreadsEndpoint {
             bell: bells[rank].clone(),
             bells: Bells::new(bells),
             heard: 0,
+            most_completions: channels * (2 * MAX_PENDING_PER_PEER * (ranks - 1)).min(2 * MAX_PENDING),
             mourned: 0,
         }
     }
@@ -171,6 +174,8 @@ impl Endpoint for ThreadsEndpoint {
 
     #[inline]
     fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
+        // Once and for all: how many complete in one poll is a matter of luck, which warming up need not have met.
+        done.reserve(self.most_completions);
         let moved = self.move_all(done);
         self.bells.ring();
         moved

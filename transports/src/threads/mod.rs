@@ -89,7 +89,8 @@ fn prepare(rank: usize, ranks: usize, options: &ConnectOptions) -> Result<(Card,
     if lanes > MAX_LANES {
         return Err(Error::invalid(format!("rank {rank}: {lanes} lanes; there are 1 to {MAX_LANES}")));
     }
-    let offer = (rank == 0).then(|| Offer::new(World::new(ranks, lanes + POINT_TO_POINT_CHANNELS)?)).transpose()?;
+    let offer =
+        (rank == 0).then(|| Offer::new(World::new(ranks, lanes + POINT_TO_POINT_CHANNELS)?)).transpose()?;
     let token = offer.as_ref().map_or_else(Default::default, |offer| offer.token);
     Ok((Card::new(token, options)?, offer))
 }

@@ -205,7 +205,8 @@ impl ThreadsEndpoint {
             return true;
         };
         let index = peer * self.world.channels() + channel;
-        peer == self.rank || self.incoming[index].queue.front() == Some(number) && self.arrived(index).is_some()
+        peer == self.rank
+            || self.incoming[index].queue.front() == Some(number) && self.arrived(index).is_some()
     }
 }
 
@@ -274,7 +275,8 @@ impl<'w> Sources<'w, '_> {
 
 #[cold]
 fn withdrawn(peer: usize, len: u64) -> Fault {
-    let message = format!("it withdrew a message of {len} bytes before it was read: it has given up or is gone");
+    let message =
+        format!("it withdrew a message of {len} bytes before it was read: it has given up or is gone");
     Fault::Lost { peer: peer as Rank, message }
 }
 

@@ -46,7 +46,9 @@ impl ThreadsEndpoint {
                 known => {
                     let number = match known {
                         Some(number) => number,
-                        None => self.begin_send(channel, SendOp { token, len: from.len, announced: 0 }, left)?,
+                        None => {
+                            self.begin_send(channel, SendOp { token, len: from.len, announced: 0 }, left)?
+                        }
                     };
                     pending = Some(number);
                     self.announce((peer, channel), &label, message, number)?;
@@ -154,5 +156,7 @@ pub(crate) fn too_many(channel: usize) -> Error {
 
 /// More posts with one peer than the contract allows.
 pub(crate) fn too_many_with(peer: usize, channel: usize) -> Error {
-    Error::internal(format!("more than {MAX_PENDING_PER_PEER} posts with rank {peer} wait on channel {channel}"))
+    Error::internal(format!(
+        "more than {MAX_PENDING_PER_PEER} posts with rank {peer} wait on channel {channel}"
+    ))
 }

@@ -72,7 +72,9 @@ impl World {
     /// Takes back everything that `rank` announced. When this returns nobody reads its memory, or ever will on the
     /// strength of what was announced before. Waits for readers in the middle of a bite.
     pub(crate) fn withdraw(&self, rank: usize) {
-        end_epoch(&self.seat(rank).epoch, || self.seats.iter().for_each(|reader| drop(reader.reading.lock())));
+        end_epoch(&self.seat(rank).epoch, || {
+            self.seats.iter().for_each(|reader| drop(reader.reading.lock()))
+        });
     }
 
     /// `rank` is gone for good; what it announced has been withdrawn.

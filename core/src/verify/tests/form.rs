@@ -121,8 +121,16 @@ fn steps_that_mean_nothing_are_refused() {
     step("block or chunk", |plan| {
         plan.send(input().chunk(3, Index::fixed(-1)), Peers::one(rank(1)));
     });
+    step("block or chunk", |plan| {
+        plan.send(input().span(4, Index::fixed(2), 3), Peers::one(rank(1)));
+    });
     step("did not ask for", |plan| {
         plan.send(scratch(0), Peers::one(rank(1)));
+    });
+    step("did not ask for", |plan| {
+        plan.scratch(1, input().times(2));
+        let slot = Slice::Scratch { slot: Index::fixed(0), shape: input().times(3), part: Vec::new() };
+        plan.send(slot, Peers::one(rank(1)));
     });
     step("did not ask for", |plan| {
         plan.scratch(2, input());
@@ -134,4 +142,30 @@ fn steps_that_mean_nothing_are_refused() {
         let slot = Slice::Scratch { slot: Index::fixed(0), shape: input(), part: Vec::new() };
         plan.send(slot, Peers::one(rank(1)));
     });
+}
+
+#[test]
+fn only_scratch_is_longer_than_a_buffer() {
+    let run = |slice: Slice| {
+        let call = |_| Collective::broadcast(COUNT, DataType::F32, 0);
+        let plans = move |_| {
+            let spec = Spec::new(&call(0), 1, 0, false, Choice::default());
+            let mut plan = PlanBuilder::new(&spec, "by hand", Association::None);
+            plan.scratch(1, input().times(2));
+            plan.lane(1);
+            plan.straight();
+            plan.copy(input(), output());
+            let mut plan = plan.finish();
+            // The builder would not have it.
+            let (from, into) = (slice.clone(), slice.clone());
+            plan.lanes[0].loops[0].steps[0].action = Action::Copy { from, into };
+            plan
+        };
+        verify(&plans, 1, COUNT)
+    };
+    let malformed = |v: &Violation| matches!(v, Violation::Malformed { step: Some(_), .. });
+    refused(run(input().times(2).into()), malformed, "more than there is");
+    let part = vec![Cut::Times(2)];
+    let slot = Slice::Scratch { slot: Index::fixed(0), shape: input(), part };
+    refused(run(slot), malformed, "more than there is");
 }

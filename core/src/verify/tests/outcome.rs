@@ -37,6 +37,38 @@ fn the_order_of_combination_is_the_declared_one() {
 }
 
 #[test]
+fn a_tree_is_reduced_by_neighbours_from_the_root_on() {
+    // What the root, rank 1, does to the sum: one reduction after the other, each of its sum so far and these.
+    let reduce = |radix, steps: &[&[Rank]]| {
+        let call = |_| Collective::reduce(COUNT, DataType::F32, ReduceOp::Sum, 1);
+        check(call, 3, false, Association::Tree { radix }, |me, plan| {
+            plan.lane(4);
+            plan.straight();
+            if me != 1 {
+                plan.send(input(), Peers::one(rank(1)));
+                return;
+            }
+            let mut own = input();
+            let mut before = None;
+            for step in steps {
+                let sources = Peers::List(step.iter().map(|&source| rank(source)).collect());
+                let sum = plan.receive_reduce(sources, own, output());
+                before.into_iter().for_each(|before| plan.after(sum, before));
+                (own, before) = (output(), Some(sum));
+            }
+        })
+    };
+    let association = |v: &Violation| matches!(v, Violation::Outcome { wrong: Wrong::Association, .. });
+    assert!(reduce(2, &[&[1, 2], &[1, 0]]).is_ok());
+    assert!(reduce(3, &[&[1, 2, 0]]).is_ok());
+    assert!(reduce(4, &[&[1, 2, 0]]).is_ok(), "a group that is not full");
+    refused(reduce(2, &[&[1, 0], &[1, 2]]), association, "another order");
+    refused(reduce(2, &[&[1, 2, 0]]), association, "another order");
+    refused(reduce(3, &[&[1, 2], &[1, 0]]), association, "another order");
+    refused(reduce(3, &[&[0, 1, 2]]), association, "another order");
+}
+
+#[test]
 fn every_element_ends_in_its_place() {
     let broadcast = |fill: fn(&mut PlanBuilder)| {
         let call = |_| Collective::broadcast(COUNT, DataType::F32, 0);

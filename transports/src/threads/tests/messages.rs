@@ -123,6 +123,8 @@ fn more_than_a_window_is_a_defect_and_told() {
     for token in 0..u64::from(2 * MAX_WINDOW_PER_PEER) {
         rig.post(0, token, &key(1, 0), send(from, 1)).unwrap();
     }
-    let Err(Fault::Other(error)) = rig.post(0, 999, &key(1, 0), send(from, 1)) else { panic!("it is refused") };
+    let Err(Fault::Other(error)) = rig.post(0, 999, &key(1, 0), send(from, 1)) else {
+        panic!("it is refused")
+    };
     assert!(error.to_string().contains("rank 1"), "{error}");
 }
