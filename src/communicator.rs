@@ -7,10 +7,10 @@ use crate::config::{Config, check_alike, settings};
 use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
+use crate::cores;
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::group::Entries;
 use crate::logging;
-use crate::usage::{MemoryUse, Traffic};
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::{Mutex, MutexGuard};
@@ -20,10 +20,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
-use ubccl_core::usage::MemoryKind;
 use ubccl_core::{
-    Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Exchange, Kind, Rank, Result,
-    Signature,
+    Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Kind, Rank, Result, Signature,
 };
 
 /// A group of ranks that call collectives together.
@@ -117,7 +115,7 @@ impl Communicator {
             .map_err(|error| control.poison().check().err().unwrap_or(error))?;
         let spin = match config.spin {
             Some(spin) => spin,
-            None => default_spin(&mut control)?,
+            None => cores::default_spin(&mut control)?,
         };
         let waker = endpoint.waker();
         let (rank, ranks) = (config.rank, config.ranks);
@@ -151,9 +149,7 @@ impl Communicator {
         shared.control.service().register_progress(progress);
         let communicator =
             Communicator { shared, _wake_on_change: poison.on_change(move || on_change.wake()) };
-        if tracing::enabled!(target: "ubccl::memory", tracing::Level::INFO) {
-            tracing::info!(target: "ubccl::memory", rank, "{}", communicator.memory());
-        }
+        communicator.tell_memory();
         Ok(communicator)
     }
 
@@ -260,21 +256,6 @@ impl Communicator {
     pub fn stop_breakdown(&self) -> Option<Breakdown> {
         self.shared.is_measuring.store(false, Ordering::Relaxed);
         self.shared.lock().breakdown.take()
-    }
-
-    /// Messages and bytes that this rank has sent and received so far: in total, and for each class of peers (same
-    /// process, same host, network).
-    pub fn counters(&self) -> Traffic {
-        let class_of = |peer| self.shared.control.link_class(peer);
-        Traffic::of(self.shared.lock().links(), class_of, self.ranks(), self.rank())
-    }
-
-    /// Bytes of memory that this communicator takes on this rank, by kind.
-    pub fn memory(&self) -> MemoryUse {
-        let mut memory = self.shared.lock().memory();
-        let kind = if self.rank() == 0 { MemoryKind::Shared } else { MemoryKind::Mapped };
-        memory.add(kind, self.shared.control.board().bytes());
-        memory
     }
 
     /// Sets how long an operation issued or waited for from now on may take. Default 30 minutes.
@@ -577,15 +558,6 @@ fn join(config: &mut Config, deadline: Deadline) -> Result<Control> {
         grace: DEFAULT_GRACE,
     };
     Control::join(rendezvous, join)
-}
-
-/// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
-/// cores a spinning rank keeps the one it waits for from running.
-fn default_spin(control: &mut Control) -> Result<Duration> {
-    const WITH_A_CORE_EACH: Duration = Duration::from_millis(1);
-    const WITH_MORE_RANKS: Duration = Duration::from_micros(5);
-    let cores = crate::cores::shared_by(control)?;
-    Ok(if cores >= control.ranks() { WITH_A_CORE_EACH } else { WITH_MORE_RANKS })
 }
 
 /// How long the service thread may sleep while an operation waits: a fraction of what it has waited, within bounds.

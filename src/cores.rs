@@ -1,11 +1,12 @@
 //! How many cores the ranks of a communicator have between them.
 
 use rustix::thread::{CpuSet, sched_getaffinity};
+use std::time::Duration;
 use ubccl_core::{Error, Exchange, Result};
 
 /// Cores that the ranks may use together: the union of their affinities, and no more than the smallest CPU quota a
 /// control group gives one of them.
-pub(crate) fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
+fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
     let mine = own_cores()?;
     let all = exchange.all_gather(&mine)?;
     let mut union = [0_u8; CpuSet::MAX_CPU / 8];
@@ -17,6 +18,15 @@ pub(crate) fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
         union.iter_mut().zip(mask).for_each(|(into, bits)| *into |= bits);
     }
     Ok(union.iter().map(|bits| bits.count_ones()).sum::<u32>().min(quota))
+}
+
+/// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
+/// cores a spinning rank keeps the one it waits for from running.
+pub(crate) fn default_spin(exchange: &mut dyn Exchange) -> Result<Duration> {
+    const WITH_A_CORE_EACH: Duration = Duration::from_millis(1);
+    const WITH_MORE_RANKS: Duration = Duration::from_micros(5);
+    let cores = shared_by(exchange)?;
+    Ok(if cores >= exchange.ranks() { WITH_A_CORE_EACH } else { WITH_MORE_RANKS })
 }
 
 /// The quota (or no limit), then the mask.

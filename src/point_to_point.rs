@@ -91,6 +91,9 @@ impl Communicator {
 
     /// Receives with a tag without waiting: [`Work::wait`] gives the buffer and whose message is in it. See
     /// [`Communicator::receive_tagged`].
+    ///
+    /// When all other ranks have left, one from any rank goes on until somebody waits for it: this rank may send to
+    /// itself.
     pub fn receive_tagged_async<T: Element>(
         &self,
         mut buffer: Vec<T>,

@@ -1,5 +1,6 @@
 //! What a communicator has moved, by link class, and what it keeps in memory, by kind.
 
+use crate::Communicator;
 use std::fmt;
 use ubccl_core::Rank;
 use ubccl_core::endpoint::{Counters, Endpoint};
@@ -99,6 +100,30 @@ impl fmt::Display for MemoryUse {
             write!(f, "{} {} {}", if k > 0 { "," } else { "" }, kind.name(), self.of(kind))?;
         }
         Ok(())
+    }
+}
+
+impl Communicator {
+    /// Messages and bytes that this rank has sent and received so far: in total, and for each class of peers (same
+    /// process, same host, network).
+    pub fn counters(&self) -> Traffic {
+        let class_of = |peer| self.shared.control.link_class(peer);
+        Traffic::of(self.shared.lock().links(), class_of, self.ranks(), self.rank())
+    }
+
+    /// Bytes of memory that this communicator takes on this rank, by kind.
+    pub fn memory(&self) -> MemoryUse {
+        let mut memory = self.shared.lock().memory();
+        let kind = if self.rank() == 0 { MemoryKind::Shared } else { MemoryKind::Mapped };
+        memory.add(kind, self.shared.control.board().bytes());
+        memory
+    }
+
+    /// Logs it, if somebody asks.
+    pub(crate) fn tell_memory(&self) {
+        if tracing::enabled!(target: "ubccl::memory", tracing::Level::INFO) {
+            tracing::info!(target: "ubccl::memory", rank = self.rank(), "{}", self.memory());
+        }
     }
 }
 

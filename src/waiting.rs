@@ -58,7 +58,7 @@ impl Shared {
             if until.is_some_and(|until| now >= until) {
                 return Ok(false);
             }
-            let next_look = self.look_around(&mut engine, now)?;
+            let next_look = self.look_around(&mut engine, now, false)?;
             let idle_for = now - *patience.idle_since.get_or_insert(now);
             let is_wanted = self.wanted.load(Ordering::SeqCst) > 0; // pairs with `lock`
             if idle_for >= self.limits.spin && !is_wanted && !self.control.poison().is_set() {
@@ -97,11 +97,12 @@ impl Shared {
     }
 
     /// What is done rarely while nothing moves; after how long it is to be done again even if nothing happens.
-    fn look_around(&self, engine: &mut Engine, now: Instant) -> Result<Duration> {
+    /// A rank that `may_send` does not sit in a wait: it may still send a message to itself.
+    fn look_around(&self, engine: &mut Engine, now: Instant, may_send: bool) -> Result<Duration> {
         if let Err(fault) = engine.inspect().and_then(|()| self.compare_calls(engine)) {
             return Err(self.fail(engine, fault));
         }
-        self.check_leavers(engine)?;
+        self.check_leavers(engine, may_send)?;
         let Some(waited) = engine.oldest_wait(now) else { return Ok(LONGEST_SLEEP) };
         let timeout = *self.limits.operation_timeout.read();
         if waited >= timeout {
@@ -162,11 +163,11 @@ impl Shared {
     }
 
     /// An operation that needs a rank that left can never complete.
-    fn check_leavers(&self, engine: &mut Engine) -> Result<()> {
+    fn check_leavers(&self, engine: &mut Engine, may_send: bool) -> Result<()> {
         let (sequence, running) = engine.current();
         let mut cause = running.and_then(|_| self.control.check_left(sequence));
         if cause.is_none() {
-            let gone = engine.find_loose_peer(|peer| self.control.left(peer).is_some());
+            let gone = engine.find_loose_peer(may_send, |peer| self.control.left(peer).is_some());
             cause = gone.map(|peer| self.control.cause(ErrorKind::Remote, peer, LEFT_TOO_EARLY));
         }
         let Some(cause) = cause else { return Ok(()) };
@@ -250,7 +251,7 @@ impl Shared {
     pub(crate) fn background(&self, engine: &mut Engine) -> Result<bool> {
         let moved = self.drive(engine)?;
         if !moved {
-            self.look_around(engine, Instant::now())?;
+            self.look_around(engine, Instant::now(), true)?;
         }
         Ok(moved)
     }

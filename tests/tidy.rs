@@ -217,14 +217,15 @@ fn check_index(folder: &str, descriptor: &str, names: Vec<&str>) {
     assert!(!names.is_empty(), "{folder}: the index is empty");
 }
 
-/// The modules of `index! { module::TYPE, … }`.
+/// The modules of `index! { module::TYPE, … }`, or of `index! { module: TYPES; … }`.
 fn index_entries(library: &Source) -> Vec<String> {
     let code = library.code.join("\n");
     let (_, body) = code.split_once("\nindex!").expect("a library has its index");
     let (_, body) = body.split_once('{').expect("an index has a body");
     let (body, _) = body.split_once('}').expect("an index ends");
-    let module = |entry: &str| entry.split_once("::").map(|(module, _)| module.trim().to_owned());
-    body.split(',').filter_map(module).collect()
+    let module = |entry: &str| entry.split_once(':').map(|(module, _)| module.trim().to_owned());
+    let between = if body.contains(';') { ';' } else { ',' };
+    body.split(between).filter_map(module).collect()
 }
 
 /// The top-level module of a file: `ring.rs` or `shm/ring.rs` to `ring` or `shm`.

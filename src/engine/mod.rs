@@ -328,8 +328,8 @@ impl Engine {
     }
 
     /// The first peer that a point-to-point operation under way waits for and that `matches`; one that waits for any
-    /// rank waits for none as long as there is one that does not match.
-    pub(crate) fn find_loose_peer(&self, matches: impl Fn(Rank) -> bool) -> Option<Rank> {
+    /// rank waits for none as long as there is one that does not match, be it this rank, which `may_send`.
+    pub(crate) fn find_loose_peer(&self, may_send: bool, matches: impl Fn(Rank) -> bool) -> Option<Rank> {
         let EngineOptions { rank, ranks, .. } = self.options;
         let mut found = None;
         for slot in self.loose.iter(&self.slots).map(|index| &self.slots[index]) {
@@ -338,6 +338,7 @@ impl Engine {
                     slot.execution.waits_for(|peer| found = found.or_else(|| matches(peer).then_some(peer)))
                 }
                 Some(Some(source)) => found = found.or_else(|| matches(source).then_some(source)),
+                Some(None) if may_send => {}
                 Some(None) => {
                     let mut others = (0..ranks).filter(|&peer| peer != rank);
                     if others.clone().all(&matches) {

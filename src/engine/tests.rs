@@ -175,10 +175,11 @@ fn messages_that_are_kept_have_bounds() {
 fn who_left_is_found_among_those_that_are_waited_for() {
     let mut rig = Rig::new(3);
     rig.tagged(1, TaggedKind::Receive(None), 1, (0, 10));
-    assert_eq!(rig.engines[1].find_loose_peer(|peer| peer == 0), None, "rank 2 may send");
-    assert_eq!(rig.engines[1].find_loose_peer(|peer| peer != 1), Some(0));
+    assert_eq!(rig.engines[1].find_loose_peer(false, |peer| peer == 0), None, "rank 2 may send");
+    assert_eq!(rig.engines[1].find_loose_peer(false, |peer| peer != 1), Some(0));
+    assert_eq!(rig.engines[1].find_loose_peer(true, |peer| peer != 1), None, "rank 1 may send to itself");
     rig.tagged(1, TaggedKind::Receive(Some(2)), 1, (0, 10));
-    assert_eq!(rig.engines[1].find_loose_peer(|peer| peer == 2), Some(2));
+    assert_eq!(rig.engines[1].find_loose_peer(false, |peer| peer == 2), Some(2));
 }
 
 #[test]

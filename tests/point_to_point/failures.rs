@@ -239,3 +239,38 @@ fn abort_ends_receives_that_wait_and_groups() {
         errors.iter().for_each(|error| expect(error.as_ref(), ErrorKind::Aborted, &["enough"]));
     }
 }
+
+/// The one rank that is left may still send to itself what it receives from any.
+#[test]
+fn a_receive_from_any_rank_waits_for_this_rank_when_all_others_have_left() {
+    let meet = Arc::new(Barrier::new(2));
+    for setup in real_setups(2) {
+        let meet = meet.clone();
+        let found = start_threads(
+            &setup,
+            |config| config,
+            move |rank, comm| {
+                let comm = comm.expect("all ranks come");
+                comm.barrier().expect("it works");
+                if rank == 1 {
+                    comm.close()?;
+                    meet.wait();
+                    return Ok(());
+                }
+                meet.wait();
+                let work = comm.receive_tagged_async(vec![0_u8; 3], None, 4)?;
+                // The service thread looks after it meanwhile; that it finds nothing wrong takes as long as one looks.
+                let until = std::time::Instant::now() + Duration::from_millis(20);
+                while std::time::Instant::now() < until {
+                    assert!(!work.test()?, "nobody has sent");
+                }
+                comm.send_tagged(&[7_u8; 3], 0, 4)?;
+                assert_eq!(work.wait()?, (vec![7; 3], 0));
+                comm.close()
+            },
+        );
+        for end in found {
+            end.unwrap_or_else(|error: Error| panic!("{}: {error}", setup.transport));
+        }
+    }
+}

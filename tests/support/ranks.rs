@@ -217,7 +217,7 @@ fn run_virtual(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
 }
 
 /// The one buffer of an in-place call before it: the input in its place, rubbish elsewhere.
-fn joint(call: &Collective<'_>, ranks: u32, rank: u32, size: usize, input: &[u8]) -> Vec<u8> {
+pub fn joint(call: &Collective<'_>, ranks: u32, rank: u32, size: usize, input: &[u8]) -> Vec<u8> {
     let mut buffer = vec![RUBBISH; call.in_place_elements(ranks, rank) as usize * size];
     let from = call.in_place_offsets(rank).0 as usize * size;
     if !input.is_empty() {
