@@ -204,6 +204,19 @@ fn element_size(dtype: DataType) -> usize {
     }
 }
 
+/// The value of one element of a float type.
+pub fn decode(dtype: DataType, bytes: &[u8]) -> f64 {
+    let mut whole = [0; 8];
+    whole[..bytes.len()].copy_from_slice(bytes);
+    layout::of(dtype.name()).expect("a float type").value(u64::from_le_bytes(whole))
+}
+
+/// The element of a float type that is nearest to a value.
+pub fn encode(dtype: DataType, value: f64) -> Vec<u8> {
+    let bits = layout::of(dtype.name()).expect("a float type").nearest(value);
+    bits.to_le_bytes()[..element_size(dtype)].to_vec()
+}
+
 fn is_signed(dtype: DataType) -> bool {
     matches!(dtype, DataType::I8 | DataType::I16 | DataType::I32 | DataType::I64)
 }
