@@ -47,7 +47,14 @@ fn example() -> Command {
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--workspace", "--example", "data_parallel", "--offline", "--message-format=json"]);
+    command.args([
+        "build",
+        "--workspace",
+        "--example",
+        "data_parallel",
+        "--offline",
+        "--message-format=json",
+    ]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
