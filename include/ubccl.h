@@ -170,6 +170,23 @@ typedef struct ubccl_comm ubccl_comm;
 typedef struct ubccl_group ubccl_group;
 
 /*
+ A call with its buffers, made by a function whose name ends in `_prepare`, to be started again and again. Starting
+ looks nothing up: that was done when it was prepared. Tables of counts and displacements are copied then.
+
+ Order: preparing is this rank's own affair; every start counts as the call, and other ranks may make it as an
+ ordinary one.
+
+ Buffers: as for a `ubccl_work`, from every start until the operation is over; between starts they are the caller's
+ to read and write. `ubccl_prepared_start` is as safe as the call itself: the buffers must be there.
+
+ Threads: one thread at a time with one of them; a second one is refused with `UBCCL_INVALID_ARGUMENT`. It is freed
+ with `ubccl_prepared_free`, before or after its communicator.
+
+ Source: MPI_Allreduce_init, MPI_Send_init.
+ */
+typedef struct ubccl_prepared ubccl_prepared;
+
+/*
  Where ranks meet: rank 0's listener and the text that the others need.
  */
 typedef struct ubccl_rendezvous ubccl_rendezvous;
@@ -883,6 +900,243 @@ ubccl_result ubccl_comm_send_receive_async(const struct ubccl_comm *comm,
                                            struct ubccl_work **out);
 
 /*
+ Prepares `ubccl_comm_all_reduce`: see `ubccl_prepared`. `UBCCL_UNSUPPORTED` for a pre-multiplied sum.
+
+ # Safety
+ As for `ubccl_comm_all_reduce`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_reduce_prepare(const struct ubccl_comm *comm,
+                                           const void *send,
+                                           void *recv,
+                                           size_t count,
+                                           int32_t dtype,
+                                           int32_t op,
+                                           struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_all_gather`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_all_gather`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_gather_prepare(const struct ubccl_comm *comm,
+                                           const void *send,
+                                           void *recv,
+                                           size_t count,
+                                           int32_t dtype,
+                                           struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_reduce_scatter`: see `ubccl_prepared`. `UBCCL_UNSUPPORTED` for a pre-multiplied sum.
+
+ # Safety
+ As for `ubccl_comm_reduce_scatter`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_reduce_scatter_prepare(const struct ubccl_comm *comm,
+                                               const void *send,
+                                               void *recv,
+                                               size_t count,
+                                               int32_t dtype,
+                                               int32_t op,
+                                               struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_all_to_all`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_all_to_all`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_to_all_prepare(const struct ubccl_comm *comm,
+                                           const void *send,
+                                           void *recv,
+                                           size_t count,
+                                           int32_t dtype,
+                                           struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_barrier`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_barrier`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_barrier_prepare(const struct ubccl_comm *comm,
+                                        struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_broadcast`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_broadcast`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_broadcast_prepare(const struct ubccl_comm *comm,
+                                          const void *send,
+                                          void *recv,
+                                          size_t count,
+                                          int32_t dtype,
+                                          uint32_t root,
+                                          struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_reduce`: see `ubccl_prepared`. `UBCCL_UNSUPPORTED` for a pre-multiplied sum.
+
+ # Safety
+ As for `ubccl_comm_reduce`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_reduce_prepare(const struct ubccl_comm *comm,
+                                       const void *send,
+                                       void *recv,
+                                       size_t count,
+                                       int32_t dtype,
+                                       int32_t op,
+                                       uint32_t root,
+                                       struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_gather`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_gather`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_gather_prepare(const struct ubccl_comm *comm,
+                                       const void *send,
+                                       void *recv,
+                                       size_t count,
+                                       int32_t dtype,
+                                       uint32_t root,
+                                       struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_scatter`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_scatter`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_scatter_prepare(const struct ubccl_comm *comm,
+                                        const void *send,
+                                        void *recv,
+                                        size_t count,
+                                        int32_t dtype,
+                                        uint32_t root,
+                                        struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_send`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_send`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_send_prepare(const struct ubccl_comm *comm,
+                                     const void *send,
+                                     size_t count,
+                                     int32_t dtype,
+                                     uint32_t peer,
+                                     struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_receive`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_receive`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_receive_prepare(const struct ubccl_comm *comm,
+                                        void *recv,
+                                        size_t count,
+                                        int32_t dtype,
+                                        uint32_t peer,
+                                        struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_send_receive`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_send_receive`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_send_receive_prepare(const struct ubccl_comm *comm,
+                                             const void *send,
+                                             void *recv,
+                                             size_t count,
+                                             int32_t dtype,
+                                             uint32_t to,
+                                             uint32_t from,
+                                             struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_all_gather_v`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_all_gather_v`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_gather_v_prepare(const struct ubccl_comm *comm,
+                                             const void *send,
+                                             void *recv,
+                                             const size_t *counts,
+                                             const size_t *displacements,
+                                             int32_t dtype,
+                                             struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_reduce_scatter_v`: see `ubccl_prepared`. `UBCCL_UNSUPPORTED` for a pre-multiplied sum.
+
+ # Safety
+ As for `ubccl_comm_reduce_scatter_v`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_reduce_scatter_v_prepare(const struct ubccl_comm *comm,
+                                                 const void *send,
+                                                 void *recv,
+                                                 const size_t *counts,
+                                                 int32_t dtype,
+                                                 int32_t op,
+                                                 struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_gather_v`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_gather_v`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_gather_v_prepare(const struct ubccl_comm *comm,
+                                         const void *send,
+                                         size_t count,
+                                         void *recv,
+                                         const size_t *counts,
+                                         const size_t *displacements,
+                                         int32_t dtype,
+                                         uint32_t root,
+                                         struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_scatter_v`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_scatter_v`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_scatter_v_prepare(const struct ubccl_comm *comm,
+                                          const void *send,
+                                          const size_t *counts,
+                                          const size_t *displacements,
+                                          void *recv,
+                                          size_t count,
+                                          int32_t dtype,
+                                          uint32_t root,
+                                          struct ubccl_prepared **out);
+
+/*
+ Prepares `ubccl_comm_all_to_all_v`: see `ubccl_prepared`.
+
+ # Safety
+ As for `ubccl_comm_all_to_all_v`, for the buffers whenever it is under way; `out` is null or may be written.
+ */
+ubccl_result ubccl_comm_all_to_all_v_prepare(const struct ubccl_comm *comm,
+                                             const void *send,
+                                             const size_t *send_counts,
+                                             const size_t *send_displacements,
+                                             void *recv,
+                                             const size_t *recv_counts,
+                                             const size_t *recv_displacements,
+                                             int32_t dtype,
+                                             struct ubccl_prepared **out);
+
+/*
  Gives every rank the root's `send` in `recv`.
 
  Shapes: send [count], read on the root only (null is fine elsewhere); recv [count]. In place if send is recv.
@@ -1409,6 +1663,55 @@ ubccl_result ubccl_op_create_premul_sum(double scalar,
 ubccl_result ubccl_op_destroy(int32_t op);
 
 /*
+ Starts it.
+
+ Errors: InvalidArgument if it is under way or its communicator was destroyed; otherwise as the call without waiting.
+ Source: MPI_Start.
+
+ # Safety
+ Its buffers are as the call needs them until the operation is over.
+ */
+ubccl_result ubccl_prepared_start(struct ubccl_prepared *prepared);
+
+/*
+ Whether it is not under way, or not any more; moves on what can move, and does not wait.
+
+ Errors: InvalidArgument; Mismatch, Timeout, RemoteError, Aborted if the operation failed.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_prepared_test(struct ubccl_prepared *prepared, bool *out);
+
+/*
+ Waits until it is done, if it is under way. After an error too its buffers are not touched any more.
+
+ Errors: as `ubccl_prepared_test`.
+ */
+ubccl_result ubccl_prepared_wait(struct ubccl_prepared *prepared);
+
+/*
+ Waits for at most `timeout_ms`; if it is not done by then, `out` says so, and nothing is harmed.
+
+ Errors: as `ubccl_prepared_test`.
+
+ # Safety
+ `out` is null or may be written.
+ */
+ubccl_result ubccl_prepared_wait_timeout(struct ubccl_prepared *prepared,
+                                         uint64_t timeout_ms,
+                                         bool *out);
+
+/*
+ Frees it. If it is under way it is waited for, so that afterwards its buffers belong to the caller.
+
+ Errors: InvalidArgument if it is null, was freed before, or another thread is in a call with it; otherwise the
+         operation's result, and it is freed.
+ Source: MPI_Request_free, which does not wait.
+ */
+ubccl_result ubccl_prepared_free(struct ubccl_prepared *prepared);
+
+/*
  This rank and the number of ranks; either may be null.
 
  Source: ncclCommUserRank, ncclCommCount.
@@ -1631,7 +1934,7 @@ ubccl_result ubccl_work_free(struct ubccl_work *work);
 ubccl_result ubccl_work_source(struct ubccl_work *work, uint32_t *out);
 
 /*
- How many handles (communicators, works, groups, rendezvous) were made and not destroyed in this process: 0 at the end of a program
+ How many handles (communicators, works, groups, prepared operations, rendezvous) were made and not destroyed in this process: 0 at the end of a program
  that frees what it makes.
  */
 size_t ubccl_handle_count(void);

@@ -206,6 +206,36 @@ private:
     Handle<ubccl_work, ubccl_work_free> handle_;
 };
 
+/// A call that was prepared, to be started many times: `Prepared p(comm.get(), ubccl_comm_all_reduce_prepare, send, …)`
+/// takes the arguments of the C function between the communicator and the handle. The destructor waits for it.
+class Prepared {
+public:
+    template <typename... Parameters, typename... Arguments>
+    Prepared(const ubccl_comm *comm, ubccl_result (*prepare)(const ubccl_comm *, Parameters...), Arguments... arguments)
+    {
+        ubccl_prepared *raw = nullptr;
+        check(prepare(comm, arguments..., &raw));
+        handle_ = Handle<ubccl_prepared, ubccl_prepared_free>(raw);
+    }
+    void start() { check(ubccl_prepared_start(handle_.get())); }
+    bool test()
+    {
+        bool done = false;
+        check(ubccl_prepared_test(handle_.get(), &done));
+        return done;
+    }
+    void wait() { check(ubccl_prepared_wait(handle_.get())); }
+    bool wait_for(std::chrono::milliseconds timeout)
+    {
+        bool done = false;
+        check(ubccl_prepared_wait_timeout(handle_.get(), static_cast<std::uint64_t>(timeout.count()), &done));
+        return done;
+    }
+
+private:
+    Handle<ubccl_prepared, ubccl_prepared_free> handle_;
+};
+
 /// Calls that are collected and run at once. Dropped without having run, nothing was sent.
 class Group {
 public:

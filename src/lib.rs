@@ -28,7 +28,7 @@ pub use communicator::Communicator;
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
 pub use group::{Group, GroupBuffers, GroupWork, Held, OwnedGroup};
-pub use prepared::Prepared;
+pub use prepared::{Prepared, PreparedRaw};
 pub use reduction::Reduction;
 pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
 pub use ubccl_core::group::GroupSide;

@@ -25,6 +25,15 @@ pub struct Prepared<T: Element> {
     output: Vec<T>,
 }
 
+/// The same on raw memory, which whoever made it vouched for. Dropping it while it is under way neither cancels nor
+/// waits.
+#[derive(Debug)]
+#[must_use = "a prepared operation does nothing until it is started"]
+pub struct PreparedRaw {
+    bound: Bound,
+    buffers: Buffers,
+}
+
 /// What is kept of a call between its starts.
 #[derive(Debug)]
 struct Bound {
@@ -60,6 +69,25 @@ impl Communicator {
         Ok(Prepared { bound: self.bind(call, true)?, input: None, output: buffer })
     }
 
+    /// Prepares a call on raw memory; in place as [`Communicator::run_raw`] says.
+    ///
+    /// Errors: as [`Communicator::prepare`].
+    ///
+    /// # Safety
+    /// As [`Communicator::run_raw`], from every start of it until one of its waits has returned (an error too), its
+    /// `test` has answered `true`, or it is never started again and [`Communicator::abort`] has returned. Dropping it
+    /// while it is under way does not end that.
+    pub unsafe fn prepare_raw(
+        &self,
+        call: &Collective<'_>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Result<PreparedRaw> {
+        let buffers = self.shared.raw_buffers(call, input, output)?;
+        let bound = self.bind(call, matches!(buffers, Buffers::InPlace(_)))?;
+        Ok(PreparedRaw { bound, buffers })
+    }
+
     fn bind(&self, call: &Collective<'_>, in_place: bool) -> Result<Bound> {
         let plan = self.shared.lock().plan(call, in_place)?;
         let signature = call.signature(plan.number());
@@ -83,34 +111,28 @@ impl<T: Element> Prepared<T> {
             }
             None => Buffers::InPlace(output),
         };
-        let call = self.bound.call.get();
-        let planned = (self.bound.plan.clone(), self.bound.signature);
         // SAFETY: nobody gets at the vectors while it is under way, their memory stays where it is, and `drop` gives
-        // them to the engine if it still is; the plan was made for this call, in place or not as the buffers are.
-        self.bound.running = Some(unsafe { self.bound.shared.issue_planned(&call, planned, buffers) }?);
-        Ok(())
+        // them to the engine if it still is; the plan was made in place or not as the buffers are.
+        unsafe { self.bound.start(buffers) }
     }
 
     /// Whether it is not under way (any more); moves on what can move.
     ///
     /// Errors: the cause that poisoned the communicator.
     pub fn test(&mut self) -> Result<bool> {
-        let Some(op) = self.bound.running else { return Ok(true) };
-        let status = self.bound.shared.test(op);
-        self.bound.settle(op);
-        Ok(status? == Status::Done)
+        self.bound.test()
     }
 
     /// Waits until it is done, if it is under way.
     ///
     /// Errors: as [`Work::wait`](crate::Work::wait).
     pub fn wait(&mut self) -> Result<()> {
-        self.wait_until(None).map(drop)
+        self.bound.wait_until(None).map(drop)
     }
 
     /// Waits for at most `timeout`; `false` if it is not done by then, which harms nothing.
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<bool> {
-        self.wait_until(Some(Instant::now() + timeout))
+        self.bound.wait_until(Some(Instant::now() + timeout))
     }
 
     /// What the rank brings; in place, the one buffer.
@@ -128,12 +150,45 @@ impl<T: Element> Prepared<T> {
         self.bound.check_idle()?;
         Ok(&mut self.output)
     }
+}
 
-    fn wait_until(&mut self, until: Option<Instant>) -> Result<bool> {
-        let Some(op) = self.bound.running else { return Ok(true) };
-        let done = self.bound.shared.wait(op, until);
-        self.bound.settle(op);
-        done
+impl PreparedRaw {
+    /// Starts it. See [`Prepared::start`].
+    pub fn start(&mut self) -> Result<()> {
+        self.bound.check_idle()?;
+        // SAFETY: whoever made it vouched for the memory from here on; the plan was made in place or not as the buffers
+        // are.
+        unsafe { self.bound.start(self.buffers.clone()) }
+    }
+
+    /// Whether it is not under way (any more); moves on what can move. See [`Prepared::test`].
+    pub fn test(&mut self) -> Result<bool> {
+        self.bound.test()
+    }
+
+    /// Waits until it is done, if it is under way. See [`Prepared::wait`].
+    pub fn wait(&mut self) -> Result<()> {
+        let running = self.bound.running;
+        let done = self.bound.wait_until(None);
+        if let (Err(_), Some(op)) = (&done, running.filter(|_| self.bound.running.is_some())) {
+            // The waiting itself failed, but the memory goes back to its owner.
+            self.bound.shared.end_failed(op);
+            self.bound.settle(op);
+        }
+        done.map(drop)
+    }
+
+    /// Waits for at most `timeout`. See [`Prepared::wait_timeout`].
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<bool> {
+        self.bound.wait_until(Some(Instant::now() + timeout))
+    }
+}
+
+impl Drop for PreparedRaw {
+    fn drop(&mut self) {
+        if let Some(op) = self.bound.running.take() {
+            self.bound.shared.lock().detach(op);
+        }
     }
 }
 
@@ -152,6 +207,29 @@ impl Bound {
             None => Ok(()),
             Some(_) => Err(Error::invalid(format!("{} is under way; wait for it first", self.call.get()))),
         }
+    }
+
+    /// # Safety
+    /// As for `Engine::issue`; the buffers are in place or not as the plan says.
+    unsafe fn start(&mut self, buffers: Buffers) -> Result<()> {
+        let planned = (self.plan.clone(), self.signature);
+        // SAFETY: the caller vouches; the plan was made for this call.
+        self.running = Some(unsafe { self.shared.issue_planned(&self.call.get(), planned, buffers) }?);
+        Ok(())
+    }
+
+    fn test(&mut self) -> Result<bool> {
+        let Some(op) = self.running else { return Ok(true) };
+        let status = self.shared.test(op);
+        self.settle(op);
+        Ok(status? == Status::Done)
+    }
+
+    fn wait_until(&mut self, until: Option<Instant>) -> Result<bool> {
+        let Some(op) = self.running else { return Ok(true) };
+        let done = self.shared.wait(op, until);
+        self.settle(op);
+        done
     }
 
     /// Takes note if the operation is over, well or not.

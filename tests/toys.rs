@@ -177,7 +177,8 @@ impl File {
         let text = String::from_utf8(std::mem::take(&mut self.content)).unwrap();
         let opening = "\nindex! {\n";
         assert_eq!(text.matches(opening).count(), 1, "{}: where is the index?", self.path.display());
-        self.content = text.replace(opening, &format!("{opening}    toy::TOY,\n")).into();
+        let line = if text.contains("\n    ring: RING;\n") { "toy: TOY;" } else { "toy::TOY," };
+        self.content = text.replace(opening, &format!("{opening}    {line}\n")).into();
     }
 }
 

@@ -6,6 +6,7 @@ use crate::codes::ubccl_result;
 use crate::comm::COMMS;
 use crate::group::GROUPS;
 use crate::handles::Table;
+use crate::prepared::PREPARED;
 use crate::start::RENDEZVOUS;
 use std::time::Duration;
 use ubccl_rs::{Error, GroupWork, Rank, Result, Work};
@@ -72,7 +73,7 @@ pub(crate) enum Issued {
 }
 
 /// Longer than any process runs, and no overflow when it is added to a point in time.
-const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl From<Work<()>> for Issued {
     fn from(work: Work<()>) -> Self {
@@ -192,9 +193,9 @@ pub unsafe extern "C" fn ubccl_work_source(work: *mut ubccl_work, out: *mut u32)
     })
 }
 
-/// How many handles (communicators, works, groups, rendezvous) were made and not destroyed in this process: 0 at the end of a program
+/// How many handles (communicators, works, groups, prepared operations, rendezvous) were made and not destroyed in this process: 0 at the end of a program
 /// that frees what it makes.
 #[unsafe(no_mangle)]
 pub extern "C" fn ubccl_handle_count() -> usize {
-    COMMS.count() + WORKS.count() + RENDEZVOUS.count() + GROUPS.count()
+    COMMS.count() + WORKS.count() + RENDEZVOUS.count() + GROUPS.count() + PREPARED.count()
 }

@@ -17,7 +17,7 @@ use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Collective, Error, Rank, Result, Signature};
 
 /// The memory of a call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Buffers {
     /// Input and output apart.
     Apart {

@@ -7,6 +7,7 @@
 pub mod equal;
 pub mod grouped;
 pub mod peers;
+pub mod prepared;
 pub mod rooted;
 pub mod tables;
 pub mod tagged;

@@ -126,6 +126,11 @@ pub unsafe extern "C" fn ubccl_comm_send_receive_async(
     unsafe { issue(comm, send, recv, out, |_| exchange(count, dtype, Some(to), Some(from))) }
 }
 
-fn exchange(count: usize, dtype: i32, to: Option<u32>, from: Option<u32>) -> Result<Call<'static>> {
+pub(super) fn exchange(
+    count: usize,
+    dtype: i32,
+    to: Option<u32>,
+    from: Option<u32>,
+) -> Result<Call<'static>> {
     Ok(Collective::send_receive(count as u64, read_dtype(dtype)?, to, from).into())
 }

@@ -128,6 +128,100 @@ static void groups(enum how how, size_t n, int32_t dtype)
     free(reduced_block), free(moved), free(doubled);
 }
 
+enum { MOST_PREPARED = 32 };
+
+static void start_and_wait(struct ubccl_prepared **prepared, int number, int round)
+{
+    bool done = false;
+    for (int k = 0; k < number; k++)
+        OK(ubccl_prepared_start(prepared[k]));
+    for (int k = number - 1; k >= 0; k--) {
+        switch ((k + round) % 3) {
+        case 0: OK(ubccl_prepared_wait(prepared[k])); break;
+        case 1: do OK(ubccl_prepared_test(prepared[k], &done)); while (!done); break;
+        default: do OK(ubccl_prepared_wait_timeout(prepared[k], 1000, &done)); while (!done); break;
+        }
+    }
+}
+
+/* Every call, prepared once and started three times on changing data. */
+static void persistent(size_t n, int32_t dtype)
+{
+    struct ubccl_prepared *prepared[MOST_PREPARED], *refused = NULL;
+    struct blocks blocks = blocks_of(n, 0);
+    uint32_t root = all - 1, next = (me + 1) % all, last = (me + all - 1) % all;
+    size_t even[MOST_RANKS], mine = blocks.counts[me];
+    int number = 0;
+    int32_t twice = 0;
+    void *send = make(n * all, dtype), *table = make(blocks.extent, dtype), *block = make(mine, dtype);
+    void *sum = make(n, dtype), *whole = make(n * all, dtype), *part = make(n, dtype), *exchanged = make(n * all, dtype);
+    void *cast = make(n, dtype), *at_root = make(n, dtype), *gathered = make(n * all, dtype), *scattered = make(n, dtype);
+    void *rotated = make(n, dtype), *got = make(n, dtype), *in_place = make(n, dtype);
+    void *blocks_got = make(blocks.extent, dtype), *blocks_at_root = make(blocks.extent, dtype);
+    void *drawn = make(mine, dtype), *reduced_block = make(mine, dtype), *moved = make(n * all, dtype);
+    for (uint32_t other = 0; other < all; other++)
+        even[other] = n;
+    struct ubccl_prepared **p = prepared;
+    OK(ubccl_comm_all_reduce_prepare(comm, send, sum, n, dtype, UBCCL_SUM, &p[number++]));
+    OK(ubccl_comm_all_reduce_prepare(comm, in_place, in_place, n, dtype, UBCCL_SUM, &p[number++]));
+    OK(ubccl_comm_all_gather_prepare(comm, send, whole, n, dtype, &p[number++]));
+    OK(ubccl_comm_reduce_scatter_prepare(comm, send, part, n, dtype, UBCCL_SUM, &p[number++]));
+    OK(ubccl_comm_all_to_all_prepare(comm, send, exchanged, n, dtype, &p[number++]));
+    OK(ubccl_comm_barrier_prepare(comm, &p[number++]));
+    OK(ubccl_comm_broadcast_prepare(comm, send, cast, n, dtype, root, &p[number++]));
+    OK(ubccl_comm_reduce_prepare(comm, send, at_root, n, dtype, UBCCL_SUM, root, &p[number++]));
+    OK(ubccl_comm_gather_prepare(comm, send, gathered, n, dtype, root, &p[number++]));
+    OK(ubccl_comm_scatter_prepare(comm, send, scattered, n, dtype, root, &p[number++]));
+    OK(ubccl_comm_send_receive_prepare(comm, send, rotated, n, dtype, next, last, &p[number++]));
+    OK(ubccl_comm_all_gather_v_prepare(comm, block, blocks_got, blocks.counts, NULL, dtype, &p[number++]));
+    OK(ubccl_comm_gather_v_prepare(comm, block, mine, blocks_at_root, blocks.counts, NULL, dtype, root, &p[number++]));
+    OK(ubccl_comm_scatter_v_prepare(comm, table, blocks.counts, NULL, drawn, mine, dtype, root, &p[number++]));
+    OK(ubccl_comm_reduce_scatter_v_prepare(comm, table, reduced_block, blocks.counts, dtype, UBCCL_SUM, &p[number++]));
+    OK(ubccl_comm_all_to_all_v_prepare(comm, send, even, NULL, moved, even, NULL, dtype, &p[number++]));
+    if (all > 1) {
+        OK(ubccl_comm_send_prepare(comm, send, n, dtype, next, &p[number++]));
+        OK(ubccl_comm_receive_prepare(comm, got, n, dtype, last, &p[number++]));
+    }
+    OK(ubccl_op_create_premul_sum(2, &twice));
+    REFUSED(ubccl_comm_all_reduce_prepare(comm, send, sum, n, dtype, twice, &refused), UBCCL_UNSUPPORTED, "multiply");
+    OK(ubccl_op_destroy(twice));
+    for (size_t round = 0; round < 3; round++) {
+        contribute(send, me, round, n * all, dtype);
+        contribute(in_place, me, round, n, dtype);
+        contribute(table, me, round, blocks.extent, dtype);
+        contribute(block, me, round, mine, dtype);
+        start_and_wait(prepared, number, (int)round);
+        expect_reduced(sum, all, round, n, UBCCL_SUM, dtype);
+        expect_reduced(in_place, all, round, n, UBCCL_SUM, dtype);
+        expect_reduced(part, all, round + me * n, n, UBCCL_SUM, dtype);
+        expect(cast, root, round, n, dtype);
+        expect(scattered, root, round + me * n, n, dtype);
+        expect(rotated, last, round, n, dtype);
+        expect(drawn, root, round + blocks.starts[me], mine, dtype);
+        expect_reduced(reduced_block, all, round + blocks.starts[me], mine, UBCCL_SUM, dtype);
+        if (all > 1)
+            expect(got, last, round, n, dtype);
+        if (me == root)
+            expect_reduced(at_root, all, round, n, UBCCL_SUM, dtype);
+        for (uint32_t other = 0; other < all; other++) {
+            expect(at(whole, other * n, dtype), other, round, n, dtype);
+            expect(at(exchanged, other * n, dtype), other, round + me * n, n, dtype);
+            expect(at(moved, other * n, dtype), other, round + me * n, n, dtype);
+            expect(at(blocks_got, blocks.starts[other], dtype), other, round, blocks.counts[other], dtype);
+            if (me == root) {
+                expect(at(gathered, other * n, dtype), other, round, n, dtype);
+                expect(at(blocks_at_root, blocks.starts[other], dtype), other, round, blocks.counts[other], dtype);
+            }
+        }
+    }
+    for (int k = 0; k < number; k++)
+        OK(ubccl_prepared_free(prepared[k]));
+    REFUSED(ubccl_prepared_start(prepared[0]), UBCCL_INVALID_ARGUMENT, "destroyed before");
+    free(send), free(table), free(block), free(sum), free(whole), free(part), free(exchanged), free(cast), free(at_root);
+    free(gathered), free(scattered), free(rotated), free(got), free(in_place), free(blocks_got), free(blocks_at_root);
+    free(drawn), free(reduced_block), free(moved);
+}
+
 /* inout op in, with a context that counts nothing but must arrive: x op y = 2 x + y does not commute. */
 static void double_and_add(const void *in, void *inout, size_t count, int32_t dtype, void *context)
 {
@@ -245,6 +339,9 @@ static void every_further_call(struct ubccl_comm *given, uint32_t rank, uint32_t
             tags((enum how)how, counts[c], dtype);
             groups((enum how)how, counts[c], dtype);
         }
+    persistent(0, UBCCL_F32);
+    persistent(5, UBCCL_I32);
+    persistent(3001, UBCCL_F64);
     operations_of_ones_own(3001);
     operations_of_ones_own(5);
     further_communicators();

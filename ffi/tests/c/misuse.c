@@ -36,6 +36,7 @@ static void handles_that_are_none(void *handle, const char *words)
     uint32_t rank = 0;
     uint64_t bytes;
     struct ubccl_comm *made = NULL;
+    struct ubccl_prepared *prepared = NULL, *not_prepared = (struct ubccl_prepared *)handle;
     struct ubccl_group *group = NULL, *no_group = (struct ubccl_group *)handle;
     ubccl_result error;
     WRONG(ubccl_comm_rank(comm, &rank, &rank), words);
@@ -73,6 +74,9 @@ static void handles_that_are_none(void *handle, const char *words)
     WRONG(ubccl_comm_send_tagged_async(comm, send, 1, UBCCL_F32, 0, 1, &work), words);
     WRONG(ubccl_comm_receive_tagged_async(comm, recv, 1, UBCCL_F32, 0, 1, &work), words);
     WRONG(ubccl_group_begin(comm, &group), words);
+    WRONG(ubccl_comm_all_reduce_prepare(comm, send, recv, 1, UBCCL_F32, UBCCL_SUM, &prepared), words);
+    WRONG(ubccl_comm_barrier_prepare(comm, &prepared), words);
+    WRONG(ubccl_comm_all_gather_v_prepare(comm, send, recv, counts, NULL, UBCCL_F32, &prepared), words);
     WRONG(ubccl_comm_all_reduce_async(comm, send, recv, 1, UBCCL_F32, UBCCL_SUM, &work), words);
     WRONG(ubccl_comm_all_gather_async(comm, send, recv, 1, UBCCL_F32, &work), words);
     WRONG(ubccl_comm_reduce_scatter_async(comm, send, recv, 1, UBCCL_F32, UBCCL_SUM, &work), words);
@@ -90,9 +94,14 @@ static void handles_that_are_none(void *handle, const char *words)
     WRONG(ubccl_comm_send_async(comm, send, 1, UBCCL_F32, 0, &work), words);
     WRONG(ubccl_comm_receive_async(comm, recv, 1, UBCCL_F32, 0, &work), words);
     WRONG(ubccl_comm_send_receive_async(comm, send, recv, 1, UBCCL_F32, 0, 0, &work), words);
-    CHECK(work == NULL && made == NULL && group == NULL);
+    CHECK(work == NULL && made == NULL && group == NULL && prepared == NULL);
     if (handle && strstr(words, "destroyed"))
         return; /* a dead communicator is no dead work */
+    WRONG(ubccl_prepared_start(not_prepared), "prepared");
+    WRONG(ubccl_prepared_test(not_prepared, &done), "prepared");
+    WRONG(ubccl_prepared_wait(not_prepared), "prepared");
+    WRONG(ubccl_prepared_wait_timeout(not_prepared, 1, &done), "prepared");
+    WRONG(ubccl_prepared_free(not_prepared), "prepared");
     WRONG(ubccl_group_run(no_group), "group");
     WRONG(ubccl_group_issue(no_group, &work), "group");
     WRONG(ubccl_group_destroy(no_group), "group");
@@ -201,6 +210,36 @@ static void groups_that_are_wrong(struct ubccl_comm *comm, uint32_t rank)
     WRONG(ubccl_group_issue(group, &work), "itself");
     WRONG(ubccl_group_run(group), "destroyed before");
     CHECK(work == NULL);
+}
+
+/* Rank 1 sends only after rank 0 has tried everything with what is under way. */
+static void a_prepared_call_under_way(struct ubccl_comm *comm, uint32_t rank)
+{
+    struct ubccl_prepared *prepared = NULL;
+    float send = 3, recv = 0;
+    bool done = true;
+    WRONG(ubccl_comm_receive_prepare(comm, NULL, 1, UBCCL_F32, 1 - rank, &prepared), "null");
+    WRONG(ubccl_comm_receive_prepare(comm, &recv, SIZE_MAX, UBCCL_F32, 1 - rank, &prepared), "too large");
+    WRONG(ubccl_comm_receive_prepare(comm, &recv, 1, UBCCL_F32, 1 - rank, NULL), "out-parameter is null");
+    CHECK(prepared == NULL);
+    if (rank == 0) {
+        OK(ubccl_comm_receive_prepare(comm, &recv, 1, UBCCL_F32, 1, &prepared));
+        OK(ubccl_prepared_wait(prepared)); /* it was not started */
+        OK(ubccl_prepared_start(prepared));
+        WRONG(ubccl_prepared_start(prepared), "under way");
+        OK(ubccl_prepared_test(prepared, &done));
+        CHECK(!done);
+        OK(ubccl_prepared_wait_timeout(prepared, 1, &done));
+        CHECK(!done);
+        WRONG(ubccl_comm_close(comm), "under way");
+        OK(ubccl_comm_send(comm, &send, 1, UBCCL_F32, 1));
+        OK(ubccl_prepared_free(prepared)); /* waits */
+        CHECK(recv == 3);
+        WRONG(ubccl_prepared_free(prepared), "destroyed before");
+    } else {
+        OK(ubccl_comm_receive(comm, &recv, 1, UBCCL_F32, 0));
+        OK(ubccl_comm_send(comm, &recv, 1, UBCCL_F32, 0));
+    }
 }
 
 static void tags_that_are_wrong(struct ubccl_comm *comm, uint32_t rank)
@@ -359,6 +398,7 @@ static void handles_in_a_forked_child(struct ubccl_comm *comm, struct ubccl_work
 static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
 {
     struct ubccl_group *closed = NULL, *destroyed = NULL;
+    struct ubccl_prepared *prepared = NULL;
     float send = 1, recv = 0;
     struct ubccl_counters counters = {.size = sizeof counters};
     struct ubccl_work *work = NULL;
@@ -371,6 +411,7 @@ static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     OK(ubccl_group_begin(comm, &destroyed));
     OK(ubccl_group_all_reduce(closed, &send, &recv, 1, UBCCL_F32, UBCCL_SUM));
     OK(ubccl_group_all_reduce(destroyed, &send, &recv, 1, UBCCL_F32, UBCCL_SUM));
+    OK(ubccl_comm_barrier_prepare(comm, &prepared));
     OK(ubccl_comm_close(comm)); /* a work that is over, but not freed, is no hindrance */
     REFUSED(ubccl_comm_close(comm), UBCCL_CLOSED, "closed");
     REFUSED(ubccl_comm_barrier(comm), UBCCL_CLOSED, "closed");
@@ -384,8 +425,11 @@ static void endings(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     OK(ubccl_comm_counters(comm, &counters));
     CHECK(counters.total.messages_sent > 0);
     REFUSED(ubccl_group_run(closed), UBCCL_CLOSED, "closed");
+    REFUSED(ubccl_prepared_start(prepared), UBCCL_CLOSED, "closed");
     OK(ubccl_comm_destroy(comm));
     WRONG(ubccl_group_run(destroyed), "comm was destroyed before");
+    WRONG(ubccl_prepared_start(prepared), "comm was destroyed before");
+    OK(ubccl_prepared_free(prepared));
     handles_that_are_none(comm, "comm was destroyed before");
     OK(ubccl_work_wait(work));
     CHECK(recv == (float)ranks);
@@ -413,6 +457,7 @@ static void mistakes(struct ubccl_comm *comm, uint32_t rank, uint32_t ranks)
     splits_that_are_wrong(comm);
     groups_that_are_wrong(comm, rank);
     tags_that_are_wrong(comm, rank);
+    a_prepared_call_under_way(comm, rank);
     counts_that_are_too_large(comm, rank);
     buffers_that_are_wrong(comm, rank);
     still_works(comm, ranks);

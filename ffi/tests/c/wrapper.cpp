@@ -166,6 +166,17 @@ template <typename T> void every_call(Communicator &comm, std::size_t n)
     CHECK(tagged.source() == last && one == block(all, last));
     CHECK(comm.receive_tagged(got.data(), n, from, 4) == last);
     sent.wait();
+
+    ubccl::Prepared prepared(comm.get(), ubccl_comm_all_reduce_prepare, mine.data(), whole.data(), n * ranks,
+                             ubccl::DataType<T>::code, UBCCL_SUM);
+    for (int round = 0; round < 3; round++) {
+        clear(), prepared.start();
+        if (round == 1)
+            prepared.wait();
+        while (!prepared.test() && !prepared.wait_for(std::chrono::seconds(1))) {
+        }
+        CHECK(whole == sum);
+    }
     comm.barrier();
 }
 
