@@ -26,13 +26,14 @@ pub struct ubccl_config {
     pub size: usize,
     /// The version that the caller was compiled with; set by `ubccl_config_init`.
     pub version: u32,
-    /// This rank.
+    /// This rank, from 0; `ubccl_config_init` has set it to `UBCCL_RANK`, or 0.
     pub rank: u32,
-    /// How many ranks.
+    /// How many ranks; `ubccl_config_init` has set it to `UBCCL_SIZE`, or 1.
     pub ranks: u32,
     /// Seconds that one operation may take; 0: `UBCCL_TIMEOUT` or the default.
     pub operation_timeout_s: u32,
-    /// Where the ranks meet, as text; null: from `UBCCL_RENDEZVOUS`, or `listener`.
+    /// Where the ranks meet, as text; null: `listener` if there is one, otherwise `UBCCL_RENDEZVOUS`. One rank alone
+    /// needs none.
     pub rendezvous: *const c_char,
     /// Rank 0 only: the rendezvous that it made. It is used up by a successful `ubccl_comm_init`, and by a failed one
     /// unless `size` or `version` is wrong.
@@ -43,9 +44,12 @@ pub struct ubccl_config {
     pub algorithm: *const c_char,
 }
 
-/// Makes a rendezvous: rank 0 does, gives its text to the other ranks, and itself to `ubccl_comm_init`.
+/// Makes a rendezvous: rank 0 does, gives its text to the other ranks (`rendezvous` of their configuration, or their
+/// `UBCCL_RENDEZVOUS`), and the rendezvous itself to `ubccl_comm_init` (`listener` of its own). Ranks may be forked
+/// between the two. The alternative: a launcher makes one, writes down the text, destroys the rendezvous, and starts
+/// all ranks, 0 too, with the text; rank 0 then listens at that address itself.
 ///
-/// Errors: System if the listening socket was refused.
+/// Errors: SystemError if the listening socket was refused.
 /// Source: ncclGetUniqueId, HcclGetRootInfo.
 ///
 /// # Safety
@@ -74,7 +78,7 @@ pub unsafe extern "C" fn ubccl_rendezvous_text(
     })
 }
 
-/// Frees a rendezvous that no `ubccl_comm_init` used up. Null is fine.
+/// Frees a rendezvous that no `ubccl_comm_init` used up; its text stays good for a rank 0 that has only the text. Null is fine.
 ///
 /// Errors: InvalidArgument if it was destroyed or used up before.
 #[unsafe(no_mangle)]
@@ -87,7 +91,11 @@ pub extern "C" fn ubccl_rendezvous_destroy(rendezvous: *mut ubccl_rendezvous) ->
     })
 }
 
-/// Fills a configuration with the defaults.
+/// Fills a configuration: `rank` and `ranks` from `UBCCL_RANK` and `UBCCL_SIZE` (0 and 1 without them), everything else
+/// such that `ubccl_comm_init` takes it from the environment, the configuration file, or the default. A program that
+/// a launcher started with these variables needs to set nothing.
+///
+/// Errors: InvalidArgument, naming the variable, or the file and its line, and what the value may be.
 ///
 /// # Safety
 /// `config` is null or may be written.
@@ -97,11 +105,12 @@ pub unsafe extern "C" fn ubccl_config_init(config: *mut ubccl_config) -> ubccl_r
         if config.is_null() {
             return Err(Error::invalid("config is null"));
         }
-        let defaults = ubccl_config {
+        let place = Config::from_env()?;
+        let filled = ubccl_config {
             size: size_of::<ubccl_config>(),
             version: library_version(),
-            rank: 0,
-            ranks: 1,
+            rank: place.rank,
+            ranks: place.ranks,
             operation_timeout_s: 0,
             rendezvous: std::ptr::null(),
             listener: std::ptr::null_mut(),
@@ -109,7 +118,7 @@ pub unsafe extern "C" fn ubccl_config_init(config: *mut ubccl_config) -> ubccl_r
             algorithm: std::ptr::null(),
         };
         // SAFETY: it is not null, and the caller vouches that it may be written.
-        unsafe { config.write(defaults) };
+        unsafe { config.write(filled) };
         Ok(())
     })
 }

@@ -55,6 +55,39 @@ fn every_call_is_right_in_c_linked_statically() {
 }
 
 #[test]
+fn the_example_trains_with_its_own_ranks() {
+    let program = build("examples/data_parallel.c", Link::Shared);
+    for (transport, ranks) in [("shm", "1"), ("shm", "2"), ("tcp", "3")] {
+        let mut command = Command::new(&program);
+        let (status, output) = Running::start(command.arg(ranks).env("UBCCL_TRANSPORT", transport)).finish();
+        assert!(status.success(), "{ranks} ranks over {transport}: {status}, {output}");
+        assert!(output.contains(&format!("rank 0 of {ranks}, ")), "rank 0 tells of all: {output:?}");
+    }
+}
+
+/// All that a rank knows is in the environment: `ubccl_config_init` reads its place there.
+#[test]
+fn the_example_trains_under_a_launcher() {
+    let program = build("examples/data_parallel.c", Link::Shared);
+    // Free a moment ago: rank 0 binds it again.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = listener.local_addr().expect("it is bound");
+    drop(listener);
+    let rendezvous = format!("ubccl:1:{address}:00112233445566778899aabbccddeeff");
+    let start = |rank: u32| {
+        let place = [("UBCCL_RANK", rank.to_string()), ("UBCCL_SIZE", "3".into())];
+        let mut command = Command::new(&program);
+        Running::start(command.envs(place).env("UBCCL_RENDEZVOUS", &rendezvous))
+    };
+    for (rank, running) in [0, 1, 2].map(start).into_iter().enumerate() {
+        let (status, output) = running.finish();
+        assert!(status.success(), "rank {rank}: {status}, {output}");
+        let told = if rank == 0 { "rank 0 of 3, 360 samples" } else { "" };
+        assert!(output.starts_with(told) && output.is_empty() == told.is_empty(), "rank {rank}: {output:?}");
+    }
+}
+
+#[test]
 fn every_call_is_right_in_cpp() {
     if !has_cpp() {
         return programs_not_run("wrapper.cpp", "there is no C++ compiler");
@@ -92,6 +125,7 @@ fn programs_are_clean_under_sanitizers() {
     sanitized("ffi/tests/c/all_calls.c", &["threads", "3"]);
     sanitized("ffi/tests/c/further_calls.c", &["shm", "2"]);
     sanitized("ffi/tests/c/further_calls.c", &["threads", "3"]);
+    sanitized("examples/data_parallel.c", &["2"]);
     sanitized("ffi/tests/c/misuse.c", &["shm"]);
     sanitized("ffi/tests/c/misuse.c", &["tcp"]);
     if has_cpp() {
