@@ -113,24 +113,23 @@ fn programs_are_clean_under_sanitizers() {
     if let Err(why) = sanitizers() {
         return programs_not_run("programs under AddressSanitizer and UndefinedBehaviorSanitizer", &why);
     }
-    let sanitized = |source: &str, arguments: &[&str]| {
-        let mut command = Command::new(build(source, Link::Sanitized));
-        run(command.args(arguments).envs([
-            ("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=98"),
-            ("UBSAN_OPTIONS", "print_stacktrace=1"),
-        ]));
-    };
-    sanitized("ffi/tests/c/all_calls.c", &["shm", "2"]);
-    sanitized("ffi/tests/c/all_calls.c", &["tcp", "2"]);
-    sanitized("ffi/tests/c/all_calls.c", &["threads", "3"]);
-    sanitized("ffi/tests/c/further_calls.c", &["shm", "2"]);
-    sanitized("ffi/tests/c/further_calls.c", &["threads", "3"]);
-    sanitized("examples/data_parallel.c", &["2"]);
-    sanitized("ffi/tests/c/misuse.c", &["shm"]);
-    sanitized("ffi/tests/c/misuse.c", &["tcp"]);
+    let mut programs: Vec<(&str, &[&[&str]])> = vec![
+        ("ffi/tests/c/all_calls.c", &[&["shm", "2"], &["tcp", "2"], &["threads", "3"]]),
+        ("ffi/tests/c/further_calls.c", &[&["shm", "2"], &["threads", "3"]]),
+        ("examples/data_parallel.c", &[&["2"]]),
+        ("ffi/tests/c/misuse.c", &[&["shm"], &["tcp"]]),
+    ];
     if has_cpp() {
-        sanitized("ffi/tests/c/wrapper.cpp", &["threads", "2"]);
-        sanitized("ffi/tests/c/wrapper.cpp", &["shm", "2"]);
+        programs.push(("ffi/tests/c/wrapper.cpp", &[&["shm", "2"], &["threads", "2"]]));
+    }
+    for (source, runs) in programs {
+        let program = build(source, Link::Sanitized);
+        for arguments in runs {
+            run(Command::new(&program).args(*arguments).envs([
+                ("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=98"),
+                ("UBSAN_OPTIONS", "print_stacktrace=1"),
+            ]));
+        }
     }
 }
 
@@ -141,18 +140,20 @@ fn programs_are_clean_under_valgrind() {
     if let Err(missing) = Command::new("valgrind").arg("--version").output() {
         return programs_not_run("programs under valgrind", &missing.to_string());
     }
-    let checked = |source: &str, arguments: &[&str]| {
-        let program = build(source, Link::Shared);
+    let build = |source| build(source, Link::Shared);
+    let (small, misuse) = (build("ffi/tests/c/small.c"), build("ffi/tests/c/misuse.c"));
+    let further = build("ffi/tests/c/further_calls.c");
+    let checked = |program: &std::path::Path, arguments: &[&str]| {
         let mut command = Command::new("valgrind");
         command.args(["-q", "--error-exitcode=99", "--leak-check=full"]);
         command.args(["--show-leak-kinds=definite,indirect", "--errors-for-leak-kinds=definite,indirect"]);
         run(command.arg(program).args(arguments));
     };
-    checked("ffi/tests/c/small.c", &["shm"]);
-    checked("ffi/tests/c/small.c", &["tcp"]);
-    checked("ffi/tests/c/small.c", &["threads"]);
-    checked("ffi/tests/c/misuse.c", &["shm", "without-fork"]);
-    checked("ffi/tests/c/further_calls.c", &["shm", "2"]);
+    checked(&small, &["shm"]);
+    checked(&small, &["tcp"]);
+    checked(&small, &["threads"]);
+    checked(&misuse, &["shm", "without-fork"]);
+    checked(&further, &["shm", "2"]);
 }
 
 #[test]
