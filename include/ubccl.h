@@ -336,11 +336,11 @@ typedef struct ubccl_config {
    */
   uint32_t version;
   /*
-   This rank.
+   This rank, from 0; `ubccl_config_init` has set it to `UBCCL_RANK`, or 0.
    */
   uint32_t rank;
   /*
-   How many ranks.
+   How many ranks; `ubccl_config_init` has set it to `UBCCL_SIZE`, or 1.
    */
   uint32_t ranks;
   /*
@@ -348,7 +348,8 @@ typedef struct ubccl_config {
    */
   uint32_t operation_timeout_s;
   /*
-   Where the ranks meet, as text; null: from `UBCCL_RENDEZVOUS`, or `listener`.
+   Where the ranks meet, as text; null: `listener` if there is one, otherwise `UBCCL_RENDEZVOUS`. One rank alone
+   needs none.
    */
   const char *rendezvous;
   /*
@@ -1829,9 +1830,12 @@ ubccl_result ubccl_comm_split_ranks(const struct ubccl_comm *comm,
 ubccl_result ubccl_comm_duplicate(const struct ubccl_comm *comm, struct ubccl_comm **out);
 
 /*
- Makes a rendezvous: rank 0 does, gives its text to the other ranks, and itself to `ubccl_comm_init`.
+ Makes a rendezvous: rank 0 does, gives its text to the other ranks (`rendezvous` of their configuration, or their
+ `UBCCL_RENDEZVOUS`), and the rendezvous itself to `ubccl_comm_init` (`listener` of its own). Ranks may be forked
+ between the two. The alternative: a launcher makes one, writes down the text, destroys the rendezvous, and starts
+ all ranks, 0 too, with the text; rank 0 then listens at that address itself.
 
- Errors: System if the listening socket was refused.
+ Errors: SystemError if the listening socket was refused.
  Source: ncclGetUniqueId, HcclGetRootInfo.
 
  # Safety
@@ -1851,14 +1855,18 @@ ubccl_result ubccl_rendezvous_text(const struct ubccl_rendezvous *rendezvous,
                                    size_t len);
 
 /*
- Frees a rendezvous that no `ubccl_comm_init` used up. Null is fine.
+ Frees a rendezvous that no `ubccl_comm_init` used up; its text stays good for a rank 0 that has only the text. Null is fine.
 
  Errors: InvalidArgument if it was destroyed or used up before.
  */
 ubccl_result ubccl_rendezvous_destroy(struct ubccl_rendezvous *rendezvous);
 
 /*
- Fills a configuration with the defaults.
+ Fills a configuration: `rank` and `ranks` from `UBCCL_RANK` and `UBCCL_SIZE` (0 and 1 without them), everything else
+ such that `ubccl_comm_init` takes it from the environment, the configuration file, or the default. A program that
+ a launcher started with these variables needs to set nothing.
+
+ Errors: InvalidArgument, naming the variable, or the file and its line, and what the value may be.
 
  # Safety
  `config` is null or may be written.
