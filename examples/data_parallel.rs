@@ -85,7 +85,7 @@ fn train(config: Config) -> Result<(), Box<dyn Error>> {
     if let Some(other) = differs {
         return Err(format!("rank {rank}: rank {other} has other weights than {weights:?}").into());
     }
-    if !(last < first / 100.0) {
+    if last.is_nan() || last >= first / 100.0 {
         return Err(format!("rank {rank}: the loss went from {first} to {last} only").into());
     }
     if rank == 0 {
