@@ -47,7 +47,8 @@ use ubccl_core::{Choice, Error, Result};
 /// Every field is an entry of [`settings::SETTINGS`], which knows its variable, range and documentation.
 #[derive(Debug)]
 pub struct Config {
-    /// Where the ranks meet. Rank 0 makes it ([`Rendezvous::create`]) and passes its text on to the others.
+    /// Where the ranks meet; one rank alone needs none. Rank 0 makes it ([`Rendezvous::create`]) and keeps it here; the
+    /// others parse its text: `Some(text.parse()?)`.
     pub rendezvous: Option<Rendezvous>,
     /// This rank.
     pub rank: u32,
@@ -107,7 +108,18 @@ impl Config {
         Self::from_arguments(&[])
     }
 
-    /// The same for a rank that was given as an argument.
+    /// The same for a rank that was given as an argument, as by a program that starts its own ranks:
+    ///
+    /// ```
+    /// use ubccl::{Communicator, Config, Rendezvous};
+    /// # fn main() -> ubccl::Result<()> {
+    /// let ranks = 1;
+    /// let rendezvous = Rendezvous::create()?;
+    /// // … start ranks 1 to ranks - 1, with rendezvous.text() in their UBCCL_RENDEZVOUS …
+    /// let config = Config { rendezvous: Some(rendezvous), ..Config::from_env_with(0, ranks)? };
+    /// Communicator::init(config)?.close()
+    /// # }
+    /// ```
     pub fn from_env_with(rank: u32, ranks: u32) -> Result<Self> {
         let place = [(settings::RANK.name, rank.to_string()), (settings::SIZE.name, ranks.to_string())];
         Self::from_arguments(&place.each_ref().map(|(name, value)| (*name, value.as_str())))

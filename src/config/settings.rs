@@ -31,7 +31,7 @@ pub static CONFIG: Setting = Setting {
 pub static RENDEZVOUS: Setting = Setting {
     name: "rendezvous",
     variable: "UBCCL_RENDEZVOUS",
-    doc: "where the ranks meet; whoever knows it can join, so it is never shown",
+    doc: "where the ranks meet (SECRET: 32 hexadecimal digits); whoever knows it can join, so it is never shown",
     absent: "none",
     agreement: Agreement::Own,
     place: Place::Launcher,
