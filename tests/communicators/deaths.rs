@@ -24,6 +24,8 @@ pub(crate) fn splitter(child: &Child) {
     child.publish(JOINING);
     let comm = Communicator::init(Config { start_timeout: NEVER, ..child.config() }).expect("all ranks come");
     let kept = comm.duplicate().expect("a duplicate");
+    // Nobody is killed before all have it. Who is slow here may be told of the kill here.
+    let _met = kept.barrier();
     let mut random = Random(child.number("seed")); // alike on all ranks
     let mut colours = || (0..child.ranks).map(|_| random.below(3) as u32).collect::<Vec<_>>();
     let error = loop {
