@@ -72,7 +72,7 @@ fn by_rule(call: &Collective<'_>, ranks: u32) -> Result<&'static dyn Algorithm> 
 }
 
 fn wanted(call: &Collective<'_>, ranks: u32) -> &'static dyn Algorithm {
-    let bytes = common_elements(call, ranks) * call.dtype().size() as u64;
+    let bytes = call.longest_bytes(ranks);
     let is_small = bytes <= SMALL_BYTES_PER_RANK * u64::from(ranks);
     let is_one_step = bytes <= if ranks <= FEW_PARTNERS { ONE_STEP_BYTES } else { SMALL_BYTES_PER_RANK };
     match call.kind() {
@@ -90,18 +90,6 @@ fn wanted(call: &Collective<'_>, ranks: u32) -> &'static dyn Algorithm {
         _ if is_small => &MESH_ONE_SHOT,
         _ => &RING,
     }
-}
-
-/// Elements of the longest buffer of the call: by what every rank knows alike, since all must choose alike.
-fn common_elements(call: &Collective<'_>, ranks: u32) -> u64 {
-    if call.kind().row().tabled {
-        let totals = [call.send(), call.receive()].map(|table| table.blocks().map_or(0, |b| b.total()));
-        // Of other tables, a rank knows its own only: those kinds are done in one way.
-        let is_common = matches!(call.kind(), Kind::AllGatherV | Kind::ReduceScatterV);
-        return if is_common { totals[0].max(totals[1]) } else { 0 };
-    }
-    let root = call.root().unwrap_or(0);
-    call.input_elements(ranks, root).max(call.output_elements(ranks, root))
 }
 
 /// Kinds that there is one good way for.

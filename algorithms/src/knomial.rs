@@ -35,12 +35,14 @@
 //! Source: the binomial trees of R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005); k-nomial as in MPICH and UCC;
 //! barrier by dissemination, D. Hensgen, R. Finkel and U. Manber, IJPP 17 (1988).
 
+use crate::schedule::Schedule;
 use crate::share::{each_lane, keep_own, refuse, share, signed};
+use crate::team::{Family, Team};
 use std::ops::Range;
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The binomial tree: radix 2.
 pub static BINOMIAL: KNomial = KNomial {
@@ -90,6 +92,10 @@ impl Algorithm for KNomial {
         }
     }
 
+    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
+        todo!()
+    }
+
     fn plan(&self, spec: &Spec) -> Plan {
         let association = match spec.op {
             Some(_) => Association::Tree { radix: self.radix },
@@ -111,6 +117,54 @@ impl Algorithm for KNomial {
         }
         plan.finish()
     }
+}
+
+/// The binomial tree of a team: the first member ends with everything, then gives it back.
+pub(crate) struct TeamTree;
+
+impl Family for TeamTree {
+    fn name(&self) -> &'static str {
+        BINOMIAL.descriptor.name
+    }
+
+    fn shares(&self, members: u32) -> (u32, Vec<Range<u32>>) {
+        (1, (0..members).map(|member| 0..u32::from(member == 0)).collect())
+    }
+
+    fn refuses_blocks(&self, _ranks: u32) -> Option<&'static str> {
+        Some("a tree brings everything to one rank, and every rank has a block")
+    }
+
+    fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {
+        for weight in weights(team) {
+            schedule.round();
+            if team.me & weight != 0 {
+                return schedule.send(&team.blocks[0], &[team.ranks[team.me - weight]]);
+            }
+            if team.me + weight < team.len() {
+                schedule.reduce(&team.blocks[0], &[team.ranks[team.me + weight]]);
+            }
+        }
+    }
+
+    fn all_gather(&self, schedule: &mut Schedule<'_>, team: &Team) {
+        let own = weights(team).find(|weight| team.me & weight != 0);
+        if let Some(weight) = own {
+            schedule.round();
+            schedule.receive(&team.blocks[0], team.ranks[team.me - weight]);
+        }
+        let below: Vec<usize> = weights(team).take_while(|&weight| Some(weight) != own).collect();
+        for weight in below.into_iter().rev().filter(|weight| team.me + weight < team.len()) {
+            schedule.round();
+            schedule.send(&team.blocks[0], &[team.ranks[team.me + weight]]);
+        }
+    }
+}
+
+/// 1, 2, 4, … below the number of members.
+fn weights(team: &Team) -> impl Iterator<Item = usize> {
+    let members = team.len();
+    std::iter::successors(Some(1), |weight| Some(2 * weight)).take_while(move |&weight| weight < members)
 }
 
 /// The tree as one rank sees it; places are distances from the root.

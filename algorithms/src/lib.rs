@@ -1,9 +1,19 @@
 //! The algorithms of ubccl. Each is a file here and a line in the index below; names on the command line, tuner
 //! candidates, docs tables and the proofs are derived from its descriptor.
 
+mod halving_doubling;
+mod nb;
+mod nhr;
+mod schedule;
 mod share;
+mod team;
 
-use ubccl_core::{Algorithm, Error, Result};
+use composition::Composition;
+use std::ops::Deref;
+use std::sync::Arc;
+use ubccl_core::{Algorithm, Error, Layout, Result};
+
+pub mod composition;
 
 /// Declares the algorithms: `module: TYPES`, a line for each family.
 macro_rules! index {
@@ -25,6 +35,7 @@ index! {
     linear: LINEAR;
     pairwise: PAIRWISE;
     knomial: BINOMIAL, KNOMIAL_4;
+    families: HALVING_DOUBLING, NHR, NB;
 }
 
 /// The algorithm of this name; `-` and `_` are the same.
@@ -37,4 +48,34 @@ pub fn find(name: &str) -> Result<&'static dyn Algorithm> {
         let names: Vec<_> = index().iter().map(|algorithm| algorithm.descriptor().name).collect();
         Error::invalid(format!("unknown algorithm '{name}'; there are: {}", names.join(", ")))
     })
+}
+
+/// An algorithm of the index, or one composed for a layout.
+#[derive(Clone)]
+pub enum Selected {
+    /// Of the index.
+    Known(&'static dyn Algorithm),
+    /// Composed.
+    Composed(Arc<Composition>),
+}
+
+impl Deref for Selected {
+    type Target = dyn Algorithm;
+
+    fn deref(&self) -> &(dyn Algorithm + 'static) {
+        match self {
+            Selected::Known(algorithm) => *algorithm,
+            Selected::Composed(composition) => &**composition,
+        }
+    }
+}
+
+/// The algorithm of this name, or the composition that this describes: `node:mesh;supernode:nhr`, levels of `layout`.
+///
+/// Errors: InvalidArgument, listing what exists.
+pub fn select(text: &str, layout: &Arc<Layout>) -> Result<Selected> {
+    match text.contains(':') {
+        true => Ok(Selected::Composed(Arc::new(Composition::parse(text, layout)?))),
+        false => Ok(Selected::Known(find(text)?)),
+    }
 }

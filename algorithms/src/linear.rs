@@ -24,7 +24,7 @@
 use crate::mesh_one_shot::{broadcast, everybody};
 use crate::share::{block, each_lane, keep_block, keep_own, mesh_window, refuse, root_of, share, signed};
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Trips};
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, ReduceOp, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
 
 /// The linear family.
 pub static LINEAR: Linear = Linear;
@@ -53,6 +53,10 @@ impl Algorithm for Linear {
     /// All of them: a reduction is one step over all ranks in order.
     fn supports_op(&self, _op: ReduceOp) -> Result<()> {
         Ok(())
+    }
+
+    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
+        todo!()
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

@@ -33,7 +33,7 @@ use crate::share::{
     stable_input_scratch,
 };
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, Trips};
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, ReduceOp, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
 
 /// The one-shot mesh.
 pub static MESH_ONE_SHOT: MeshOneShot = MeshOneShot;
@@ -66,6 +66,10 @@ impl Algorithm for MeshOneShot {
     /// Any: an element is combined once, from all ranks in their order.
     fn supports_op(&self, _op: ReduceOp) -> Result<()> {
         Ok(())
+    }
+
+    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
+        todo!()
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

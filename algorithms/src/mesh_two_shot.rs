@@ -25,9 +25,13 @@
 //! all-gather after R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005).
 
 use crate::mesh_one_shot::{everybody, everybody_else, send_blocks};
+use crate::schedule::Schedule;
 use crate::share::{check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed};
-use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips};
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, ReduceOp, Result, Spec};
+use crate::team::{Family, Team};
+use ubccl_core::plan::{
+    Association, Buffer, Index, MAX_WINDOW_PER_PEER, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
+};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
 
 /// The two-shot mesh.
 pub static MESH_TWO_SHOT: MeshTwoShot = MeshTwoShot;
@@ -60,6 +64,10 @@ impl Algorithm for MeshTwoShot {
         Ok(())
     }
 
+    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
+        todo!()
+    }
+
     fn plan(&self, spec: &Spec) -> Plan {
         let association = if spec.op.is_some() { Association::Flat } else { Association::None };
         let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
@@ -73,6 +81,36 @@ impl Algorithm for MeshTwoShot {
         };
         each_lane(&mut plan, mesh_window(spec), fill);
         plan.finish()
+    }
+}
+
+/// Both shots of a team.
+pub(crate) struct TeamMesh;
+
+impl Family for TeamMesh {
+    fn name(&self) -> &'static str {
+        "mesh"
+    }
+
+    /// A reduction of all, and a message to each.
+    fn window(&self, members: usize) -> u32 {
+        MAX_WINDOW_PER_PEER.max(u32::try_from(members).unwrap_or(u32::MAX))
+    }
+
+    fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {
+        schedule.round();
+        schedule.reduce(&team.blocks([0]), &team.others());
+        for by in 1..team.len() as isize {
+            schedule.send(&team.blocks([by]), &[team.rank(by)]);
+        }
+    }
+
+    fn all_gather(&self, schedule: &mut Schedule<'_>, team: &Team) {
+        schedule.round();
+        schedule.send(&team.blocks([0]), &team.others());
+        for by in 1..team.len() as isize {
+            schedule.receive(&team.blocks([-by]), team.rank(-by));
+        }
     }
 }
 

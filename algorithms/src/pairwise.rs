@@ -39,7 +39,7 @@ use crate::share::{block, each_lane, keep_block, refuse, share, signed};
 use ubccl_core::plan::{
     Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Side, Slice, StepId, Trips,
 };
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The pairwise exchange.
 pub static PAIRWISE: Pairwise = Pairwise;
@@ -69,6 +69,10 @@ impl Algorithm for Pairwise {
             Kind::AllToAll | Kind::AllToAllV | Kind::Group => Ok(()),
             _ => refuse(DESCRIPTOR.name, kind, "ranks have nothing in particular for each other"),
         }
+    }
+
+    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
+        todo!()
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

@@ -28,11 +28,13 @@
 //! (2009). We differ in chunks: each step's block is moved in chunks, and chunk c of a step waits for chunk c of the
 //! step before only, so that neighbours overlap.
 
+use crate::schedule::Schedule;
 use crate::share::{block, each_lane, keep_own, refuse, root_of, share, signed};
+use crate::team::{Family, Team};
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The ring family.
 pub static RING: Ring = Ring;
@@ -66,6 +68,10 @@ impl Algorithm for Ring {
         }
     }
 
+    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
+        todo!()
+    }
+
     fn plan(&self, spec: &Spec) -> Plan {
         let association = if spec.op.is_some() { Association::Ring } else { Association::None };
         let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
@@ -81,6 +87,32 @@ impl Algorithm for Ring {
             _ => unreachable!("supports() refused it"),
         }
         plan.finish()
+    }
+}
+
+/// The ring of a team: the same, step by step.
+pub(crate) struct TeamRing;
+
+impl Family for TeamRing {
+    fn name(&self) -> &'static str {
+        DESCRIPTOR.name
+    }
+
+    fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {
+        for step in 1..team.len() as isize {
+            schedule.exchange_reduce(
+                (&team.blocks([-step]), team.rank(1)),
+                (&team.blocks([-step - 1]), team.rank(-1)),
+            );
+        }
+    }
+
+    fn all_gather(&self, schedule: &mut Schedule<'_>, team: &Team) {
+        for step in 0..team.len() as isize - 1 {
+            schedule.round();
+            schedule
+                .exchange((&team.blocks([-step]), team.rank(1)), (&team.blocks([-step - 1]), team.rank(-1)));
+        }
     }
 }
 

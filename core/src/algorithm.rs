@@ -5,8 +5,10 @@ use crate::collective::{Collective, Rank};
 use crate::dtype::DataType;
 use crate::error::{Error, Result};
 use crate::kind::Kind;
+use crate::layout::Layout;
 use crate::op::ReduceOp;
 use crate::plan::Plan;
+use crate::profile::Profile;
 
 /// Everything a plan may depend on. It is also the key under which a plan is cached, so the count is not in it: sizes
 /// in a plan are expressions over the count.
@@ -123,10 +125,12 @@ pub struct AlgorithmDescriptor {
 /// 2. Any rank count from 1, any root, any count, unless [`Algorithm::supports`] says why not.
 /// 3. The plans of all ranks of one spec pass the verifier, in place and out of place.
 /// 4. A plan depends on nothing but its spec; it names no transport and no clock.
-/// 5. An operation that does not nest ([`ReduceOp::nests`]) gets one reduction over all ranks for each element, one that
+/// 5. The profile is the plans': as many steps one after the other as the verifier counts, and the bytes of the busiest
+///    rank.
+/// 6. An operation that does not nest ([`ReduceOp::nests`]) gets one reduction over all ranks for each element, one that
 ///    does not commute ([`ReduceOp::commutes`]) a plan of [`Association::Flat`](crate::plan::Association::Flat); or
 ///    [`Algorithm::supports_op`] refuses it.
-pub trait Algorithm: Sync {
+pub trait Algorithm: Send + Sync {
     /// Its descriptor.
     fn descriptor(&self) -> &'static AlgorithmDescriptor;
 
@@ -158,4 +162,8 @@ pub trait Algorithm: Sync {
 
     /// The plan of one rank. Only called if [`Algorithm::supports_call`] agrees.
     fn plan(&self, spec: &Spec) -> Plan;
+
+    /// What its plans cost where ranks stand so, as the file's table of steps and bytes has it. Of the spec, the rank
+    /// does not matter. Only called if [`Algorithm::supports_call`] agrees.
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile;
 }

@@ -298,6 +298,20 @@ impl<'a> Collective<'a> {
         }
     }
 
+    /// Bytes of the longest buffer of the call, by what every rank knows alike, since all choose by it: the own tables of
+    /// each rank count as nothing.
+    pub fn longest_bytes(&self, ranks: u32) -> u64 {
+        let elements = if self.kind().row().tabled {
+            let totals = [self.send(), self.receive()].map(|table| table.blocks().map_or(0, |b| b.total()));
+            let is_common = matches!(self.kind(), Kind::AllGatherV | Kind::ReduceScatterV);
+            if is_common { totals[0].max(totals[1]) } else { 0 }
+        } else {
+            let root = self.root().unwrap_or(0);
+            self.input_elements(ranks, root).max(self.output_elements(ranks, root))
+        };
+        elements.saturating_mul(self.dtype().size() as u64)
+    }
+
     /// Elements of the one buffer of an in-place call.
     pub fn in_place_elements(&self, ranks: u32, rank: Rank) -> u64 {
         self.input_elements(ranks, rank).max(self.output_elements(ranks, rank))

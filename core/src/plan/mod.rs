@@ -177,6 +177,9 @@ pub enum Association {
         /// How many are reduced to one.
         radix: u8,
     },
+    /// An order of the algorithm's own: every element once from every rank, and on all ranks that get it the same
+    /// expression.
+    Own,
 }
 
 /// Memory a plan needs beside the caller's: `slots` pieces, each as long as the shape's longest slice.

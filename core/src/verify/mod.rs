@@ -129,7 +129,7 @@ pub fn verify_calls<'a>(
 }
 
 fn check_outcome(flat: &Flat, data: &mut Data) -> Result<(), Violation> {
-    let expected = Expected::new(flat, flat.association)?;
+    let mut expected = Expected::new(flat, flat.association)?;
     (0..flat.ranks)
         .try_for_each(|rank| expected.check(flat, rank, &mut |range, pieces| data.read(rank, range, pieces)))
 }

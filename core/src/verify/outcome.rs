@@ -4,7 +4,7 @@ use super::flat::Flat;
 use super::violation::{Violation, Wrong};
 use crate::collective::{Collective, Content, Rank};
 use crate::plan::Association;
-use crate::symbolic::{Piece, Value};
+use crate::symbolic::{Piece, SymbolicMemory, Value};
 use std::ops::Range;
 
 /// What every output must be.
@@ -14,6 +14,8 @@ pub(super) struct Expected {
     blocks: Vec<Value>,
     /// Where each block begins in the reduced vector, and at last its end.
     starts: Vec<u64>,
+    /// What ranks were found to hold of the reduced vector, where the order is the algorithm's own.
+    agreed: Option<SymbolicMemory>,
 }
 
 impl Expected {
@@ -26,7 +28,9 @@ impl Expected {
                 let what = "combines contributions and declares no order for it";
                 return Err(Violation::Malformed { rank: 0, step: None, what });
             }
-            Association::None | Association::Flat => vec![Value::reduction((0..ranks).map(leaf), ranks)],
+            Association::None | Association::Flat | Association::Own => {
+                vec![Value::reduction((0..ranks).map(leaf), ranks)]
+            }
             Association::Ring => (0..ranks)
                 .map(|block| {
                     let rest = (block + 2..=block + ranks).map(leaf);
@@ -46,22 +50,25 @@ impl Expected {
                 (0..=parts).map(|block| block * (reduced / parts) + block.min(reduced % parts)).collect()
             }
         };
-        Ok(Expected { ranks, blocks, starts })
+        let is_own = association == Association::Own && kind.row().reduces;
+        let agreed = is_own.then(|| SymbolicMemory::unwritten(call.input_elements(ranks, 0)));
+        Ok(Expected { ranks, blocks, starts, agreed })
     }
 
     /// Compares all of a rank's output with what `found` says is in a range of the rank's memory.
     pub(super) fn check(
-        &self,
+        &mut self,
         flat: &Flat,
         rank: Rank,
         found: &mut dyn FnMut(Range<u64>, &mut Vec<Piece>),
     ) -> Result<(), Violation> {
         let output = &flat.layouts[rank as usize].output;
         let mut pieces = Vec::new();
+        let ranks = self.ranks;
         let mut read = |start: u64, len: u64| {
             pieces.clear();
             found(output.start + start..output.start + start + len, &mut pieces);
-            Output { rank, ranks: self.ranks, found: pieces.clone(), next: 0, into: 0, element: start }
+            Output { rank, ranks, found: pieces.clone(), next: 0, into: 0, element: start }
         };
         let mut holdings = Collective::holdings(&|r| flat.calls[r as usize], self.ranks, rank);
         for holding in &holdings {
@@ -71,9 +78,10 @@ impl Expected {
                     let value = Value::contribution(rank, self.ranks, at);
                     output.check(Piece { len: holding.len, value })?;
                 }
-                Content::Reduction { at } => {
-                    self.reduction(at, holding.len).try_for_each(|piece| output.check(piece))?;
-                }
+                Content::Reduction { at } => match &mut self.agreed {
+                    Some(agreed) => output.agree(agreed, self.blocks[0], at)?,
+                    None => self.reduction(at, holding.len).try_for_each(|piece| output.check(piece))?,
+                },
             }
         }
         holdings.sort_unstable_by_key(|holding| holding.start);
@@ -138,6 +146,35 @@ impl Output {
     fn check(&mut self, wanted: Piece) -> Result<(), Violation> {
         let ranks = self.ranks;
         self.compare(wanted.len, |k, found| Wrong::of(wanted.value.further(k), found, ranks))
+    }
+
+    /// All of it is a reduction of everybody, from element `at` of the reduced vector on, in the order that other ranks
+    /// have; where there is none yet, this one becomes it.
+    fn agree(&self, agreed: &mut SymbolicMemory, everybody: Value, at: u64) -> Result<(), Violation> {
+        let (mut offset, mut known) = (0, Vec::new());
+        for piece in &self.found {
+            known.clear();
+            agreed.read(at + offset, piece.len, &mut known);
+            let first = offset;
+            for part in &known {
+                let is_new = part.value.contributors == 0;
+                let expression = if is_new { piece.value.expression } else { part.value.expression };
+                let wanted = Value { expression, ..everybody.further(at + offset) };
+                let found = piece.value.further(offset - first);
+                if let Some(wrong) = Wrong::of(wanted, found, self.ranks) {
+                    return Err(Violation::Outcome {
+                        rank: self.rank,
+                        element: self.element + offset,
+                        wrong,
+                    });
+                }
+                if is_new {
+                    agreed.write(at + offset, &[Piece { len: part.len, value: found }]);
+                }
+                offset += part.len;
+            }
+        }
+        Ok(())
     }
 
     fn unwritten(&mut self, len: u64) -> Result<(), Violation> {

@@ -65,3 +65,36 @@ fn what_does_not_commute_is_combined_in_rank_order_only() {
     let order = |v: &Violation| matches!(v, Violation::Outcome { wrong: Wrong::Association, .. });
     refused(chain_of_sums(ReduceOp::User(&FIRST), Association::Flat), order, "another order");
 }
+
+/// Everybody sends to everybody; who reduces in which order is given.
+fn all_by_orders(orders: [&'static [i32]; 3]) -> Result<Report, Violation> {
+    let call = move |_| Collective::all_reduce(COUNT, DataType::F32, ReduceOp::Sum);
+    check(call, 3, false, Association::Own, move |me, plan| {
+        plan.lane(4);
+        plan.straight();
+        let others = Index::on_circle(me as i32 + 1, 3);
+        plan.send(input(), Peers::Run { first: others, stride: 1, count: 2 });
+        let sources = orders[me as usize].iter().map(|&rank| Index::fixed(rank)).collect();
+        plan.receive_reduce(Peers::List(sources), input(), output());
+    })
+}
+
+#[test]
+fn an_order_of_its_own_is_the_same_on_all_ranks() {
+    assert!(all_by_orders([&[2, 0, 1]; 3]).is_ok());
+    let order = |v: &Violation| matches!(v, Violation::Outcome { rank: 1, wrong: Wrong::Association, .. });
+    refused(all_by_orders([&[2, 0, 1], &[0, 1, 2], &[2, 0, 1]]), order, "another order");
+    let missing = |v: &Violation| matches!(v, Violation::Outcome { rank: 0, .. });
+    let partial = check(
+        move |_| Collective::all_reduce(COUNT, DataType::F32, ReduceOp::Sum),
+        2,
+        false,
+        Association::Own,
+        |_, plan| {
+            plan.lane(1);
+            plan.straight();
+            plan.copy(input(), output());
+        },
+    );
+    refused(partial, missing, "contribution");
+}

@@ -1,0 +1,482 @@
+//! Plans written as a list of messages about ranges of a vector; where they lie in memory, and what has to wait for what,
+//! follows.
+//!
+//! A schedule is one rank's. The vector is what is reduced (all-reduce, reduce-scatter, reduce) or handed round
+//! (all-gather, broadcast); it is cut into the cells of a [`Grid`]. Each cell is held somewhere: at first in the input,
+//! where this rank has it, later where the last reduction or receive put it. Edges are made from who touched a cell
+//! before. Phases are lanes: with chunks, one phase of a chunk overlaps another phase of another.
+
+mod grid;
+
+pub(crate) use grid::Grid;
+
+use std::ops::Range;
+use ubccl_core::plan::{
+    Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
+};
+use ubccl_core::profile::{Profile, Round};
+use ubccl_core::{Kind, Layout, Rank, Spec};
+
+/// Where a cell is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// This rank has nothing of it.
+    Nowhere,
+    Input,
+    Output,
+    Scratch,
+}
+
+/// What has to be waited for before a cell's memory is touched.
+#[derive(Clone, Debug, Default)]
+struct Touched {
+    writer: Option<StepId>,
+    readers: Vec<StepId>,
+}
+
+/// See the module.
+pub(crate) struct Schedule<'a> {
+    plan: PlanBuilder,
+    spec: Spec,
+    layout: &'a Layout,
+    grid: Grid,
+    /// Where each cell of the vector is held.
+    places: Vec<Place>,
+    /// Per memory (input, output, scratch) and cell.
+    touched: [Vec<Touched>; 3],
+    /// Per lane, per step: whether the lane has waited for it.
+    known: Vec<Vec<bool>>,
+    needs_scratch: bool,
+    rounds: Vec<Round>,
+    /// Which of the rounds messages are part of.
+    now: usize,
+    /// Per cell: how many messages, one after the other, brought it to what it is.
+    depths: Vec<usize>,
+    chunked: bool,
+}
+
+impl<'a> Schedule<'a> {
+    /// An empty schedule; the grid's cells are blocks of the call's longest buffer.
+    pub(crate) fn new(
+        spec: &Spec,
+        name: &'static str,
+        association: Association,
+        layout: &'a Layout,
+        grid: Grid,
+    ) -> Self {
+        let cells = grid.cells() as usize;
+        let mut schedule = Schedule {
+            plan: PlanBuilder::new(spec, name, association),
+            spec: *spec,
+            layout,
+            grid,
+            places: vec![Place::Nowhere; cells],
+            touched: std::array::from_fn(|_| vec![Touched::default(); cells]),
+            known: Vec::new(),
+            needs_scratch: false,
+            rounds: Vec::new(),
+            now: 0,
+            depths: vec![0; cells],
+            chunked: false,
+        };
+        for cell in schedule.brought() {
+            schedule.places[cell as usize] = Place::Input;
+        }
+        schedule
+    }
+
+    /// The cells that this rank brings.
+    fn brought(&self) -> Range<u32> {
+        match self.spec.kind {
+            Kind::AllGather => self.own(),
+            Kind::Broadcast if self.spec.root != Some(self.spec.rank) => 0..0,
+            _ => 0..self.grid.cells(),
+        }
+    }
+
+    /// The cells of this rank's block, where every rank has one.
+    fn own(&self) -> Range<u32> {
+        let per_rank = self.grid.cells() / self.spec.ranks;
+        self.spec.rank * per_rank..(self.spec.rank + 1) * per_rank
+    }
+
+    pub(crate) fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Begins a phase: in a lane of its own, as long as the choice has any. Its steps loop over chunks, if there are.
+    pub(crate) fn phase(&mut self, window: u32) {
+        if self.known.len() < usize::from(self.spec.choice.lanes.max(1)) {
+            self.plan.lane(window);
+            self.known.push(Vec::new());
+            self.begin_loop();
+        }
+    }
+
+    fn begin_loop(&mut self) {
+        let chunks = match self.chunk() {
+            None => Trips::ONCE,
+            Some(elements) => Trips::Chunks { shape: Shape::whole(self.longest()), elements },
+        };
+        self.plan.repeat(chunks, Trips::ONCE);
+    }
+
+    /// Has the vector cut into chunks first. To be said before the first phase.
+    pub(crate) fn in_chunks(&mut self) {
+        self.chunked = true;
+    }
+
+    /// Elements of a chunk of the vector.
+    fn chunk(&self) -> Option<u64> {
+        self.chunked.then(|| self.spec.chunk_elements())
+    }
+
+    /// The call's longest buffer.
+    fn longest(&self) -> Buffer {
+        match self.spec.kind {
+            Kind::AllGather | Kind::AllReduce => Buffer::Output,
+            _ => Buffer::Input,
+        }
+    }
+
+    /// The next messages, exchanges excepted, hang on all those before.
+    pub(crate) fn round(&mut self) {
+        self.begin_round(self.rounds.len());
+    }
+
+    fn begin_round(&mut self, now: usize) {
+        self.now = now;
+        let last = self.rounds.len().max(now + 1);
+        self.rounds.resize(last, Round { times: 1, ..Round::default() });
+    }
+
+    /// Sends cells that this rank holds, to each of these ranks the same.
+    pub(crate) fn send(&mut self, cells: &[Range<u32>], to: &[Rank]) {
+        self.pieces(cells).iter().for_each(|piece| self.send_piece(piece, to));
+    }
+
+    /// Receives cells.
+    pub(crate) fn receive(&mut self, cells: &[Range<u32>], from: Rank) {
+        self.pieces(cells).iter().for_each(|piece| self.receive_piece(piece, from));
+    }
+
+    /// Folds what these ranks send into what this rank holds, in the order of ranks. All send the same cells.
+    pub(crate) fn reduce(&mut self, cells: &[Range<u32>], from: &[Rank]) {
+        self.pieces(cells).iter().for_each(|piece| self.reduce_piece(piece, from));
+    }
+
+    /// Sends and receives in turns, so that any number of messages fits into a window. All members do the same with
+    /// their own neighbours: what comes is as many messages old as what goes.
+    pub(crate) fn exchange(
+        &mut self,
+        (give, to): (&[Range<u32>], Rank),
+        (take, from): (&[Range<u32>], Rank),
+    ) {
+        self.in_turns(
+            give,
+            take,
+            |schedule, piece| schedule.send_piece(piece, &[to]),
+            |schedule, piece| {
+                schedule.receive_piece(piece, from);
+            },
+        );
+    }
+
+    /// The same, folding in what comes.
+    pub(crate) fn exchange_reduce(
+        &mut self,
+        (give, to): (&[Range<u32>], Rank),
+        (take, from): (&[Range<u32>], Rank),
+    ) {
+        self.in_turns(
+            give,
+            take,
+            |schedule, piece| schedule.send_piece(piece, &[to]),
+            |schedule, piece| {
+                schedule.reduce_piece(piece, &[from]);
+            },
+        );
+    }
+
+    fn in_turns(
+        &mut self,
+        give: &[Range<u32>],
+        take: &[Range<u32>],
+        mut one: impl FnMut(&mut Self, &Range<u32>),
+        mut other: impl FnMut(&mut Self, &Range<u32>),
+    ) {
+        let (give, take) = (self.pieces(give), self.pieces(take));
+        let ages = give.iter().flat_map(|piece| &self.depths[piece.start as usize..piece.end as usize]);
+        self.begin_round(ages.copied().max().unwrap_or(self.now));
+        for turn in 0..give.len().max(take.len()) {
+            give.get(turn).into_iter().for_each(|piece| one(self, piece));
+            take.get(turn).into_iter().for_each(|piece| other(self, piece));
+        }
+    }
+
+    fn send_piece(&mut self, piece: &Range<u32>, to: &[Rank]) {
+        to.iter().for_each(|&peer| self.account(peer, piece));
+        let place = self.gather(piece);
+        for peers in lists(to, MAX_LISTED_PEERS) {
+            let slice = self.slice(place, piece);
+            let step = self.plan.send(slice, peers);
+            self.order(step, &[(place, piece.clone())], None);
+        }
+    }
+
+    fn receive_piece(&mut self, piece: &Range<u32>, from: Rank) {
+        let home = self.home_of(piece);
+        let slice = self.slice(home, piece);
+        let step = self.plan.receive(slice, fixed(from));
+        self.order(step, &[], Some((home, piece.clone())));
+        self.hold(home, piece);
+        self.age(piece);
+    }
+
+    fn reduce_piece(&mut self, piece: &Range<u32>, from: &[Rank]) {
+        let mut all = from.to_vec();
+        all.push(self.spec.rank);
+        all.sort_unstable();
+        // More than a list holds, and no run: one list after the other.
+        let some = if progression(&all).is_some() { all.len() } else { MAX_LISTED_PEERS - 1 };
+        from.chunks(some).for_each(|some| self.reduce_some(piece, some));
+    }
+
+    fn reduce_some(&mut self, piece: &Range<u32>, from: &[Rank]) {
+        let mut sources = from.to_vec();
+        sources.push(self.spec.rank);
+        sources.sort_unstable();
+        let held = self.gather(piece);
+        let home = self.home_of(piece);
+        let (own, into) = (self.slice(held, piece), self.slice(home, piece));
+        let mut lists = lists(&sources, MAX_LISTED_PEERS);
+        let sources = lists.pop().expect("there are sources");
+        debug_assert!(lists.is_empty(), "what is more than a list was cut before");
+        let step = self.plan.receive_reduce(sources, own, into);
+        self.order(step, &[(held, piece.clone())], Some((home, piece.clone())));
+        self.hold(home, piece);
+        self.age(piece);
+        let (parts, of) = (piece.len() as u64 * from.len() as u64, u64::from(self.grid.cells()));
+        if let Some(round) = self.rounds.get_mut(self.now) {
+            round.reduced.parts += parts;
+            round.reduced.of = of;
+        }
+    }
+
+    /// Brings what this rank holds of its output to the output, if it is not there yet, and ends.
+    pub(crate) fn finish(mut self) -> Plan {
+        let result = match self.spec.kind {
+            Kind::ReduceScatter => self.own(),
+            _ => 0..self.grid.cells(),
+        };
+        let is_here = |place: Place| matches!(place, Place::Input | Place::Scratch);
+        let left: Vec<Range<u32>> =
+            self.runs(result, |schedule, cell| is_here(schedule.places[cell as usize]));
+        if !left.is_empty() && self.known.is_empty() {
+            self.phase(64);
+        }
+        for piece in self.pieces(&left) {
+            let from = self.places[piece.start as usize];
+            if from == Place::Input && self.spec.in_place {
+                continue;
+            }
+            self.copy(&piece, from, Place::Output);
+        }
+        if self.needs_scratch {
+            self.plan.scratch(1, Shape::whole(Buffer::Input));
+        }
+        self.plan.finish()
+    }
+
+    /// What it cost, for [`ubccl_core::Algorithm::profile`].
+    pub(crate) fn into_profile(self) -> Profile {
+        let profile = Profile::of(self.rounds);
+        if self.chunked { profile.chunked(1, 1) } else { profile }
+    }
+
+    fn account(&mut self, peer: Rank, piece: &Range<u32>) {
+        let level = self.layout.shared_level(self.spec.rank, peer);
+        let of = u64::from(self.grid.cells());
+        if let Some(round) = self.rounds.get_mut(self.now) {
+            round.add(level, piece.len() as u64, of);
+        }
+    }
+
+    /// Runs of these cells, merged where they touch, cut where slices must be, and where memory ends.
+    fn pieces(&self, cells: &[Range<u32>]) -> Vec<Range<u32>> {
+        let mut merged: Vec<Range<u32>> = Vec::new();
+        let mut sorted: Vec<Range<u32>> = cells.iter().filter(|run| !run.is_empty()).cloned().collect();
+        sorted.sort_unstable_by_key(|run| run.start);
+        for run in sorted {
+            match merged.last_mut() {
+                Some(last) if last.end == run.start => last.end = run.end,
+                _ => merged.push(run),
+            }
+        }
+        merged.into_iter().flat_map(|run| self.grid.pieces(run)).collect()
+    }
+
+    /// Maximal runs of the cells of `range` that `is_in`.
+    fn runs(&self, range: Range<u32>, is_in: impl Fn(&Self, u32) -> bool) -> Vec<Range<u32>> {
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for cell in range.filter(|&cell| is_in(self, cell)) {
+            match runs.last_mut() {
+                Some(last)
+                    if last.end == cell && self.places[last.start as usize] == self.places[cell as usize] =>
+                {
+                    last.end += 1;
+                }
+                _ => runs.push(cell..cell + 1),
+            }
+        }
+        runs
+    }
+
+    /// Where received and reduced cells go.
+    fn home(&self) -> Place {
+        match self.spec.kind {
+            Kind::ReduceScatter => Place::Scratch,
+            _ => Place::Output,
+        }
+    }
+
+    /// The same, but of a reduce-scatter's result.
+    fn home_of(&self, piece: &Range<u32>) -> Place {
+        if self.spec.kind == Kind::ReduceScatter && *piece == self.own() {
+            Place::Output
+        } else {
+            self.home()
+        }
+    }
+
+    /// A message more has come.
+    fn age(&mut self, piece: &Range<u32>) {
+        let depths = &mut self.depths[piece.start as usize..piece.end as usize];
+        depths.iter_mut().for_each(|depth| *depth = (*depth).max(self.now + 1));
+    }
+
+    fn hold(&mut self, place: Place, piece: &Range<u32>) {
+        self.places[piece.start as usize..piece.end as usize].fill(place);
+    }
+
+    /// Brings cells that are held in several places to one; answers which.
+    fn gather(&mut self, piece: &Range<u32>) -> Place {
+        let first = self.places[piece.start as usize];
+        let is_one = piece.clone().all(|cell| self.places[cell as usize] == first);
+        debug_assert!(first != Place::Nowhere, "rank {} does not hold {piece:?}", self.spec.rank);
+        if is_one {
+            return first;
+        }
+        let home = self.home();
+        for run in self.runs(piece.clone(), |schedule, cell| schedule.places[cell as usize] != home) {
+            let from = self.places[run.start as usize];
+            for part in self.grid.pieces(run) {
+                match from == Place::Input && self.spec.in_place && home == Place::Output {
+                    true => self.hold(home, &part), // the same memory
+                    false => self.copy(&part, from, home),
+                }
+            }
+        }
+        home
+    }
+
+    fn copy(&mut self, piece: &Range<u32>, from: Place, into: Place) {
+        let (source, target) = (self.slice(from, piece), self.slice(into, piece));
+        let step = self.plan.copy(source, target);
+        self.order(step, &[(from, piece.clone())], Some((into, piece.clone())));
+        self.hold(into, piece);
+        let (parts, of) = (piece.len() as u64, u64::from(self.grid.cells()));
+        if let Some(round) = self.rounds.get_mut(self.now) {
+            round.copied.parts += parts;
+            round.copied.of = of;
+        }
+    }
+
+    /// The memory of a piece.
+    fn slice(&mut self, place: Place, piece: &Range<u32>) -> Slice {
+        let mut cuts = Vec::new();
+        cuts.extend(self.chunk().map(|elements| Cut::Chunk { elements, index: Index::OUTER }));
+        let is_own = match (self.spec.kind, place) {
+            // The rank's block is all of this buffer.
+            (Kind::AllGather, Place::Input) | (Kind::ReduceScatter, Place::Output) => true,
+            _ => false,
+        };
+        if is_own {
+            debug_assert_eq!(*piece, self.own(), "a rank's own block is one piece");
+        } else {
+            cuts.extend(self.grid.cuts(piece));
+        }
+        match place {
+            Place::Input => Shape { buffer: Buffer::Input, cuts }.into(),
+            Place::Output => Shape { buffer: Buffer::Output, cuts }.into(),
+            Place::Scratch => {
+                self.needs_scratch = true;
+                Slice::Scratch { slot: Index::fixed(0), shape: Shape::whole(Buffer::Input), part: cuts }
+            }
+            Place::Nowhere => unreachable!("a piece is held before it is read"),
+        }
+    }
+
+    /// Has `step` wait for whatever touched the same memory before.
+    fn order(&mut self, step: StepId, reads: &[(Place, Range<u32>)], write: Option<(Place, Range<u32>)>) {
+        let mut wanted: Vec<StepId> = Vec::new();
+        for (place, piece) in reads {
+            for cell in piece.clone() {
+                let touched = self.memory(*place, cell);
+                wanted.extend(touched.writer);
+                touched.readers.push(step);
+            }
+        }
+        if let Some((place, piece)) = write {
+            for cell in piece {
+                let touched = self.memory(place, cell);
+                wanted.extend(touched.writer);
+                wanted.append(&mut touched.readers);
+                touched.writer = Some(step);
+            }
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let lane = self.known.len() - 1;
+        for &earlier in wanted.iter().rev().filter(|&&earlier| earlier != step) {
+            let known = &mut self.known[lane];
+            known.resize(known.len().max(usize::from(earlier.0) + 1), false);
+            if !std::mem::replace(&mut known[usize::from(earlier.0)], true) {
+                self.plan.after(step, earlier);
+            }
+        }
+    }
+
+    fn memory(&mut self, place: Place, cell: u32) -> &mut Touched {
+        // In place, what lies in both buffers is one memory.
+        let place = if self.spec.in_place && place == Place::Output { Place::Input } else { place };
+        let memory = match place {
+            Place::Input => 0,
+            Place::Output => 1,
+            Place::Scratch => 2,
+            Place::Nowhere => unreachable!("a piece is held before it is read"),
+        };
+        &mut self.touched[memory][cell as usize]
+    }
+}
+
+fn fixed(rank: Rank) -> Index {
+    Index::fixed(crate::share::signed(rank))
+}
+
+/// Ranks as a run if they are evenly apart, and as lists of at most `most` if not.
+fn lists(ranks: &[Rank], most: usize) -> Vec<Peers> {
+    match progression(ranks) {
+        Some(stride) if ranks.len() > 1 => {
+            vec![Peers::Run { first: fixed(ranks[0]), stride, count: ranks.len() as u32 }]
+        }
+        _ => ranks.chunks(most).map(|some| Peers::List(some.iter().copied().map(fixed).collect())).collect(),
+    }
+}
+
+/// The distance between neighbours of a list, if it is the same everywhere.
+fn progression(ranks: &[Rank]) -> Option<i32> {
+    let apart = |pair: &[Rank]| crate::share::signed(pair[1]) - crate::share::signed(pair[0]);
+    let stride = ranks.get(..2).map_or(1, apart);
+    ranks.windows(2).all(|pair| apart(pair) == stride).then_some(stride)
+}

@@ -1,0 +1,153 @@
+//! What a plan costs, without sizes or times: rounds of messages, of which a cost model makes a time.
+//!
+//! A profile describes the critical path of the busiest rank. Everything is a share of the call's bytes, which are those
+//! of its longest buffer ([`Collective::longest_bytes`](crate::Collective::longest_bytes)).
+
+use crate::collective::Rank;
+use crate::layout::Layout;
+
+/// A share of the call's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Share {
+    /// So many …
+    pub parts: u64,
+    /// … of as many equal parts. 0 only where `parts` is 0.
+    pub of: u64,
+}
+
+/// Messages of a round over the links of one level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Index in [`Layout::levels`].
+    pub level: usize,
+    /// How many messages the busiest rank puts on its port, or takes from it.
+    pub messages: u32,
+    /// Bytes of all of them together.
+    pub share: Share,
+}
+
+/// Messages that hang on those of the round before.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Round {
+    /// So many rounds like this, one after the other.
+    pub times: u32,
+    /// Its messages, by level.
+    pub traffic: Vec<Traffic>,
+    /// Bytes folded in: a reduction of k terms of n bytes folds (k − 1)·n.
+    pub reduced: Share,
+    /// Bytes copied inside a rank.
+    pub copied: Share,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Profile {
+    /// The critical path.
+    pub rounds: Vec<Round>,
+    /// What is cut into chunks of [`Choice::chunk_bytes`](crate::Choice::chunk_bytes), which overlap: a chunk's rounds
+    /// need not wait for the other chunks'. `None` if nothing is.
+    pub chunked: Option<Share>,
+}
+
+impl Share {
+    /// Nothing.
+    pub const NONE: Share = Share { parts: 0, of: 0 };
+    /// All.
+    pub const ALL: Share = Share { parts: 1, of: 1 };
+
+    /// `parts` of `of`.
+    pub const fn new(parts: u64, of: u64) -> Self {
+        Share { parts, of }
+    }
+
+    /// Of this many bytes, as a real number.
+    pub fn of_bytes(self, bytes: f64) -> f64 {
+        if self.parts == 0 { 0.0 } else { bytes * self.parts as f64 / self.of as f64 }
+    }
+}
+
+impl Round {
+    /// A round of one message of `share` between two ranks.
+    pub fn message(layout: &Layout, (from, to): (Rank, Rank), share: Share) -> Self {
+        let traffic = vec![Traffic { level: layout.shared_level(from, to), messages: 1, share }];
+        Round { times: 1, traffic, ..Round::default() }
+    }
+
+    /// A round in which `rank` talks to these peers, `parts` of `of` with each.
+    pub fn with_peers(
+        layout: &Layout,
+        rank: Rank,
+        peers: impl IntoIterator<Item = (Rank, u64)>,
+        of: u64,
+    ) -> Self {
+        let mut round = Round { times: 1, ..Round::default() };
+        for (peer, parts) in peers {
+            round.add(layout.shared_level(rank, peer), parts, of);
+        }
+        round
+    }
+
+    /// One more message.
+    pub fn add(&mut self, level: usize, parts: u64, of: u64) {
+        match self.traffic.iter_mut().find(|traffic| traffic.level == level) {
+            Some(traffic) => {
+                traffic.messages += 1;
+                traffic.share.parts += parts;
+            }
+            None => self.traffic.push(Traffic { level, messages: 1, share: Share::new(parts, of) }),
+        }
+    }
+
+    /// The same, reducing so much.
+    pub fn reducing(self, parts: u64, of: u64) -> Self {
+        Round { reduced: Share::new(parts, of), ..self }
+    }
+
+    /// The same, so often.
+    pub fn times(self, times: u32) -> Self {
+        Round { times, ..self }
+    }
+}
+
+impl Profile {
+    /// These rounds, unchunked.
+    pub fn of(rounds: Vec<Round>) -> Self {
+        Profile { rounds, chunked: None }
+    }
+
+    /// The same, with that much cut into chunks.
+    pub fn chunked(self, parts: u64, of: u64) -> Self {
+        Profile { chunked: Some(Share::new(parts, of)), ..self }
+    }
+
+    /// Steps, as papers count them: rounds that move something, one after the other.
+    pub fn steps(&self) -> u32 {
+        self.rounds.iter().filter(|round| !round.traffic.is_empty()).map(|round| round.times).sum()
+    }
+
+    /// The bytes that the busiest rank sends (or takes in), of a call of so many bytes.
+    pub fn bytes(&self, bytes: f64) -> f64 {
+        let of = |round: &Round| {
+            let sum: f64 = round.traffic.iter().map(|traffic| traffic.share.of_bytes(bytes)).sum();
+            sum * f64::from(round.times)
+        };
+        self.rounds.iter().map(of).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_add_up_by_level() {
+        let layout = Layout::parse("node=2", 4).unwrap();
+        let mesh = Round::with_peers(&layout, 0, [(1, 1), (2, 1), (3, 1)], 4).reducing(3, 4);
+        let traffic = |level, messages, parts| Traffic { level, messages, share: Share::new(parts, 4) };
+        assert_eq!(mesh.traffic, [traffic(0, 1, 1), traffic(1, 2, 2)]);
+        let hop = Round::message(&layout, (1, 2), Share::new(1, 4)).times(5);
+        let profile = Profile::of(vec![mesh, hop, Round { times: 1, ..Round::default() }]).chunked(1, 4);
+        assert_eq!((profile.steps(), profile.bytes(400.0)), (6, 300.0 + 500.0));
+        assert_eq!(Share::NONE.of_bytes(7.0), 0.0);
+    }
+}
