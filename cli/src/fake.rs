@@ -196,6 +196,10 @@ impl Target for Fake {
         Ok(())
     }
 
+    fn force(&mut self, _: Option<&(String, u8, u32)>) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn algorithm(&self) -> Result<String, Error> {
         Ok("by definition".into())
     }

@@ -1,15 +1,16 @@
 //! The seam to the library: everything the program asks of it goes through here.
 
+pub(crate) use ubccl::settings;
+pub(crate) use ubccl::{Candidate, Choice, Cost, Measurement, Planner};
 pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceOp, Resolved};
 
 use crate::call::Call;
 use crate::measure::Simulated;
-use std::time::Duration;
 pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
-use ubccl::settings::{self, SETTINGS};
+use ubccl::settings::SETTINGS;
 use ubccl::sim::{RankMemory, World, WorldConfig};
-use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting};
+use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Tuning, Result, Setting};
 
 /// One rank's communicator, as the measuring needs it.
 pub(crate) trait Target {
@@ -25,6 +26,8 @@ pub(crate) trait Target {
     fn run_in_place(&mut self, buffer: &mut [u8]) -> Result<()>;
     /// Waits until all ranks are here.
     fn barrier(&mut self) -> Result<()>;
+    /// Uses this algorithm (name, lanes, bytes of a chunk) from now on, or the tuner's choice.
+    fn force(&mut self, algorithm: Option<&(String, u8, u32)>) -> Result<()>;
     /// The name of the algorithm that the selected call runs.
     fn algorithm(&self) -> Result<String>;
     /// Begins (`true`) or ends to measure where the time goes; the end tells nanoseconds of check, look-up, post and
@@ -48,29 +51,15 @@ fn collective(call: &Call, rank: u32) -> Result<Collective<'static>> {
     })
 }
 
-/// What the command line may change about a communicator.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Overrides {
-    /// The transport's name.
-    pub(crate) transport: Option<String>,
-    /// The algorithm's name.
-    pub(crate) algorithm: Option<String>,
-    /// How long one operation may take.
-    pub(crate) timeout: Option<Duration>,
+/// Settings that the command line gives, as names and texts.
+pub(crate) type Settings = Vec<(String, String)>;
+
+/// The configuration that the command line, the environment and the file give.
+pub(crate) fn configuration(settings: &Settings) -> Result<Config> {
+    let given: Vec<(&str, &str)> = settings.iter().map(|(name, text)| (&**name, &**text)).collect();
+    Config::from_arguments(&given)
 }
 
-/// The configuration that the environment and the command line give.
-pub(crate) fn configuration(overrides: &Overrides) -> Result<Config> {
-    let mut config = Config::from_env()?;
-    if let Some(transport) = &overrides.transport {
-        config.transport.clone_from(transport);
-    }
-    if overrides.algorithm.is_some() {
-        config.algorithm.clone_from(&overrides.algorithm);
-    }
-    config.operation_timeout = overrides.timeout.unwrap_or(config.operation_timeout);
-    Ok(config)
-}
 
 /// Shows on standard error what `UBCCL_DEBUG` asks for. What is wrong with the configuration is for the subcommand to
 /// say, if it uses one.
@@ -138,6 +127,12 @@ impl Target for Member {
         self.communicator.barrier()
     }
 
+    fn force(&mut self, algorithm: Option<&(String, u8, u32)>) -> Result<()> {
+        let wanted = algorithm
+            .map(|(name, lanes, chunk_bytes)| (&**name, Choice { lanes: *lanes, chunk_bytes: *chunk_bytes }));
+        self.communicator.force(wanted)
+    }
+
     fn algorithm(&self) -> Result<String> {
         self.selected.clone()?;
         Ok(self.communicator.algorithm_for(&self.call)?.to_owned())
@@ -165,10 +160,18 @@ pub(crate) struct MachineOptions {
     pub(crate) fabric: String,
     /// How many ranks.
     pub(crate) ranks: u32,
-    /// The algorithm's name.
-    pub(crate) algorithm: Option<String>,
+    /// How collectives are done, but for what stands in the environment.
+    pub(crate) settings: Settings,
     /// Seed of everything random.
     pub(crate) seed: u64,
+}
+
+/// A world as the command line, the environment and the file want it.
+fn world_config(settings: &Settings) -> Result<WorldConfig> {
+    let Config { algorithm, layout, reproducible, lanes, chunk_bytes, .. } = configuration(settings)?;
+    let default = WorldConfig::default();
+    let lanes = if lanes == Config::default().lanes { default.lanes } else { lanes };
+    Ok(WorldConfig { algorithm, layout, reproducible, lanes, chunk_bytes, ..default })
 }
 
 /// What one simulated call gave.
@@ -187,8 +190,8 @@ pub(crate) struct Simulation {
 impl Machine {
     /// Makes the machine.
     pub(crate) fn new(options: &MachineOptions) -> Result<Self> {
-        let MachineOptions { fabric, ranks, algorithm, seed } = options.clone();
-        let mut config = WorldConfig { fabric, ranks, algorithm, seed, ..WorldConfig::default() };
+        let MachineOptions { fabric, ranks, settings, seed } = options.clone();
+        let mut config = WorldConfig { fabric, ranks, seed, ..world_config(&settings)? };
         if let Some(virtual_one) = ubccl::transports().find(|transport| transport.clock == Clock::Virtual) {
             config.transport = virtual_one.name.to_owned();
         }
@@ -241,9 +244,44 @@ fn simulation(outcome: ubccl::sim::Outcome) -> Simulation {
     Simulation { elapsed_ps, wrong, algorithm: algorithm.to_owned(), events }
 }
 
-/// The plan of one rank's call, without a communicator.
-pub(crate) fn plan(call: &Call, rank: u32, in_place: bool, algorithm: Option<&str>) -> Result<Plan> {
-    ubccl::plan_for(&collective(call, rank)?, call.ranks, rank, in_place, algorithm)
+/// What plans and explains without a communicator.
+pub(crate) fn planner(settings: &Settings, ranks: u32, fabric: Option<String>) -> Result<Planner> {
+    match fabric {
+        Some(fabric) => Planner::simulated(&WorldConfig { fabric, ranks, ..world_config(settings)? }),
+        None => Planner::new(&Config { rank: 0, ranks, rendezvous: None, ..configuration(settings)? }),
+    }
+}
+
+/// The plan of one rank's call.
+pub(crate) fn plan(planner: &Planner, call: &Call, rank: u32, in_place: bool) -> Result<Plan> {
+    planner.plan(&collective(call, rank)?, rank, in_place)
+}
+
+/// The ways to do a call: each algorithm in its best form.
+pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<(String, Choice)>> {
+    let mut ways: Vec<(String, Choice)> = Vec::new();
+    for candidate in candidates(planner, call)?.iter().filter(|candidate| candidate.refusal.is_none()) {
+        let name = candidate.algorithm.descriptor().name;
+        if !ways.iter().any(|way| way.0 == name) {
+            ways.push((name.to_owned(), candidate.choice));
+        }
+    }
+    Ok(ways)
+}
+
+/// A measured time as the fit takes it.
+pub(crate) fn measurement(call: &Call, algorithm: String, choice: Choice, seconds: f64) -> Result<Measurement> {
+    Ok(Measurement { call: collective(call, 0)?, ranks: call.ranks, algorithm, choice, seconds })
+}
+
+/// The cost model that measured times fit.
+pub(crate) fn fit(transport: &str, measurements: &[Measurement]) -> Result<Tuning> {
+    Tuning::fit(transport, measurements)
+}
+
+/// What a call may be done with, the best first.
+pub(crate) fn candidates(planner: &Planner, call: &Call) -> Result<Vec<Candidate>> {
+    planner.candidates(&collective(call, 0)?)
 }
 
 /// A name and what it stands for, for help and error messages.
@@ -315,12 +353,12 @@ pub(crate) fn describe(call: &Call) -> Result<String> {
 
 /// Proves the plans of all ranks: the proof in numbers, or what is wrong with them.
 pub(crate) fn prove(
+    planner: &Planner,
     call: &Call,
     in_place: bool,
-    algorithm: Option<&str>,
 ) -> Result<std::result::Result<String, String>> {
     let plans: Vec<Plan> =
-        (0..call.ranks).map(|rank| plan(call, rank, in_place, algorithm)).collect::<Result<_>>()?;
+        (0..call.ranks).map(|rank| plan(planner, call, rank, in_place)).collect::<Result<_>>()?;
     let verdict = ubccl::verify::verify(&|rank| plans[rank as usize].clone(), call.ranks, call.count);
     Ok(verdict.map_err(|violation| violation.to_string()).map(|report| {
         let ubccl::verify::Report { steps, messages, elements, depth } = report;
