@@ -4,8 +4,11 @@ pub(crate) use ubccl::settings;
 pub(crate) use ubccl::{Candidate, Choice, Cost, Measurement, Planner};
 pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceOp, Resolved};
 
+mod calls;
+
 use crate::call::Call;
 use crate::measure::Simulated;
+use calls::{Calls, untabled};
 pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
 use ubccl::settings::SETTINGS;
@@ -35,22 +38,6 @@ pub(crate) trait Target {
     fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]>;
 }
 
-/// The library's form of one rank's call.
-fn collective(call: &Call, rank: u32) -> Result<Collective<'static>> {
-    let Call { kind, count, dtype, op, root, .. } = *call;
-    Ok(match kind {
-        Kind::AllReduce => Collective::all_reduce(count, dtype, op),
-        Kind::AllGather => Collective::all_gather(count, dtype),
-        Kind::ReduceScatter => Collective::reduce_scatter(count, dtype, op),
-        Kind::Broadcast => Collective::broadcast(count, dtype, root),
-        Kind::Barrier => Collective::barrier(),
-        Kind::SendReceive => {
-            Collective::send_receive(count, dtype, Some(call.receiver_of(rank)), Some(call.sender_to(rank)))
-        }
-        other => return Err(Error::unsupported(format!("this program cannot run {} yet", other.name()))),
-    })
-}
-
 /// Settings that the command line gives, as names and texts.
 pub(crate) type Settings = Vec<(String, String)>;
 
@@ -75,8 +62,15 @@ pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
 /// A rank of a real communicator.
 pub(crate) struct Member {
     communicator: Communicator,
-    call: Collective<'static>,
-    selected: Result<()>,
+    selected: Result<Selected>,
+}
+
+/// The selected call.
+enum Selected {
+    /// As it is, since making it anew each time would show in small calls.
+    Plain(Collective<'static>),
+    /// With its tables.
+    Tabled(Calls),
 }
 
 impl Member {
@@ -84,8 +78,7 @@ impl Member {
     pub(crate) fn join(config: Config) -> Result<Self> {
         Ok(Member {
             communicator: Communicator::init(config)?,
-            call: Collective::barrier(),
-            selected: Ok(()),
+            selected: Ok(Selected::Plain(Collective::barrier())),
         })
     }
 
@@ -97,6 +90,15 @@ impl Member {
     /// Leaves in good order.
     pub(crate) fn close(self) -> Result<()> {
         self.communicator.close()
+    }
+
+    #[inline]
+    fn with_call<R>(&self, act: impl FnOnce(&Communicator, &Collective<'_>) -> Result<R>) -> Result<R> {
+        match &self.selected {
+            Ok(Selected::Plain(call)) => act(&self.communicator, call),
+            Ok(Selected::Tabled(calls)) => act(&self.communicator, &calls.of(self.communicator.rank())),
+            Err(error) => Err(error.clone()),
+        }
     }
 }
 
@@ -110,17 +112,18 @@ impl Target for Member {
     }
 
     fn select(&mut self, call: &Call) {
-        self.selected = collective(call, self.rank()).map(|call| self.call = call);
+        self.selected = Calls::new(call)
+            .map(|calls| untabled(call, self.rank()).map_or(Selected::Tabled(calls), Selected::Plain));
     }
 
     #[inline]
     fn run(&mut self, input: &[u8], output: &mut [u8]) -> Result<()> {
-        self.communicator.run(&self.call, input, output)
+        self.with_call(|communicator, call| communicator.run(call, input, output))
     }
 
     #[inline]
     fn run_in_place(&mut self, buffer: &mut [u8]) -> Result<()> {
-        self.communicator.run_in_place(&self.call, buffer)
+        self.with_call(|communicator, call| communicator.run_in_place(call, buffer))
     }
 
     fn barrier(&mut self) -> Result<()> {
@@ -134,8 +137,7 @@ impl Target for Member {
     }
 
     fn algorithm(&self) -> Result<String> {
-        self.selected.clone()?;
-        Ok(self.communicator.algorithm_for(&self.call)?.to_owned())
+        self.with_call(|communicator, call| communicator.algorithm_for(call).map(str::to_owned))
     }
 
     fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]> {
@@ -205,10 +207,8 @@ impl Machine {
 
     /// Runs a call on fingerprints of who contributed what.
     pub(crate) fn run_phantom(&mut self, call: &Call, in_place: bool) -> Result<Simulation> {
-        collective(call, 0)?;
-        let outcome =
-            self.world.run(&|rank| collective(call, rank).unwrap_or(Collective::barrier()), in_place)?;
-        Ok(simulation(outcome))
+        let calls = Calls::new(call)?;
+        Ok(simulation(self.world.run(&|rank| calls.of(rank), in_place)?))
     }
 
     /// Runs a call on real bytes: two buffers for each rank, or one in place.
@@ -218,7 +218,7 @@ impl Machine {
         in_place: bool,
         data: &mut [[Vec<u8>; 2]],
     ) -> Result<Simulation> {
-        collective(call, 0)?;
+        let calls = Calls::new(call)?;
         let mut memory: Vec<RankMemory> = data
             .iter_mut()
             .map(|rank| match rank.each_mut().map(std::mem::take) {
@@ -226,8 +226,7 @@ impl Machine {
                 [input, output] => RankMemory::Apart { input, output },
             })
             .collect();
-        let calls = |rank| collective(call, rank).unwrap_or(Collective::barrier());
-        let outcome = self.world.run_real(&calls, &mut memory);
+        let outcome = self.world.run_real(&|rank| calls.of(rank), &mut memory);
         for (rank, memory) in data.iter_mut().zip(memory) {
             *rank = match memory {
                 RankMemory::InPlace(buffer) => [buffer, Vec::new()],
@@ -254,7 +253,7 @@ pub(crate) fn planner(settings: &Settings, ranks: u32, fabric: Option<String>) -
 
 /// The plan of one rank's call.
 pub(crate) fn plan(planner: &Planner, call: &Call, rank: u32, in_place: bool) -> Result<Plan> {
-    planner.plan(&collective(call, rank)?, rank, in_place)
+    planner.plan(&Calls::new(call)?.of(rank), rank, in_place)
 }
 
 /// The ways to do a call: each algorithm in its best form.
@@ -271,7 +270,8 @@ pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<(String, Choice
 
 /// A measured time as the fit takes it.
 pub(crate) fn measurement(call: &Call, algorithm: String, choice: Choice, seconds: f64) -> Result<Measurement> {
-    Ok(Measurement { call: collective(call, 0)?, ranks: call.ranks, algorithm, choice, seconds })
+    let one = untabled(call, 0).ok_or_else(|| Error::unsupported("only equal blocks are measured to be fitted"))?;
+    Ok(Measurement { call: one, ranks: call.ranks, algorithm, choice, seconds })
 }
 
 /// The cost model that measured times fit.
@@ -281,7 +281,7 @@ pub(crate) fn fit(transport: &str, measurements: &[Measurement]) -> Result<Tunin
 
 /// What a call may be done with, the best first.
 pub(crate) fn candidates(planner: &Planner, call: &Call) -> Result<Vec<Candidate>> {
-    planner.candidates(&collective(call, 0)?)
+    planner.candidates(&Calls::new(call)?.of(0))
 }
 
 /// A name and what it stands for, for help and error messages.
@@ -348,7 +348,7 @@ pub(crate) fn virtual_transport() -> Option<&'static str> {
 
 /// The call as the library tells it, from rank 0's view.
 pub(crate) fn describe(call: &Call) -> Result<String> {
-    Ok(format!("{} on {} ranks", collective(call, 0)?, call.ranks))
+    Ok(format!("{} on {} ranks", Calls::new(call)?.of(0), call.ranks))
 }
 
 /// Proves the plans of all ranks: the proof in numbers, or what is wrong with them.
@@ -359,7 +359,9 @@ pub(crate) fn prove(
 ) -> Result<std::result::Result<String, String>> {
     let plans: Vec<Plan> =
         (0..call.ranks).map(|rank| plan(planner, call, rank, in_place)).collect::<Result<_>>()?;
-    let verdict = ubccl::verify::verify(&|rank| plans[rank as usize].clone(), call.ranks, call.count);
+    let calls = Calls::new(call)?;
+    let plan = |rank: u32| plans[rank as usize].clone();
+    let verdict = ubccl::verify::verify_calls(&plan, &|rank| calls.of(rank), call.ranks);
     Ok(verdict.map_err(|violation| violation.to_string()).map(|report| {
         let ubccl::verify::Report { steps, messages, elements, depth } = report;
         format!("{steps} steps, {messages} messages with {elements} elements, {depth} after each other")

@@ -1,7 +1,7 @@
 //! `ubccl bench` on real processes and threads: its results, and that nothing is ever left behind.
 
 mod common;
-use common::{children, err, exists, finish, out, run, send_signal, ubccl, until};
+use common::{COLLECTIVES, children, err, exists, finish, out, run, send_signal, ubccl, until};
 use std::process::Child;
 
 /// The data rows of a table.
@@ -21,7 +21,7 @@ fn rows_of(line: &str) -> Vec<Vec<String>> {
 #[test]
 fn every_collective_is_right_on_every_real_transport_and_odd_rank_counts() {
     for transport in ["shm", "threads", "tcp"] {
-        for collective in ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "sendrecv", "barrier"] {
+        for collective in COLLECTIVES {
             for ranks in [1, 2, 3] {
                 let rest = "-b 1 -e 5000 -f 70 -n 3 -w 1 -d all -o all -r all";
                 let line = format!("bench {collective} --transport {transport} --ranks {ranks} {rest}");

@@ -1,7 +1,7 @@
 //! `ubccl sim` and `ubccl plan`.
 
 mod common;
-use common::{err, out, run};
+use common::{COLLECTIVES, err, out, run};
 
 /// The lines that do not depend on how long the simulation took.
 fn timeless(text: &str) -> Vec<&str> {
@@ -11,7 +11,7 @@ fn timeless(text: &str) -> Vec<&str> {
 
 #[test]
 fn every_collective_is_right_in_virtual_time_and_marked_so() {
-    for collective in ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "sendrecv", "barrier"] {
+    for collective in COLLECTIVES {
         let output = run(&format!("sim {collective} --ranks 5 -b 4 -e 64K -f 128 -d all -o all -r all"));
         assert!(output.status.success(), "{collective}: {} {}", out(&output), err(&output));
         let text = out(&output);
