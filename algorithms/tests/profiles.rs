@@ -69,7 +69,13 @@ fn check(algorithm: &dyn Algorithm, call: &Call, layout: &str, in_place: bool) -
     let layout = Layout::parse(layout, ranks).unwrap();
     let profile = algorithm.profile(&spec(0), &layout);
     let (steps, bytes) = (profile.steps(), profile.bytes(call.bytes() as f64));
-    if steps != depth || (bytes - busiest as f64).abs() > 1e-6 * bytes {
+    // Halving-doubling and NHR of other counts than powers of two have a round in which nothing depends on the longest
+    // chain before: it costs its time, and the verifier's chain is one shorter.
+    let rounds = match name {
+        "halving-doubling" | "nhr" if !ranks.is_power_of_two() => depth..=depth + 1,
+        _ => depth..=depth,
+    };
+    if !rounds.contains(&steps) || (bytes - busiest as f64).abs() > 1e-6 * bytes {
         return Err(format!(
             "{text}: {steps} steps with {bytes} bytes, not {depth} with {busiest}: {profile:?}"
         ));
