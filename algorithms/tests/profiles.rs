@@ -71,7 +71,16 @@ fn check(algorithm: &dyn Algorithm, kind: Kind, layout: &Layout) {
 
 #[test]
 fn profiles_are_what_plans_do() {
-    for (name, kinds) in [("bruck", &[Kind::AllToAll][..])] {
+    let (rooted, all) =
+        ([Kind::Broadcast, Kind::Reduce], [Kind::AllReduce, Kind::AllGather, Kind::ReduceScatter]);
+    for (name, kinds) in [
+        ("bruck", &[Kind::AllToAll][..]),
+        ("scatter-ring", &[Kind::Broadcast]),
+        ("nhr", &rooted),
+        ("nb", &rooted),
+        ("nhr", &all),
+        ("nb", &all),
+    ] {
         for ranks in [2, 3, 5, 8, 12, 17, 33] {
             let layout = Layout::parse("node=4", ranks).unwrap();
             for &kind in kinds {
