@@ -18,7 +18,8 @@
 //!
 //! In compositions, and of `nhr`, `nb` and `halving-doubling`, the same scatter stands before an all-gather of another
 //! family, which takes ⌈log2 p⌉ steps; and a reduction goes the other way: a reduce-scatter, then a gather to the root
-//! (Rabenseifner's reduce).
+//! (Rabenseifner's reduce). Each takes twice ⌈log2 p⌉ steps at the root's port; what waits for what is up to two steps
+//! less deep, since the root waits for nobody.
 //!
 //! Source: M. Barnett, R. Littlefield, D. Payne and R. van de Geijn, "Global combine on mesh architectures with wormhole
 //! routing" (1993), and R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005). We differ in sending the root nothing.

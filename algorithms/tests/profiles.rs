@@ -58,7 +58,13 @@ fn check(algorithm: &dyn Algorithm, kind: Kind, layout: &Layout) {
     let plan = |rank| algorithm.plan(&spec(rank));
     let report = verify(&plan, ranks, count).unwrap_or_else(|v| panic!("{name} {call} of {ranks}: {v}"));
     let profile = algorithm.profile(&spec(0), layout);
-    assert_eq!(profile.steps(), report.depth, "steps of {name} {call} of {ranks} ({layout})");
+    // A root waits for nobody, so a tree's first steps may overlap what follows them. Its port is busy all the same.
+    let early = if kind.row().rooted { 2 } else { 0 };
+    let (told, depth) = (profile.steps(), report.depth);
+    assert!(
+        (depth..=depth + early).contains(&told),
+        "{name} {call} of {ranks} ({layout}): {told}, not {depth}"
+    );
     let each = |rank| {
         let (sent, received) = bytes(&plan(rank), &call);
         sent.max(received)

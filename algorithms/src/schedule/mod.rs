@@ -256,7 +256,7 @@ impl<'a> Schedule<'a> {
 
     fn receive_piece(&mut self, piece: &Range<u32>, from: Rank) {
         if self.needs_nothing(self.spec.rank) {
-            return;
+            return self.age(piece);
         }
         let home = self.home_of(piece);
         let slice = self.slice(home, piece);
