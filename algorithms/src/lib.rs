@@ -36,6 +36,8 @@ index! {
     linear: LINEAR;
     pairwise: PAIRWISE;
     knomial: BINOMIAL, KNOMIAL_4;
+    bruck: BRUCK;
+    scatter_all_gather: SCATTER_RING;
     families: HALVING_DOUBLING, NHR, NB;
 }
 

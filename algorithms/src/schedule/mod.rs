@@ -137,7 +137,7 @@ impl<'a> Schedule<'a> {
     /// The call's longest buffer.
     fn longest(&self) -> Buffer {
         match self.spec.kind {
-            Kind::AllGather | Kind::AllReduce => Buffer::Output,
+            Kind::AllGather | Kind::AllReduce | Kind::Broadcast => Buffer::Output,
             _ => Buffer::Input,
         }
     }
@@ -147,14 +147,29 @@ impl<'a> Schedule<'a> {
         self.begin_round(self.rounds.len());
     }
 
-    fn begin_round(&mut self, now: usize) {
+    /// How many rounds there are.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.len()
+    }
+
+    /// The next messages, exchanges excepted, are part of round `now`.
+    pub(crate) fn begin_round(&mut self, now: usize) {
         self.now = now;
         let last = self.rounds.len().max(now + 1);
         self.rounds.resize(last, Round { times: 1, ..Round::default() });
         self.taken.resize(last, Round { times: 1, ..Round::default() });
     }
 
-    /// Sends cells that this rank holds, to each of these ranks the same.
+    /// There have been so many rounds, whether this rank took part or not: what follows hangs on all of them.
+    pub(crate) fn settle(&mut self, rounds: usize) {
+        let rounds_now = self.rounds.len().max(rounds);
+        self.rounds.resize(rounds_now, Round { times: 1, ..Round::default() });
+        self.taken.resize(rounds_now, Round { times: 1, ..Round::default() });
+        self.depths.fill(rounds);
+    }
+
+    /// Sends cells that this rank holds, to each of these ranks the same. The root of a broadcast has everything: what is
+    /// sent to it is left out on both sides.
     pub(crate) fn send(&mut self, cells: &[Range<u32>], to: &[Rank]) {
         self.pieces(cells).iter().for_each(|piece| self.send_piece(piece, to));
     }
@@ -219,16 +234,28 @@ impl<'a> Schedule<'a> {
     }
 
     fn send_piece(&mut self, piece: &Range<u32>, to: &[Rank]) {
+        let to: Vec<Rank> = to.iter().copied().filter(|&peer| !self.needs_nothing(peer)).collect();
+        if to.is_empty() {
+            return;
+        }
         to.iter().for_each(|&peer| self.account(true, peer, piece));
         let place = self.gather(piece);
-        for peers in lists(to, MAX_LISTED_PEERS) {
+        for peers in lists(&to, MAX_LISTED_PEERS) {
             let slice = self.slice(place, piece);
             let step = self.plan.send(slice, peers);
             self.order(step, &[(place, piece.clone())], None);
         }
     }
 
+    /// Whether a rank has everything from the beginning.
+    fn needs_nothing(&self, rank: Rank) -> bool {
+        self.spec.kind == Kind::Broadcast && self.spec.root == Some(rank)
+    }
+
     fn receive_piece(&mut self, piece: &Range<u32>, from: Rank) {
+        if self.needs_nothing(self.spec.rank) {
+            return self.age(piece);
+        }
         self.account(false, from, piece);
         let home = self.home_of(piece);
         let slice = self.slice(home, piece);
@@ -273,6 +300,7 @@ impl<'a> Schedule<'a> {
     pub(crate) fn finish(mut self) -> Plan {
         let result = match self.spec.kind {
             Kind::ReduceScatter => self.own(),
+            Kind::Reduce if self.spec.root != Some(self.spec.rank) => 0..0,
             _ => 0..self.grid.cells(),
         };
         let is_here = |place: Place| matches!(place, Place::Input | Place::Scratch);
@@ -355,6 +383,7 @@ impl<'a> Schedule<'a> {
     fn home(&self) -> Place {
         match self.spec.kind {
             Kind::ReduceScatter => Place::Scratch,
+            Kind::Reduce if self.spec.root != Some(self.spec.rank) => Place::Scratch,
             _ => Place::Output,
         }
     }
