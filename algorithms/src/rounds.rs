@@ -42,7 +42,7 @@ pub(crate) fn along_circle(layout: &Layout, hops: u32, share: Share) -> Vec<Roun
         lap -= of_level.min(lap);
         if times > 0 {
             let traffic = vec![Traffic { level, messages: 1, share }];
-            rounds.push(Round { times, traffic, ..Round::default() });
+            rounds.push(Round { times, traffic, ..Round::default() }.alone());
         }
     }
     rounds
