@@ -4,6 +4,7 @@
 mod halving_doubling;
 mod nb;
 mod nhr;
+mod rounds;
 mod schedule;
 mod share;
 mod team;
@@ -35,6 +36,8 @@ index! {
     linear: LINEAR;
     pairwise: PAIRWISE;
     knomial: BINOMIAL, KNOMIAL_4;
+    bruck: BRUCK;
+    scatter_all_gather: SCATTER_RING;
     families: HALVING_DOUBLING, NHR, NB;
 }
 

@@ -363,7 +363,7 @@ pub(crate) fn prove(
     let plan = |rank: u32| plans[rank as usize].clone();
     let verdict = ubccl::verify::verify_calls(&plan, &|rank| calls.of(rank), call.ranks);
     Ok(verdict.map_err(|violation| violation.to_string()).map(|report| {
-        let ubccl::verify::Report { steps, messages, elements, depth } = report;
+        let ubccl::verify::Report { steps, messages, elements, depth, .. } = report;
         format!("{steps} steps, {messages} messages with {elements} elements, {depth} after each other")
     }))
 }

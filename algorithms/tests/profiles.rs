@@ -1,0 +1,97 @@
+//! What a profile says is what the plans do: the steps that the verifier counts, and the bytes of the busiest rank.
+
+use ubccl_core::plan::{Action, Binding, Extent, Plan};
+use ubccl_core::verify::verify;
+use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Layout, ReduceOp, Spec};
+
+fn call(kind: Kind, ranks: u32, count: u64) -> Collective<'static> {
+    let (dtype, op, root) = (DataType::F32, ReduceOp::Sum, ranks / 3);
+    match kind {
+        Kind::AllReduce => Collective::all_reduce(count, dtype, op),
+        Kind::ReduceScatter => Collective::reduce_scatter(count, dtype, op),
+        Kind::AllGather => Collective::all_gather(count, dtype),
+        Kind::AllToAll => Collective::all_to_all(count, dtype),
+        Kind::Broadcast => Collective::broadcast(count, dtype, root),
+        Kind::Reduce => Collective::reduce(count, dtype, op, root),
+        other => panic!("no profile of {} is tested here", other.name()),
+    }
+}
+
+/// Bytes that a rank sends, and those that it receives.
+fn bytes(plan: &Plan, call: &Collective<'_>) -> (u64, u64) {
+    let mut binding = Binding::default();
+    binding.bind(plan, call);
+    let (mut sent, mut received) = (0, 0);
+    for lane in 0..plan.lanes().len() {
+        for position in 0..binding.total(lane) {
+            let step = binding.instance(plan, lane, position).expect("it is below the total");
+            let len = |slice| match binding.extent(slice, step.at) {
+                Extent::Input(_, len) | Extent::Output(_, len) | Extent::Scratch(_, len) => 4 * len,
+            };
+            match step.action {
+                Action::Send { from, to } => sent += len(from) * to.count() as u64,
+                Action::Receive { into, .. } => received += len(into),
+                Action::ReceiveReduce { sources, into, .. } => {
+                    let own =
+                        sources.at(binding.sizes(), step.at).iter().any(|rank| rank == plan.spec().rank);
+                    received += len(into) * (sources.count() as u64 - u64::from(own));
+                }
+                Action::Copy { .. } => {}
+            }
+        }
+    }
+    (sent, received)
+}
+
+/// Asserts that depth and bytes are those of the profile.
+fn check(algorithm: &dyn Algorithm, kind: Kind, layout: &Layout) {
+    let (ranks, name) = (layout.ranks(), algorithm.descriptor().name);
+    // Even blocks, so that shares are exact; long enough that rounding would show.
+    let vector = u64::from(ranks) * 64 * 9 * 5 * 7;
+    let count = match kind {
+        Kind::AllReduce | Kind::Broadcast | Kind::Reduce => vector,
+        _ => 64,
+    };
+    let call = call(kind, ranks, count);
+    let choice = Choice { lanes: 1, chunk_bytes: 1 << 30 };
+    let spec = |rank| Spec::new(&call, ranks, rank, false, choice);
+    let plan = |rank| algorithm.plan(&spec(rank));
+    let report = verify(&plan, ranks, count).unwrap_or_else(|v| panic!("{name} {call} of {ranks}: {v}"));
+    let profile = algorithm.profile(&spec(0), layout);
+    // A root waits for nobody, so a tree's first steps may overlap what follows them. Its port is busy all the same.
+    let early = if kind.row().rooted { 2 } else { 0 };
+    let (told, depth) = (profile.steps(), report.depth);
+    assert!(
+        (depth..=depth + early).contains(&told),
+        "{name} {call} of {ranks} ({layout}): {told}, not {depth}"
+    );
+    let each = |rank| {
+        let (sent, received) = bytes(&plan(rank), &call);
+        sent.max(received)
+    };
+    let busiest = (0..ranks).map(each).max().expect("there are ranks") as f64;
+    let longest = call.longest_bytes(ranks) as f64;
+    let told = profile.bytes(longest);
+    assert!((told - busiest).abs() <= busiest * 1e-3, "{name} {call} of {ranks}: {told} B, not {busiest} B");
+}
+
+#[test]
+fn profiles_are_what_plans_do() {
+    let (rooted, all) =
+        ([Kind::Broadcast, Kind::Reduce], [Kind::AllReduce, Kind::AllGather, Kind::ReduceScatter]);
+    for (name, kinds) in [
+        ("bruck", &[Kind::AllToAll][..]),
+        ("scatter-ring", &[Kind::Broadcast]),
+        ("nhr", &rooted),
+        ("nb", &rooted),
+        ("nhr", &all),
+        ("nb", &all),
+    ] {
+        for ranks in [2, 3, 5, 8, 12, 17, 33] {
+            let layout = Layout::parse("node=4", ranks).unwrap();
+            for &kind in kinds {
+                check(ubccl_algorithms::find(name).unwrap(), kind, &layout);
+            }
+        }
+    }
+}
