@@ -14,6 +14,7 @@ mod executor;
 mod faults;
 mod group;
 pub mod logging;
+mod machine;
 mod planner;
 mod point_to_point;
 mod prepared;
@@ -27,6 +28,7 @@ mod work;
 
 pub use breakdown::Breakdown;
 pub use communicator::Communicator;
+pub use costs::{Measurement, Tuning};
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
 pub use group::{Group, GroupBuffers, GroupWork, Held, OwnedGroup};

@@ -269,13 +269,13 @@ pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<(String, Choice
 }
 
 /// A measured time as the fit takes it.
-pub(crate) fn measurement(call: &Call, algorithm: String, choice: Choice, seconds: f64) -> Result<Measurement> {
+pub(crate) fn measurement(call: &Call, algorithm: String, choice: Choice, seconds: f64) -> Result<Measurement<'static>> {
     let one = untabled(call, 0).ok_or_else(|| Error::unsupported("only equal blocks are measured to be fitted"))?;
     Ok(Measurement { call: one, ranks: call.ranks, algorithm, choice, seconds })
 }
 
 /// The cost model that measured times fit.
-pub(crate) fn fit(transport: &str, measurements: &[Measurement]) -> Result<Tuning> {
+pub(crate) fn fit(transport: &str, measurements: &[Measurement<'_>]) -> Result<Tuning> {
     Tuning::fit(transport, measurements)
 }
 

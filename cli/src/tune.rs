@@ -64,7 +64,7 @@ fn measure(
     crew: &mut dyn Crew,
     planner: &Planner,
     ranks: u32,
-    measurements: &mut Vec<Measurement>,
+    measurements: &mut Vec<Measurement<'static>>,
 ) -> Outcome<()> {
     let effort = Effort { iterations: Some(ITERATIONS), warmup: Some(4), checks: 0, breakdown: false };
     let mut stopwatch = Stopwatch { crew, effort };

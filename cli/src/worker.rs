@@ -69,7 +69,7 @@ fn gone(error: std::io::Error) -> Error {
 }
 
 fn begin(worker: &Worker, parent: &mut UnixStream) -> Result<(), Error> {
-    let mut config = target::configuration(&worker.overrides)?;
+    let mut config = target::configuration(&worker.settings)?;
     if config.rank == 0 {
         let rendezvous = target::new_rendezvous()?;
         parent.say(Word::Rendezvous(rendezvous.text()))?;

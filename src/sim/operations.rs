@@ -7,7 +7,7 @@ use super::{Outcome, RankMemory, World};
 use crate::engine::{Buffers, Engine, OpId, Status};
 use ubccl_core::collective::Rank;
 use ubccl_core::endpoint::{CommunicatorId, Place, WorldStats};
-use ubccl_core::{Collective, Error, Result};
+use ubccl_core::{Choice, Collective, Error, Result};
 
 /// A call to be run together with others.
 pub struct Job<'j, 'a> {

@@ -6,7 +6,7 @@ use crate::support::ranks::{Setup, start_threads};
 use crate::support::tables::tables;
 use crate::{real_transports, setup};
 use std::time::Duration;
-use ubccl::{Choice, Collective, DataType, ErrorKind, ReduceOp};
+use ubccl::{Collective, DataType, ErrorKind, ReduceOp};
 
 /// Few elements (one-shot) and many (ring, several pieces on every transport).
 const COUNTS: [usize; 2] = [24, 70_000];

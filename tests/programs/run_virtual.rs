@@ -6,7 +6,7 @@ use crate::support::oracle::RUBBISH;
 use crate::support::ranks::{collective, joint};
 use ubccl::plan::Side;
 use ubccl::sim::{CommunicatorId, RankMemory, TaggedStep, TaggedWay, World, WorldConfig};
-use ubccl::{Choice, Collective, GroupSide, Rank, blocks};
+use ubccl::{Collective, GroupSide, Rank, blocks};
 
 /// Runs a program on all ranks. What is wrong comes with the number of its step.
 pub fn run(transport: &str, program: &Program) -> Result<(), (usize, String)> {
