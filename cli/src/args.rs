@@ -68,7 +68,7 @@ pub(crate) struct SimArgs {
 /// What is measured, and how long: nccl-tests' options where it has them.
 #[derive(Debug, Args)]
 pub(crate) struct SweepArgs {
-    /// The collective: all_reduce, all_gather, … (an unknown name lists them)
+    /// The collective: all_reduce, all_to_all, … (an unknown name lists them)
     #[arg(value_parser = parse_kind)]
     pub(crate) collective: Kind,
     /// How many ranks
@@ -101,7 +101,7 @@ pub(crate) struct SweepArgs {
     /// Element type: float (f32), bfloat16 (bf16), … or all
     #[arg(short = 'd', long, value_name = "TYPE", default_value = "float", value_parser = parse_dtype)]
     datatype: Choice<DataType>,
-    /// Root rank of a broadcast, or all
+    /// Root rank of a broadcast, reduce, gather or scatter; or all
     #[arg(short = 'r', long, value_name = "RANK", default_value = "0", value_parser = parse_root)]
     root: Choice<u32>,
     #[command(flatten)]
@@ -180,7 +180,7 @@ pub(crate) struct FabricArgs {
 /// Arguments of `ubccl plan`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// The collective: all_reduce, all_gather, … (an unknown name lists them)
+    /// The collective: all_reduce, all_to_all, … (an unknown name lists them)
     #[arg(value_parser = parse_kind)]
     pub(crate) collective: Kind,
     /// How many ranks
@@ -197,7 +197,7 @@ pub(crate) struct PlanArgs {
     /// Element type
     #[arg(short = 'd', long, value_name = "TYPE", default_value = "float", value_parser = one_dtype)]
     pub(crate) datatype: DataType,
-    /// Root rank of a broadcast
+    /// Root rank of a broadcast, reduce, gather or scatter
     #[arg(short = 'r', long, value_name = "RANK", default_value_t = 0)]
     pub(crate) root: u32,
     /// In place

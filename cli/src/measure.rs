@@ -353,6 +353,15 @@ mod tests {
         assert_eq!(calls_per_sample(&call(Kind::AllReduce, 1024, 2), false, 0.5), 1);
         assert_eq!(calls_per_sample(&call(Kind::Broadcast, 2, 2), false, 0.5), 1);
         assert_eq!(calls_per_sample(&call(Kind::SendReceive, 2, 2), true, 0.5), 39);
+        assert_eq!(
+            calls_per_sample(&call(Kind::AllToAll, 2, 3), true, 0.5),
+            39,
+            "an even number undoes itself"
+        );
+        assert_eq!(calls_per_sample(&call(Kind::AllToAll, 2, 3), false, 0.5), 40);
+        for kind in [Kind::Reduce, Kind::Gather, Kind::Scatter, Kind::GatherV] {
+            assert_eq!(calls_per_sample(&call(kind, 2, 2), false, 0.5), 1, "{kind:?}");
+        }
     }
 
     #[test]

@@ -328,6 +328,9 @@ mod tests {
         assert_eq!(agenda(Kind::AllReduce).calls().len(), 2 * 2 * 2);
         assert_eq!(agenda(Kind::Broadcast).calls().len(), 2 * 2 * 2);
         assert_eq!(agenda(Kind::AllGather).calls().len(), 2 * 2);
+        assert_eq!(agenda(Kind::Reduce).calls().len(), 2 * 2 * 2 * 2);
+        assert_eq!(agenda(Kind::Gather).calls().len(), 2 * 2 * 2);
+        assert_eq!(agenda(Kind::AllToAll).calls().len(), 2 * 2);
         assert_eq!(agenda(Kind::Barrier).calls().len(), 2);
     }
 

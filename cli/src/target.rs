@@ -348,7 +348,9 @@ pub(crate) fn virtual_transport() -> Option<&'static str> {
 
 /// The call as the library tells it, from rank 0's view.
 pub(crate) fn describe(call: &Call) -> Result<String> {
-    Ok(format!("{} on {} ranks", Calls::new(call)?.of(0), call.ranks))
+    let told = format!("{} on {} ranks", Calls::new(call)?.of(0), call.ranks);
+    let is_tabled = call.kind.row().tabled; // where ranks name different counts, the library tells none
+    Ok(if is_tabled { format!("{told} (in all {} elements)", call.count) } else { told })
 }
 
 /// Proves the plans of all ranks: the proof in numbers, or what is wrong with them.

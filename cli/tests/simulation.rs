@@ -47,12 +47,27 @@ fn bench_over_optical_is_the_same_as_sim() {
 
 #[test]
 fn large_simulations_run_on_fingerprints_and_are_checked() {
-    let output = run("sim reduce_scatter --ranks 16 -b 5G -e 5G -d bf16");
-    assert!(output.status.success(), "{}", err(&output));
-    let text = out(&output);
-    let row = text.lines().find(|line| !line.starts_with('#')).unwrap();
-    assert!(row.split_whitespace().next().unwrap() == "5368709120" && row.contains("bfloat16"), "{row}");
-    assert_eq!(row.split_whitespace().nth(8), Some("0"), "{row}");
+    for collective in ["reduce_scatter", "all_to_all", "gather_v"] {
+        let output = run(&format!("sim {collective} --ranks 16 -b 5G -e 5G -d bf16"));
+        assert!(output.status.success(), "{}", err(&output));
+        let text = out(&output);
+        let row = text.lines().find(|line| !line.starts_with('#')).unwrap();
+        assert!(row.split_whitespace().next().unwrap() == "5368709120" && row.contains("bfloat16"), "{row}");
+        assert_eq!(row.split_whitespace().nth(8), Some("0"), "{row}");
+    }
+}
+
+#[test]
+fn plans_of_every_collective_are_verified_and_tell_how_much_tables_hold() {
+    for collective in COLLECTIVES {
+        for rest in ["", "--in-place"] {
+            let output = run(&format!("plan {collective} --ranks 5 -r 2 -b 92 {rest}"));
+            assert!(output.status.success(), "{collective} {rest}: {} {}", out(&output), err(&output));
+            let verdict = out(&output).lines().last().unwrap_or_default().to_owned();
+            assert!(verdict.starts_with(&format!("verified for {collective}")), "{verdict}");
+            assert_eq!(verdict.contains("(in all 23 elements)"), collective.ends_with("_v"), "{verdict}");
+        }
+    }
 }
 
 #[test]

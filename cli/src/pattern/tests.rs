@@ -58,9 +58,10 @@ fn repeated_contributions_cancel_in_an_all_reduce_and_none_is_zero_on_few_ranks(
 }
 
 #[test]
-fn a_repeated_reduce_scatter_counts_its_calls_exactly() {
-    for dtype in types() {
-        let scatter = Call { dtype, ..call(Kind::ReduceScatter, 100, 4) };
+fn a_repeated_reduce_scatter_or_reduce_counts_its_calls_exactly() {
+    let kinds = [Kind::ReduceScatter, Kind::ReduceScatterV, Kind::Reduce];
+    for (dtype, kind) in types().flat_map(|dtype| kinds.map(|kind| (dtype, kind))) {
+        let scatter = Call { dtype, ..call(kind, 100, 4) };
         let calls = repeatable_calls(&scatter, 64);
         let data = Data::Repeated { calls };
         let budget = Budget::new(&scatter, data).unwrap();
