@@ -248,7 +248,7 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_values_t = [2, 4, 8],
           value_parser = clap::value_parser!(u32).range(2..1 << 20))]
     pub(crate) ranks: Vec<u32>,
-    /// The file to write [default: ubccl-TRANSPORT.toml]
+    /// The file to write [default: ubccl-tuning.toml]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }

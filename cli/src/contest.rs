@@ -23,6 +23,7 @@ struct Entry {
     lanes: u8,
     chunk_bytes: u32,
     predicted_us: f64,
+    is_picked: bool,
     times_us: Vec<f64>,
 }
 
@@ -60,9 +61,11 @@ pub(crate) fn run<C: Crew>(
 
 /// The ways to measure: the pick first, and again as the last.
 fn entries(candidates: &[Candidate]) -> Outcome<Vec<Entry>> {
-    let able: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.refusal.is_none()).collect();
+    let able: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.cost.is_ok()).collect();
     let name = |candidate: &Candidate| candidate.algorithm.descriptor().name;
-    let mut chosen: Vec<&Candidate> = Vec::new();
+    let pick = able.iter().copied().find(|candidate| candidate.is_picked);
+    let pick = pick.ok_or_else(|| Failure::new("no algorithm can do this call"))?;
+    let mut chosen: Vec<&Candidate> = vec![pick];
     for candidate in &able {
         if !chosen.iter().any(|other| name(other) == name(candidate)) {
             chosen.push(candidate);
@@ -74,13 +77,13 @@ fn entries(candidates: &[Candidate]) -> Outcome<Vec<Entry>> {
             chosen.push(candidate);
         }
     }
-    let pick = *able.first().ok_or_else(|| Failure::new("no algorithm can do this call"))?;
     chosen.push(pick);
     let entry = |candidate: &&Candidate| Entry {
         name: name(candidate).to_owned(),
         lanes: candidate.choice.lanes,
         chunk_bytes: candidate.choice.chunk_bytes,
-        predicted_us: candidate.cost.total() * 1e6,
+        predicted_us: candidate.cost.as_ref().map_or(0.0, |cost| cost.total_ps() / 1e6),
+        is_picked: candidate.is_picked,
         times_us: Vec::new(),
     };
     Ok(chosen.iter().map(entry).collect())
@@ -114,11 +117,11 @@ fn told(call: &Call, mut entries: Vec<Entry>) -> Outcome<(String, f64)> {
     entries.sort_by(|a, b| median(&a.times_us).total_cmp(&median(&b.times_us)));
     let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
     let mut text = format!("# {}\n", target::describe(call)?);
-    for Entry { name, lanes, chunk_bytes, predicted_us, times_us } in &entries {
+    for Entry { name, lanes, chunk_bytes, predicted_us, is_picked, times_us } in &entries {
         let measured_us = median(times_us);
         let least_us = times_us.iter().copied().fold(f64::INFINITY, f64::min);
         let most_us = times_us.iter().copied().fold(0.0, f64::max);
-        let mark = if *name == picked { '*' } else { ' ' };
+        let mark = if *is_picked { '*' } else { ' ' };
         let chunk = show_bytes(u64::from(*chunk_bytes));
         text += &format!(
             "{mark} {:>12} {name:width$}  {lanes:>2}  {chunk:>9}  predicted {predicted_us:>12.2}  measured \

@@ -38,8 +38,9 @@ pub(crate) fn run(args: &ExplainArgs, out: &mut dyn Write) -> Outcome<()> {
 }
 
 fn table(candidates: &[Candidate]) -> String {
-    let able: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.refusal.is_none()).collect();
-    let names = able.iter().take(MOST_SHOWN).map(|candidate| candidate.algorithm.descriptor().name);
+    let able: Vec<(&Candidate, &Cost)> = able(candidates).collect();
+    let shown = |place: usize, candidate: &Candidate| place < MOST_SHOWN || candidate.is_picked;
+    let names = able.iter().map(|(candidate, _)| candidate.algorithm.descriptor().name);
     let width = names.map(str::len).max().unwrap_or(0).max("algorithm".len());
     let mut text = format!(
         "# {:width$}  {:>5}  {:>8}  {:>12}  {:>12}  {:>12}  {:>12}  {:>12}\n",
@@ -49,46 +50,55 @@ fn table(candidates: &[Candidate]) -> String {
         "# {:width$}  {:>5}  {:>8}  {:>12}  {:>12}  {:>12}  {:>12}  {:>12}\n",
         "", "", "", "(us)", "(us)", "(us)", "(us)", "(us)"
     );
-    for (place, candidate) in able.iter().take(MOST_SHOWN).enumerate() {
-        text += &row(candidate, width, place == 0);
+    for (_, (candidate, cost)) in able.iter().enumerate().filter(|(place, row)| shown(*place, row.0)) {
+        text += &row(candidate, cost, width);
     }
     if able.len() > MOST_SHOWN {
         text += &format!("# and {} more\n", able.len() - MOST_SHOWN);
     }
     for candidate in candidates {
-        if let Some(refusal) = &candidate.refusal {
-            text += &format!("# not {}: {refusal}\n", candidate.algorithm.descriptor().name);
+        if let Err(refusal) = &candidate.cost {
+            text += &format!("# not {}: {}\n", candidate.algorithm.descriptor().name, refusal.message());
         }
     }
     text
 }
 
-fn row(candidate: &Candidate, width: usize, is_chosen: bool) -> String {
-    let Candidate { algorithm, choice, cost, is_chunked, .. } = candidate;
-    let mark = if is_chosen { '*' } else { ' ' };
+/// What can do it, with what it costs.
+fn able(candidates: &[Candidate]) -> impl Iterator<Item = (&Candidate, &Cost)> {
+    candidates.iter().filter_map(|candidate| Some((candidate, candidate.cost.as_ref().ok()?)))
+}
+
+fn row(candidate: &Candidate, cost: &Cost, width: usize) -> String {
+    let Candidate { algorithm, choice, is_chunked, is_picked, .. } = candidate;
+    let mark = if *is_picked { '*' } else { ' ' };
     let chunk = if *is_chunked { show_bytes(choice.chunk_bytes.into()) } else { "-".to_owned() };
     let mut text =
         format!("{mark} {:width$}  {:>5}  {chunk:>8}", algorithm.descriptor().name, choice.lanes);
-    let Cost { latency, bandwidth, reduction, contention } = *cost;
-    for seconds in [cost.total(), latency, bandwidth, reduction, contention] {
-        text += &format!("  {:>12.3}", seconds * 1e6);
+    let Cost { latency_ps, bandwidth_ps, reduction_ps, contention_ps } = *cost;
+    for ps in [cost.total_ps(), latency_ps, bandwidth_ps, reduction_ps, contention_ps] {
+        text += &format!("  {:>12.3}", ps / 1e6);
     }
     text + "\n"
 }
 
-/// Why the first is taken.
+/// Why the pick is taken.
 fn verdict(candidates: &[Candidate]) -> String {
-    let mut able = candidates.iter().filter(|candidate| candidate.refusal.is_none());
-    let Some(best) = able.next() else { return "# nothing can do it\n".to_owned() };
-    let name = best.algorithm.descriptor().name;
-    let other = able.find(|other| !std::ptr::eq(other.algorithm.descriptor(), best.algorithm.descriptor()));
-    match other {
-        None => format!("# {name} is taken: there is no other\n"),
-        Some(other) => {
-            let ratio = other.cost.total() / best.cost.total().max(f64::MIN_POSITIVE);
-            let other_name = other.algorithm.descriptor().name;
-            let why = difference(&best.cost, &other.cost);
-            format!("# {name} is taken: {other_name}, the next, is expected to take {ratio:.2} times as long{why}\n")
+    let name = |candidate: &Candidate| candidate.algorithm.descriptor().name;
+    let Some((best, cost)) = able(candidates).find(|row| row.0.is_picked) else {
+        return "# nothing can do it\n".to_owned();
+    };
+    let head = format!("# {} is taken", name(best));
+    let Some((other, others)) = able(candidates).find(|row| name(row.0) != name(best)) else {
+        return head + ": there is no other\n";
+    };
+    let ratio = others.total_ps() / cost.total_ps().max(f64::MIN_POSITIVE);
+    let other = name(other);
+    match ratio < 1.0 {
+        true => format!("{head}: {other} is expected to be hardly faster, with more messages\n"),
+        false => {
+            let why = difference(cost, others);
+            format!("{head}: {other}, the next, is expected to take {ratio:.2} times as long{why}\n")
         }
     }
 }
@@ -96,10 +106,10 @@ fn verdict(candidates: &[Candidate]) -> String {
 /// Which part of the cost makes most of the difference.
 fn difference(best: &Cost, other: &Cost) -> &'static str {
     let parts = [
-        (other.latency - best.latency, ", for latency"),
-        (other.bandwidth - best.bandwidth, ", for bandwidth"),
-        (other.reduction - best.reduction, ", for reductions and copies"),
-        (other.contention - best.contention, ", for what it shares with others"),
+        (other.latency_ps - best.latency_ps, ", for latency"),
+        (other.bandwidth_ps - best.bandwidth_ps, ", for bandwidth"),
+        (other.reduction_ps - best.reduction_ps, ", for reductions and copies"),
+        (other.contention_ps - best.contention_ps, ", for what it shares with others"),
     ];
     let most = parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
     most.filter(|part| part.0 > 0.0).map_or("", |part| part.1)

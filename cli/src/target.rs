@@ -259,7 +259,7 @@ pub(crate) fn plan(planner: &Planner, call: &Call, rank: u32, in_place: bool) ->
 /// The ways to do a call: each algorithm in its best form.
 pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<(String, Choice)>> {
     let mut ways: Vec<(String, Choice)> = Vec::new();
-    for candidate in candidates(planner, call)?.iter().filter(|candidate| candidate.refusal.is_none()) {
+    for candidate in candidates(planner, call)?.iter().filter(|candidate| candidate.cost.is_ok()) {
         let name = candidate.algorithm.descriptor().name;
         if !ways.iter().any(|way| way.0 == name) {
             ways.push((name.to_owned(), candidate.choice));

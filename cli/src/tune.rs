@@ -7,7 +7,7 @@ use crate::failure::{Failure, Outcome};
 use crate::measure::{Effort, Measure, Stopwatch};
 use crate::orders::{Crew, Order};
 use crate::report::print;
-use crate::target::{self, DataType, Kind, Measurement, Planner, ReduceOp, Settings};
+use crate::target::{self, DataType, Kind, Measurement, Planner, ReduceOp, Settings, settings};
 use std::io::Write;
 
 /// What is measured of each algorithm.
@@ -20,6 +20,8 @@ const KINDS: [Kind; 7] = [
     Kind::AllToAll,
     Kind::Barrier,
 ];
+/// The file when none is named: it may hold every transport of a machine.
+const DEFAULT_FILE: &str = "ubccl-tuning.toml";
 /// At these sizes of the longest buffer: latency, the bend, and bandwidth in and out of the caches.
 const SIZES: [u64; 6] = [8, 2 << 10, 32 << 10, 256 << 10, 2 << 20, 16 << 20];
 /// Timed iterations of a point: few, since many points see the same cost.
@@ -30,34 +32,35 @@ const LARGE: u64 = 1 << 20;
 
 /// Measures, fits, writes the file, and says how well it fits.
 pub(crate) fn run(args: &TuneArgs, out: &mut dyn Write) -> Outcome<()> {
-    let transport = args.transport.clone().map_or_else(|| target::configuration(&Settings::new()), |name| {
-        target::configuration(&vec![(target::settings::TRANSPORT.name.to_owned(), name)])
-    })?;
-    let transport = transport.transport;
+    let given: Settings =
+        args.transport.iter().map(|name| (settings::TRANSPORT.name.to_owned(), name.clone())).collect();
+    let transport = target::configuration(&given)?.transport;
+    let (transport, is_virtual) = target::find_transport(&transport).map_err(Failure::new)?;
+    if is_virtual {
+        return Err(Failure::new(format!("{transport} is simulated: its fabric's description says what things cost")));
+    }
     let mut measurements = Vec::new();
     for &ranks in &args.ranks {
         print(out, &format!("# measuring {ranks} ranks over {transport}\n"))?;
-        let settings = vec![(target::settings::TRANSPORT.name.to_owned(), transport.clone())];
+        let settings = vec![(settings::TRANSPORT.name.to_owned(), transport.to_owned())];
         let planner = target::planner(&settings, ranks, None)?;
-        bench::with_crew(&transport, ranks, settings, &mut |crew| {
+        bench::with_crew(transport, ranks, settings, &mut |crew| {
             measure(crew, &planner, ranks, &mut measurements)
         })?;
     }
-    let tuning = target::fit(&transport, &measurements)?;
-    let path = args.out.clone().unwrap_or_else(|| format!("ubccl-{transport}.toml").into());
-    std::fs::write(&path, &tuning.text)
-        .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
-    print(
-        out,
-        &format!(
-            "# {} points, fitted within {:.0} % (median), {:.0} % (nine of ten)\n# written to {}; it counts where \
-             UBCCL_TUNING or --tuning names it\n",
-            measurements.len(),
-            tuning.median_residual * 100.0,
-            tuning.p90_residual * 100.0,
-            path.display()
-        ),
-    )
+    let tuning = target::fit(transport, &measurements)?;
+    let path = args.out.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    tuning.write(&path)?;
+    let (median, worst) = tuning.residuals();
+    let told = format!(
+        "# {} points; half are predicted within {:.0} %, all within {:.0} %\n# written to {}; it counts where \
+         UBCCL_TUNING or --tuning names it\n",
+        measurements.len(),
+        median * 100.0,
+        worst * 100.0,
+        path.display()
+    );
+    print(out, &told)
 }
 
 fn measure(
