@@ -30,6 +30,7 @@ macro_rules! index {
 
 index! {
     ring: RING;
+    ring_both: RING_BOTH;
     mesh_one_shot: MESH_ONE_SHOT;
     mesh_two_shot: MESH_TWO_SHOT;
     linear: LINEAR;

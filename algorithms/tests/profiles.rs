@@ -85,6 +85,7 @@ fn profiles_are_what_plans_do() {
         ("bruck", &[Kind::AllToAll][..]),
         ("scatter-ring", &[Kind::Broadcast]),
         ("double-tree", &[Kind::AllReduce, Kind::Broadcast, Kind::Reduce]),
+        ("ring-both", &all),
         ("nhr", &rooted),
         ("nb", &rooted),
         ("nhr", &all),
