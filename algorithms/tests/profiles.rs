@@ -86,6 +86,7 @@ fn profiles_are_what_plans_do() {
         ("scatter-ring", &[Kind::Broadcast]),
         ("double-tree", &[Kind::AllReduce, Kind::Broadcast, Kind::Reduce]),
         ("ring-both", &all),
+        ("mesh-windowed", &all),
         ("nhr", &rooted),
         ("nb", &rooted),
         ("nhr", &all),
