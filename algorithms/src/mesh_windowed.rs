@@ -198,12 +198,8 @@ impl Mesh {
         let turns = self.reduce_scatter(plan, &own);
         if self.spec.in_place {
             // What comes takes the place of what went.
-            let all = match turns.full {
-                0 => fence(plan, turns.rest[0], Trips::ONCE),
-                full => fence(plan, turns.sends[0], Trips::Fixed(full)),
-            };
+            let all = fence(plan, &turns.sends, Trips::Fixed(turns.full.max(1)), Trips::ONCE);
             let zero = Index::fixed(0);
-            turns.sends.iter().for_each(|&send| plan.after_turn(all, send, Index::OUTER, zero));
             turns.rest.iter().for_each(|&send| plan.after_turn(all, send, zero, zero));
         }
         plan.repeat(Trips::Fixed(self.spec.ranks - 1), Trips::ONCE);
