@@ -33,7 +33,8 @@ fn prove(
         verify(&plan, ranks, count)
             .unwrap_or_else(|violation| panic!("{text} {call} of {ranks} ({layout}): {violation}"))
     };
-    let last = variants(kind, ranks).into_iter().map(report).last().expect("every kind has a variant");
+    let reports: Vec<_> = variants(kind, ranks).into_iter().map(report).collect();
+    let last = reports.last().expect("every kind has a variant");
     (last.depth, last.elements)
 }
 
