@@ -51,12 +51,10 @@ impl Chooser {
     /// is wished too.
     pub(crate) fn new(model: Model, layout: &Arc<Layout>, wishes: &Wishes) -> Result<Self> {
         let Wishes { lanes, chunk_bytes, reproducible, .. } = *wishes;
-        let limits = Limits { lanes, chunk_bytes, reproducible, only: None };
+        let limits = Limits { lanes, chunk_bytes, reproducible };
         let only = wishes.algorithm.as_deref().map(|text| select(text, layout)).transpose()?;
-        let forced = only.map(|only| {
-            let limits = Limits { only: Some(only), ..limits.clone() };
-            Arc::new(Tuner::new(model.clone(), layout.clone(), limits))
-        });
+        let forced =
+            only.map(|only| Arc::new(Tuner::with_only(model.clone(), layout.clone(), limits, only)));
         Ok(Chooser { free: Arc::new(Tuner::new(model, layout.clone(), limits)), forced })
     }
 
