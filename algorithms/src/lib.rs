@@ -4,6 +4,7 @@
 mod halving_doubling;
 mod nb;
 mod nhr;
+mod rounds;
 mod schedule;
 mod share;
 mod team;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use ubccl_core::{Algorithm, Error, Layout, Result};
 
 pub mod composition;
+pub mod tuner;
 
 /// Declares the algorithms: `module: TYPES`, a line for each family.
 macro_rules! index {

@@ -263,7 +263,7 @@ pub(crate) fn gather(schedule: &mut Schedule<'_>, team: &Team, root: usize, firs
     let last = steps(spread.order.len());
     for (child, step) in spread.children(place).into_iter().rev() {
         schedule.begin_round(first + last - 1 - step);
-        schedule.take(&spread.blocks(child), spread.rank(child));
+        schedule.receive(&spread.blocks(child), spread.rank(child));
     }
     if place > 0 {
         schedule.send(&spread.blocks(place), &[spread.rank(place - spread.weight(place))]);
