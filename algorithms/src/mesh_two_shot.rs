@@ -123,6 +123,10 @@ impl Family for TeamMesh {
         "mesh"
     }
 
+    fn refuses_exchange(&self) -> Option<&'static str> {
+        None
+    }
+
     /// A reduction of all, and a message to each.
     fn window(&self, members: usize) -> u32 {
         MAX_WINDOW_PER_PEER.max(u32::try_from(members).unwrap_or(u32::MAX))
