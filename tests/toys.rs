@@ -12,7 +12,7 @@ const ALGORITHM: &str = r#"//! A toy: ring under another name.
 
 use crate::ring::RING;
 use ubccl_core::plan::Plan;
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Result, Spec};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The toy.
 pub static TOY: Toy = Toy;
@@ -32,6 +32,10 @@ impl Algorithm for Toy {
 
     fn plan(&self, spec: &Spec) -> Plan {
         RING.plan(spec)
+    }
+
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
+        RING.profile(spec, layout)
     }
 }
 "#;

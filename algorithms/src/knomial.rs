@@ -35,6 +35,7 @@
 //! Source: the binomial trees of R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005); k-nomial as in MPICH and UCC;
 //! barrier by dissemination, D. Hensgen, R. Finkel and U. Manber, IJPP 17 (1988).
 
+use crate::rounds::{copy_only, loneliest, own_copy};
 use crate::schedule::Schedule;
 use crate::share::{each_lane, keep_own, refuse, share, signed};
 use crate::team::{Family, Team};
@@ -42,6 +43,7 @@ use std::ops::Range;
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
+use ubccl_core::profile::{Round, Share};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The binomial tree: radix 2.
@@ -92,8 +94,29 @@ impl Algorithm for KNomial {
         }
     }
 
-    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
-        todo!()
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
+        let tree = Tree::new(&Spec { rank: spec.root.unwrap_or(0), ..*spec }, u32::from(self.radix));
+        match spec.kind {
+            Kind::Barrier => barrier_profile(layout, u32::from(self.radix)),
+            _ if spec.ranks == 1 => copy_only(spec, 1, 1),
+            Kind::Gather | Kind::Scatter => {
+                let mut profile = Profile::of(rounds(&tree, layout, false));
+                profile.rounds.extend(own_copy(spec, 1, u64::from(spec.ranks)));
+                profile
+            }
+            Kind::Broadcast => {
+                let mut profile = Profile::of(rounds(&tree, layout, true)).chunked(1, 1);
+                profile.rounds.extend(own_copy(spec, 1, 1));
+                profile
+            }
+            Kind::Reduce => Profile::of(reducing(rounds(&tree, layout, true))).chunked(1, 1),
+            _ => {
+                let down = rounds(&tree, layout, true);
+                let busiest = down.iter().flat_map(|round| round.traffic.clone()).collect();
+                let up = reducing(down.clone());
+                Profile::of(up.into_iter().chain(down).collect()).busiest(busiest).chunked(1, 1)
+            }
+        }
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -233,6 +256,65 @@ impl Tree {
         let children: Vec<_> = self.children().iter().rev().map(|&place| self.rank_at(place)).collect();
         children.chunks(MAX_LISTED_PEERS).map(|list| Peers::List(list.to_vec())).collect()
     }
+}
+
+/// The rounds from the root to the last leaf, whole vectors or subtrees' blocks, as the root sees them: it has a child at
+/// each weight, and the subtree of the largest is as deep as there are smaller ones.
+fn rounds(tree: &Tree, layout: &Layout, whole: bool) -> Vec<Round> {
+    let blocks = Blocks { tree, all: Buffer::Output, own: Buffer::Input };
+    let (root, ranks) = (tree.root, tree.spec.ranks);
+    let mut rounds: Vec<Round> = Vec::new();
+    let weights: Vec<u32> = tree.levels().collect();
+    for (k, &weight) in weights.iter().enumerate().rev() {
+        // The largest subtree may be a shallow one; then nobody is as far as there are weights.
+        let is_shallow = k + 2 == weights.len() && depth(tree) < weights.len();
+        let mut round = match is_shallow {
+            true => rounds.pop().expect("the largest weight came before"),
+            false => Round { times: 1, ..Round::default() },
+        };
+        for child in (1..=tree.children_at(weight)).map(|j| j * weight) {
+            let level = layout.shared_level(root, (root + child) % ranks);
+            match whole {
+                true => round.add(level, 1, 1),
+                false => {
+                    let pieces = blocks.pieces(child, true);
+                    pieces.iter().for_each(|piece| round.add(level, piece.len() as u64, u64::from(ranks)));
+                }
+            }
+        }
+        rounds.push(round);
+    }
+    rounds
+}
+
+/// The most digits that are not 0 in a place: so many steps it is from the root.
+fn depth(tree: &Tree) -> usize {
+    let (last, radix) = (tree.spec.ranks - 1, tree.radix);
+    let digits = |place: u32| {
+        let digits = std::iter::successors(Some(place), |rest| Some(rest / radix)).take_while(|&rest| rest > 0);
+        digits.filter(|rest| rest % radix > 0).count()
+    };
+    // The last place, or one that has as many digits and only the largest, or one fewer.
+    let top = tree.levels().last().unwrap_or(1);
+    digits(last).max(digits(top - 1)).max(digits((last / top * top).saturating_sub(1)))
+}
+
+/// The same, each message folded in.
+fn reducing(mut rounds: Vec<Round>) -> Vec<Round> {
+    for round in &mut rounds {
+        round.reduced = Share::new(round.traffic.iter().map(|part| u64::from(part.messages)).sum(), 1);
+    }
+    rounds
+}
+
+fn barrier_profile(layout: &Layout, radix: u32) -> Profile {
+    let (ranks, me) = (layout.ranks(), loneliest(layout));
+    let weights = std::iter::successors(Some(1), |weight| Some(weight * radix)).take_while(|&w| w < ranks);
+    let round = |weight: u32| {
+        let others = (radix - 1).min((ranks - 1) / weight);
+        Round::with_peers(layout, me, (1..=others).map(|j| ((me + j * weight) % ranks, 0)), 1)
+    };
+    Profile::of(weights.map(round).collect())
 }
 
 /// One lane's way through the vector, chunk by chunk.

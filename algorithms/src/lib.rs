@@ -4,6 +4,7 @@
 mod halving_doubling;
 mod nb;
 mod nhr;
+mod rounds;
 mod schedule;
 mod share;
 mod team;

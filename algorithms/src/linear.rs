@@ -21,7 +21,8 @@
 //!
 //! Source: the flat tree of every MPI; broadcast is the one-shot mesh's.
 
-use crate::mesh_one_shot::{broadcast, everybody};
+use crate::mesh_one_shot::{broadcast, broadcast_profile, everybody};
+use crate::rounds::{copy_only, with_everybody};
 use crate::share::{block, each_lane, keep_block, keep_own, mesh_window, refuse, root_of, share, signed};
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Trips};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
@@ -55,8 +56,18 @@ impl Algorithm for Linear {
         Ok(())
     }
 
-    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
-        todo!()
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
+        let p = u64::from(spec.ranks);
+        let around = |share| with_everybody(layout, root_of(spec), share);
+        match spec.kind {
+            Kind::Broadcast => broadcast_profile(spec, layout),
+            _ if p == 1 => copy_only(spec, 1, 1),
+            Kind::Reduce => Profile::of(vec![around((1, 1)).reducing(p - 1, 1)]),
+            _ => {
+                let copied = u64::from(!spec.in_place);
+                Profile::of(vec![around((1, p)).windowed(WINDOW).copying(copied, p)])
+            }
+        }
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

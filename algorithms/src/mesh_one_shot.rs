@@ -28,11 +28,13 @@
 //! Source: direct exchange, as in HCCL's mesh ("one shot" in its terms). In place the input is copied aside first: a
 //! send need not complete before its receivers have taken all of it.
 
+use crate::rounds::{copy_only, loneliest, with_everybody};
 use crate::share::{
     block, check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed, stable_input,
     stable_input_scratch,
 };
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, Trips};
+use ubccl_core::profile::{Round, Share};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
 
 /// The one-shot mesh.
@@ -68,8 +70,23 @@ impl Algorithm for MeshOneShot {
         Ok(())
     }
 
-    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
-        todo!()
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
+        let p = u64::from(spec.ranks);
+        let everybody = |share| with_everybody(layout, loneliest(layout), share);
+        match spec.kind {
+            Kind::Barrier => profile(everybody((0, p))),
+            Kind::SendReceive => send_receive_profile(spec, layout),
+            Kind::Broadcast => broadcast_profile(spec, layout),
+            _ if p == 1 => copy_only(spec, 1, 1),
+            Kind::AllReduce => {
+                let copied = u64::from(spec.in_place);
+                profile(everybody((1, 1)).reducing(p - 1, 1).copying(copied, 1))
+            }
+            Kind::AllGather | Kind::AllGatherV => {
+                profile(everybody((1, p)).copying(u64::from(!spec.in_place), p))
+            }
+            _ => profile(everybody((1, p)).reducing(p - 1, p)),
+        }
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -95,6 +112,31 @@ impl Algorithm for MeshOneShot {
         }
         plan.finish()
     }
+}
+
+/// Of one round.
+fn profile(round: Round) -> Profile {
+    let does_something = !round.traffic.is_empty() || round.copied.parts > 0;
+    Profile::of(does_something.then_some(round).into_iter().collect())
+}
+
+fn send_receive_profile(spec: &Spec, layout: &Layout) -> Profile {
+    let peer = spec.to.or(spec.from).filter(|&peer| peer != spec.rank);
+    let both = spec.to.is_some() && spec.from.is_some();
+    match peer {
+        Some(peer) => {
+            let copied = u64::from(spec.in_place && both);
+            profile(Round::message(layout, (spec.rank, peer), Share::ALL).copying(copied, 1))
+        }
+        None if both => copy_only(spec, 1, 1),
+        None => Profile::default(),
+    }
+}
+
+/// The root sends everything to everybody.
+pub(crate) fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
+    let copied = u64::from(!spec.in_place);
+    profile(with_everybody(layout, root_of(spec), (1, 1)).copying(copied, 1))
 }
 
 /// All ranks but this one, beginning with the next.

@@ -25,12 +25,14 @@
 //! all-gather after R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005).
 
 use crate::mesh_one_shot::{everybody, everybody_else, send_blocks};
+use crate::rounds::{copy_only, loneliest, with_everybody};
 use crate::schedule::Schedule;
 use crate::share::{check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed};
 use crate::team::{Family, Team};
 use ubccl_core::plan::{
     Association, Buffer, Index, MAX_WINDOW_PER_PEER, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
+use ubccl_core::profile::Round;
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
 
 /// The two-shot mesh.
@@ -64,8 +66,20 @@ impl Algorithm for MeshTwoShot {
         Ok(())
     }
 
-    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
-        todo!()
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
+        let p = u64::from(spec.ranks);
+        if p == 1 {
+            return copy_only(spec, 1, 1);
+        }
+        let everybody = |share| with_everybody(layout, loneliest(layout), share);
+        match spec.kind {
+            Kind::AllReduce => Profile::of(vec![everybody((1, p)).reducing(p - 1, p), everybody((1, p))]),
+            Kind::Reduce => {
+                let to_root = with_everybody(layout, root_of(spec), (1, p));
+                Profile::of(vec![everybody((1, p)).reducing(p - 1, p), to_root])
+            }
+            _ => broadcast_profile(spec, layout),
+        }
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -82,6 +96,21 @@ impl Algorithm for MeshTwoShot {
         each_lane(&mut plan, mesh_window(spec), fill);
         plan.finish()
     }
+}
+
+/// The rank that the root serves last serves the others after that.
+fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
+    let (root, others) = (root_of(spec), u64::from(spec.ranks) - 1);
+    let copied = u64::from(!spec.in_place);
+    let scatter = with_everybody(layout, root, (1, others)).copying(copied, 1);
+    if others == 1 {
+        return Profile::of(vec![scatter]);
+    }
+    let last = (root + spec.ranks - 1) % spec.ranks;
+    let served = (0..spec.ranks).filter(|&rank| rank != root && rank != last).map(|rank| (rank, 1));
+    let all_gather = Round::with_peers(layout, last, served, others);
+    let busiest = scatter.traffic.clone();
+    Profile::of(vec![scatter, all_gather]).busiest(busiest)
 }
 
 /// Both shots of a team.

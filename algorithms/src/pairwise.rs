@@ -35,10 +35,12 @@
 //! or for powers of two; `k − r` pairs for any n. In place as MPICH does it (swap through a buffer), with several
 //! swaps under way. A group is NCCL's.
 
+use crate::rounds::{copy_only, loneliest, with_everybody};
 use crate::share::{block, each_lane, keep_block, refuse, share, signed};
 use ubccl_core::plan::{
     Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Side, Slice, StepId, Trips,
 };
+use ubccl_core::profile::{Round, Share};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The pairwise exchange.
@@ -71,8 +73,15 @@ impl Algorithm for Pairwise {
         }
     }
 
-    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
-        todo!()
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
+        let p = u64::from(spec.ranks);
+        match spec.kind {
+            // What is listed is not known before.
+            Kind::Group => Profile::of(vec![Round::message(layout, (0, spec.ranks - 1), Share::NONE)]),
+            _ if p == 1 => copy_only(spec, 1, 1),
+            _ if spec.in_place => swap_profile(spec, layout),
+            _ => Profile::of(vec![with_everybody(layout, loneliest(layout), (1, p)).windowed(WINDOW / 2).copying(1, p)]),
+        }
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -90,6 +99,20 @@ impl Algorithm for Pairwise {
         }
         plan.finish()
     }
+}
+
+/// A slot takes the next block when the one in it has gone to its place. Who has nothing at step k is a step ahead from
+/// then on, so that the turns of all slots count all ranks, oneself included.
+fn swap_profile(spec: &Spec, layout: &Layout) -> Profile {
+    let (p, me) = (spec.ranks, loneliest(layout));
+    let circle: Vec<u32> = (0..p).map(|by| (me + by) % p).collect();
+    let round = |some: &[u32]| {
+        let partners = || some.iter().filter(|&&partner| partner != me).map(|&partner| (partner, 1));
+        let (blocks, all) = (partners().count() as u64, u64::from(p));
+        Round::with_peers(layout, me, partners(), all).copying(blocks, all)
+    };
+    let at_once = if slots(spec) + 1 == p { p } else { slots(spec) };
+    Profile::of(circle.chunks(at_once as usize).map(round).collect())
 }
 
 fn exchange(plan: &mut PlanBuilder, lane: u8) {

@@ -28,12 +28,14 @@
 //! (2009). We differ in chunks: each step's block is moved in chunks, and chunk c of a step waits for chunk c of the
 //! step before only, so that neighbours overlap.
 
+use crate::rounds::{along_circle, copy_only, longest_hop, one_port, own_copy};
 use crate::schedule::Schedule;
 use crate::share::{block, each_lane, keep_own, refuse, root_of, share, signed};
 use crate::team::{Family, Team};
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
+use ubccl_core::profile::Share;
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The ring family.
@@ -68,8 +70,24 @@ impl Algorithm for Ring {
         }
     }
 
-    fn profile(&self, _spec: &Spec, _layout: &Layout) -> Profile {
-        todo!()
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
+        let p = u64::from(spec.ranks);
+        match spec.kind {
+            _ if p == 1 && spec.kind == Kind::Barrier => Profile::default(),
+            _ if p == 1 => copy_only(spec, 1, 1),
+            Kind::Barrier => Profile::of(along_circle(layout, spec.ranks - 1, Share::NONE)),
+            Kind::Broadcast => {
+                let chain = along_circle(layout, spec.ranks - 1, Share::ALL);
+                Profile::of(chain).busiest(one_port(longest_hop(layout), 1, (1, 1))).chunked(1, 1)
+            }
+            Kind::AllGather | Kind::AllGatherV => {
+                let mut profile = circle_profile(layout, spec.ranks - 1, 0);
+                profile.rounds.extend(own_copy(spec, 1, p));
+                profile
+            }
+            Kind::ReduceScatter | Kind::ReduceScatterV => circle_profile(layout, 0, spec.ranks - 1),
+            _ => circle_profile(layout, spec.ranks - 1, spec.ranks - 1),
+        }
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -88,6 +106,29 @@ impl Algorithm for Ring {
         }
         plan.finish()
     }
+}
+
+/// What a block passed on `gathers` times and, before, summed up `sums` times costs: from hop to hop it goes round the
+/// circle, and the rank at the circle's longest hop sends one each time.
+fn circle_profile(layout: &Layout, gathers: u32, sums: u32) -> Profile {
+    let p = u64::from(layout.ranks());
+    let block = Share::new(1, p);
+    let mut rounds = along_circle(layout, gathers + sums, block);
+    // Which hops of the way sum matters to nobody.
+    let mut left = sums;
+    for k in 0..rounds.len() {
+        let summing = rounds[k].times.min(left);
+        let copying = rounds[k].times - summing;
+        left -= summing;
+        if summing > 0 && copying > 0 {
+            rounds.push(rounds[k].clone().times(copying));
+        }
+        if summing > 0 {
+            rounds[k] = rounds[k].clone().times(summing).reducing(1, p);
+        }
+    }
+    let busiest = one_port(longest_hop(layout), gathers + sums, (1, p));
+    Profile::of(rounds).busiest(busiest).chunked(1, p)
 }
 
 /// The ring of a team: the same, step by step.

@@ -323,7 +323,7 @@ pub(crate) fn prove(
         (0..call.ranks).map(|rank| plan(call, rank, in_place, algorithm)).collect::<Result<_>>()?;
     let verdict = ubccl::verify::verify(&|rank| plans[rank as usize].clone(), call.ranks, call.count);
     Ok(verdict.map_err(|violation| violation.to_string()).map(|report| {
-        let ubccl::verify::Report { steps, messages, elements, depth } = report;
+        let ubccl::verify::Report { steps, messages, elements, depth, .. } = report;
         format!("{steps} steps, {messages} messages with {elements} elements, {depth} after each other")
     }))
 }

@@ -8,7 +8,9 @@ use crate::op::ReduceOp;
 use crate::plan::PeerRun;
 use crate::signature::Signature;
 use crate::symbolic::Piece;
+use crate::topology::Topology;
 use crate::usage::{MemoryKind, Over};
+use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -415,6 +417,20 @@ pub trait World: Send {
 
     /// What the fabric is: name, unit of a rank (NPU, die), where its numbers come from.
     fn describe(&self) -> String;
+
+    /// What the fabric's cost is made of.
+    fn machine(&self) -> Machine;
+}
+
+/// What a simulated machine costs, for a tuner to reckon with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Where ranks stand, and the links between them.
+    pub topology: Topology,
+    /// Bytes that a rank folds in per second: a reduction of k terms of n bytes folds (k − 1)·n. None takes no time.
+    pub reduce_bytes_per_s: Option<NonZeroU64>,
+    /// Bytes that a rank copies per second. None takes no time.
+    pub copy_bytes_per_s: Option<NonZeroU64>,
 }
 
 /// What happened in a world.

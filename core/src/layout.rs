@@ -60,6 +60,21 @@ impl Layout {
         Layout { levels }
     }
 
+    /// The levels of a communicator of these ranks of this one, in this order. A level at which the members of a group
+    /// are no neighbours is left out, as in [`Layout::of_places`].
+    pub fn of_members(&self, members: &[Rank]) -> Self {
+        let outermost = self.levels.len() - 1;
+        let mut levels = Vec::new();
+        for (index, level) in self.levels.iter().enumerate() {
+            let starts = match index == outermost {
+                true => Some(vec![0, members.len() as Rank]),
+                false => runs(members.iter().map(|&rank| level.group_of(rank) as u32)),
+            };
+            levels.extend(starts.map(|starts| LayoutLevel { starts, ..level.clone() }));
+        }
+        Layout { levels }
+    }
+
     /// Levels from the innermost on, `NAME=SIZES;NAME=SIZES`, sizes in ranks: one number for groups of as many (the last
     /// may be smaller), or all of them, `5+8+3`. The level of all ranks may be left out.
     ///
@@ -269,6 +284,9 @@ mod tests {
         let scattered = Layout::of_places(&topology, &[0, 4, 1]);
         assert_eq!((scattered.to_string().as_str(), scattered.levels()[0].link()), ("supernode=3", 1));
         assert_eq!(Layout::flat(5).shared_level(0, 4), 0);
+        // The same of a communicator's ranks.
+        assert_eq!(layout.of_members(&[0, 4, 1]), scattered);
+        assert_eq!(layout.of_members(&[1, 2, 4, 9]).to_string(), "node=2+1+1;supernode=4");
         assert_eq!(topology.link(0, 4), &link(2));
     }
 }

@@ -1,7 +1,7 @@
 //! What a plan costs, without sizes or times: rounds of messages, of which a cost model makes a time.
 //!
-//! A profile describes the critical path of the busiest rank. Everything is a share of the call's bytes, which are those
-//! of its longest buffer ([`Collective::longest_bytes`](crate::Collective::longest_bytes)).
+//! A profile describes the critical path: the rounds that the last rank to end waits for, and what the busiest rank's port
+//! has to do meanwhile. Everything is a share of the call's bytes, which are those of its longest buffer ([`Collective::longest_bytes`](crate::Collective::longest_bytes)).
 
 use crate::collective::Rank;
 use crate::layout::Layout;
@@ -33,6 +33,8 @@ pub struct Round {
     pub times: u32,
     /// Its messages, by level.
     pub traffic: Vec<Traffic>,
+    /// How many of them are under way at once; 0 if all may be.
+    pub window: u32,
     /// Bytes folded in: a reduction of k terms of n bytes folds (k − 1)·n.
     pub reduced: Share,
     /// Bytes copied inside a rank.
@@ -44,6 +46,9 @@ pub struct Round {
 pub struct Profile {
     /// The critical path.
     pub rounds: Vec<Round>,
+    /// What the busiest rank puts on its port in all, or takes from it, where the rounds are not all of one rank. Empty
+    /// where they are: then it is their sum.
+    pub busiest: Vec<Traffic>,
     /// What is cut into chunks of [`Choice::chunk_bytes`](crate::Choice::chunk_bytes), which overlap: a chunk's rounds
     /// need not wait for the other chunks'. `None` if nothing is.
     pub chunked: Option<Share>,
@@ -103,6 +108,16 @@ impl Round {
         Round { reduced: Share::new(parts, of), ..self }
     }
 
+    /// The same, copying so much.
+    pub fn copying(self, parts: u64, of: u64) -> Self {
+        Round { copied: Share::new(parts, of), ..self }
+    }
+
+    /// The same, with so many messages under way at once.
+    pub fn windowed(self, window: u32) -> Self {
+        Round { window, ..self }
+    }
+
     /// The same, so often.
     pub fn times(self, times: u32) -> Self {
         Round { times, ..self }
@@ -112,7 +127,12 @@ impl Round {
 impl Profile {
     /// These rounds, unchunked.
     pub fn of(rounds: Vec<Round>) -> Self {
-        Profile { rounds, chunked: None }
+        Profile { rounds, busiest: Vec::new(), chunked: None }
+    }
+
+    /// The same, but no rank does all of it: the busiest does so much.
+    pub fn busiest(self, busiest: Vec<Traffic>) -> Self {
+        Profile { busiest, ..self }
     }
 
     /// The same, with that much cut into chunks.
@@ -127,11 +147,11 @@ impl Profile {
 
     /// The bytes that the busiest rank sends (or takes in), of a call of so many bytes.
     pub fn bytes(&self, bytes: f64) -> f64 {
-        let of = |round: &Round| {
-            let sum: f64 = round.traffic.iter().map(|traffic| traffic.share.of_bytes(bytes)).sum();
-            sum * f64::from(round.times)
-        };
-        self.rounds.iter().map(of).sum()
+        let of = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.of_bytes(bytes)).sum::<f64>();
+        match self.busiest[..] {
+            [] => self.rounds.iter().map(|round| of(&round.traffic) * f64::from(round.times)).sum(),
+            _ => of(&self.busiest),
+        }
     }
 }
 
@@ -148,6 +168,8 @@ mod tests {
         let hop = Round::message(&layout, (1, 2), Share::new(1, 4)).times(5);
         let profile = Profile::of(vec![mesh, hop, Round { times: 1, ..Round::default() }]).chunked(1, 4);
         assert_eq!((profile.steps(), profile.bytes(400.0)), (6, 300.0 + 500.0));
+        let relayed = profile.busiest(vec![traffic(0, 1, 2)]);
+        assert_eq!((relayed.steps(), relayed.bytes(400.0)), (6, 200.0));
         assert_eq!(Share::NONE.of_bytes(7.0), 0.0);
     }
 }

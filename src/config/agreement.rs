@@ -62,19 +62,14 @@ fn difference(theirs: &str, mine: &str) -> Option<(&'static Setting, String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ubccl_core::Choice;
 
     #[test]
     fn the_first_difference_is_told_with_both_values_and_origins() {
         let mine = Config::default();
-        let theirs = Config {
-            choice: Choice { chunk_bytes: 4096, ..Choice::default() },
-            rank: 3,
-            ..Config::default()
-        };
+        let theirs = Config { chunk_bytes: Some(4096), rank: 3, ..Config::default() };
         assert!(difference(&told(&mine), &told(&mine)).is_none());
         let (setting, theirs, mine) = difference(&told(&theirs), &told(&mine)).unwrap();
-        assert_eq!((setting.name, &*theirs, &*mine), ("chunk", "4096 B (argument)", "262144 B (default)"));
+        assert_eq!((setting.name, &*theirs, &*mine), ("chunk", "4096 B (argument)", "chosen by cost B (default)"));
         assert!(difference("nonsense", &told(&Config::default())).unwrap().1.contains("version"));
     }
 

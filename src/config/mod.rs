@@ -23,10 +23,10 @@ use crate::control::Rendezvous;
 use crate::logging::Level;
 use file::File;
 use settings::SETTINGS;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ubccl_core::endpoint::ConnectOptions;
-use ubccl_core::{Choice, Error, Result};
+use ubccl_core::{Error, Result};
 
 /// How a communicator is made.
 ///
@@ -56,10 +56,19 @@ pub struct Config {
     pub ranks: u32,
     /// The transport's name.
     pub transport: String,
-    /// An algorithm for every call, instead of the chooser's.
+    /// An algorithm for every call (`ring`), or a family for each level of the layout (`node:mesh;all:nhr`), instead of
+    /// the tuner's.
     pub algorithm: Option<String>,
-    /// Lanes and chunk of every plan; the same on all ranks.
-    pub choice: Choice,
+    /// Which ranks stand together, as [`Layout::parse`](ubccl_core::Layout::parse) reads it; `None` is one level.
+    pub layout: Option<String>,
+    /// Only algorithms that give the same bits, whichever of them runs, on any transport and layout.
+    pub reproducible: bool,
+    /// The file of `ubccl tune` for this machine; rank 0's counts for all.
+    pub tuning: Option<PathBuf>,
+    /// Bytes of a chunk where an algorithm pipelines, instead of the tuner's; the same on all ranks.
+    pub chunk_bytes: Option<u32>,
+    /// Lanes that a plan may use; the same on all ranks.
+    pub lanes: u8,
     /// Bytes of buffering for each ordered pair of ranks; the same on all ranks.
     pub pair_bytes: u64,
     /// How long start-up may take.
@@ -86,7 +95,11 @@ impl Default for Config {
             ranks: 1,
             transport: "shm".into(),
             algorithm: None,
-            choice: Choice::default(),
+            layout: None,
+            reproducible: false,
+            tuning: None,
+            chunk_bytes: None,
+            lanes: 1,
             pair_bytes: ConnectOptions::default().pair_bytes,
             start_timeout: Duration::from_secs(120),
             operation_timeout: Duration::from_secs(30 * 60),

@@ -52,7 +52,9 @@ pub(super) enum Domain {
     /// A whole number.
     Number { least: u64, most: u64, get: fn(&Config) -> u64, set: fn(&mut Config, u64) },
     /// Bytes; K, M and G are powers of 1024.
-    Bytes { least: u64, most: u64, get: fn(&Config) -> u64, set: fn(&mut Config, u64) },
+    Bytes { least: u64, most: u64, get: fn(&Config) -> Option<u64>, set: fn(&mut Config, u64) },
+    /// Yes or no.
+    Switch { get: fn(&Config) -> bool, set: fn(&mut Config, bool) },
     /// A time; a number without a unit has this one.
     Time {
         unit: TimeUnit,
@@ -106,13 +108,14 @@ impl Setting {
             Domain::Number { .. } => "number",
             Domain::Bytes { .. } => "bytes",
             Domain::Time { .. } => "time",
+            Domain::Switch { .. } => "switch",
         }
     }
 
     /// The unit of a number without one; empty if it has none.
     pub fn unit(&self) -> &'static str {
         match &self.domain {
-            Domain::Text { .. } | Domain::Number { .. } => "",
+            Domain::Text { .. } | Domain::Number { .. } | Domain::Switch { .. } => "",
             Domain::Bytes { .. } => "B",
             Domain::Time { unit, .. } => unit.name(),
         }
@@ -128,6 +131,7 @@ impl Setting {
             Domain::Time { unit, least, most, .. } => {
                 format!("{} to {}", unit.show(*least), unit.show(*most))
             }
+            Domain::Switch { .. } => "0 or 1".to_owned(),
         }
     }
 
@@ -140,7 +144,9 @@ impl Setting {
     pub fn show(&self, config: &Config) -> String {
         let value = match &self.domain {
             Domain::Text { get, .. } => get(config),
-            Domain::Number { get, .. } | Domain::Bytes { get, .. } => Some(get(config).to_string()),
+            Domain::Number { get, .. } => Some(get(config).to_string()),
+            Domain::Bytes { get, .. } => get(config).map(|bytes| bytes.to_string()),
+            Domain::Switch { get, .. } => Some(u8::from(get(config)).to_string()),
             Domain::Time { unit, get, .. } => get(config).map(|time| unit.show(time)),
         };
         value.unwrap_or_else(|| self.absent.to_owned())
@@ -163,6 +169,7 @@ impl Setting {
             Domain::Bytes { least, most, set, .. } => {
                 set(config, within(least, most, parse_bytes(text)?).ok_or_else(outside)?);
             }
+            Domain::Switch { set, .. } => set(config, parse_switch(text).ok_or_else(outside)?),
             Domain::Time { unit, least, most, set, .. } => {
                 set(config, within(least, most, parse_time(text, *unit)?).ok_or_else(outside)?);
             }
@@ -182,9 +189,11 @@ impl Setting {
                     None => Ok(()),
                 };
             }
-            Domain::Number { least, most, get, .. } | Domain::Bytes { least, most, get, .. } => {
-                within(least, most, get(config)).is_some()
+            Domain::Number { least, most, get, .. } => within(least, most, get(config)).is_some(),
+            Domain::Bytes { least, most, get, .. } => {
+                get(config).is_none_or(|bytes| within(least, most, bytes).is_some())
             }
+            Domain::Switch { .. } => true,
             Domain::Time { least, most, get, .. } => {
                 get(config).is_none_or(|time| within(least, most, time).is_some())
             }
@@ -200,6 +209,15 @@ impl Setting {
 
 fn within<T: PartialOrd>(least: &T, most: &T, value: T) -> Option<T> {
     (least..=most).contains(&&value).then_some(value)
+}
+
+/// `1`, `true`, `yes`, `on`, and their opposites.
+fn parse_switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Some(true),
+        "0" | "false" | "no" | "off" => Some(false),
+        _ => None,
+    }
 }
 
 /// `262144`, `256K`, `256KiB`, `1.5M`.
@@ -280,6 +298,13 @@ mod tests {
         for text in ["", "K", "-1", "1.3", "1e3", "9T", "99999999999G", "."] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn switches_are_words_or_digits() {
+        assert_eq!(["1", "TRUE", "yes", "on"].map(parse_switch), [Some(true); 4]);
+        assert_eq!(["0", "false", "No", "off"].map(parse_switch), [Some(false); 4]);
+        assert_eq!(["2", "", "maybe"].map(parse_switch), [None; 3]);
     }
 
     #[test]

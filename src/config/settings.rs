@@ -103,16 +103,73 @@ pub static TRANSPORT: Setting = Setting {
 pub static ALGO: Setting = Setting {
     name: "algo",
     variable: "UBCCL_ALGO",
-    doc: "an algorithm for every call; `ubccl bench --help` lists the names",
-    absent: "chosen by size",
+    doc: "an algorithm for every call, or a family for each level of the layout: `node:mesh;all:nhr`; `ubccl bench \
+          --help` lists the names",
+    absent: "chosen by cost",
     agreement: Agreement::Plans,
     place: Place::Anywhere,
     is_secret: false,
     domain: Domain::Text {
-        form: "an algorithm's name",
+        form: "an algorithm's name, or LEVEL:FAMILY;…",
         get: |config| config.algorithm.as_deref().map(algorithm_name),
         set: |config, text| {
             config.algorithm = Some(text.to_owned());
+            Ok(())
+        },
+    },
+};
+
+/// Where ranks stand.
+pub static LAYOUT: Setting = Setting {
+    name: "layout",
+    variable: "UBCCL_LAYOUT",
+    doc: "which ranks stand together, innermost level first: groups of as many ranks, `node=8`, or of each its own, \
+          `node=5+8+3`; algorithms by level and their costs go by it",
+    absent: "one level, all",
+    agreement: Agreement::Plans,
+    place: Place::Anywhere,
+    is_secret: false,
+    domain: Domain::Text {
+        form: "NAME=SIZES;NAME=SIZES",
+        get: |config| config.layout.clone(),
+        set: |config, text| {
+            config.layout = Some(text.to_owned());
+            Ok(())
+        },
+    },
+};
+
+/// The same bits whatever the algorithm.
+pub static REPRODUCIBLE: Setting = Setting {
+    name: "reproducible",
+    variable: "UBCCL_REPRODUCIBLE",
+    doc: "only algorithms that reduce in rank order: results have the same bits whatever the algorithm, transport or \
+          layout, at the cost that the chapter on algorithms tells",
+    absent: "",
+    agreement: Agreement::Plans,
+    place: Place::Anywhere,
+    is_secret: false,
+    domain: Domain::Switch {
+        get: |config| config.reproducible,
+        set: |config, wanted| config.reproducible = wanted,
+    },
+};
+
+/// What things cost here.
+pub static TUNING: Setting = Setting {
+    name: "tuning",
+    variable: "UBCCL_TUNING",
+    doc: "a file that `ubccl tune` wrote on this machine: what messages, copies and reductions cost; rank 0's counts \
+          for all",
+    absent: "built in",
+    agreement: Agreement::Own,
+    place: Place::Anywhere,
+    is_secret: false,
+    domain: Domain::Text {
+        form: "a path",
+        get: |config| config.tuning.as_ref().map(|path| path.display().to_string()),
+        set: |config, text| {
+            config.tuning = Some(text.into());
             Ok(())
         },
     },
@@ -123,15 +180,15 @@ pub static CHUNK: Setting = Setting {
     name: "chunk",
     variable: "UBCCL_CHUNK",
     doc: "bytes of a chunk where an algorithm pipelines",
-    absent: "",
+    absent: "chosen by cost",
     agreement: Agreement::Plans,
     place: Place::Anywhere,
     is_secret: false,
     domain: Domain::Bytes {
         least: 1,
         most: u32::MAX as u64,
-        get: |config| config.choice.chunk_bytes.into(),
-        set: |config, bytes| config.choice.chunk_bytes = narrow(bytes),
+        get: |config| config.chunk_bytes.map(u64::from),
+        set: |config, bytes| config.chunk_bytes = Some(narrow(bytes)),
     },
 };
 
@@ -139,7 +196,7 @@ pub static CHUNK: Setting = Setting {
 pub static LANES: Setting = Setting {
     name: "lanes",
     variable: "UBCCL_LANES",
-    doc: "lanes (channels) of every plan, which move their shares of the data concurrently",
+    doc: "lanes (channels) that a plan may use, which move their shares of the data concurrently",
     absent: "",
     agreement: Agreement::Plans,
     place: Place::Anywhere,
@@ -147,8 +204,8 @@ pub static LANES: Setting = Setting {
     domain: Domain::Number {
         least: 1,
         most: ubccl_core::plan::MAX_LANES as u64,
-        get: |config| config.choice.lanes.into(),
-        set: |config, lanes| config.choice.lanes = u8::try_from(lanes).unwrap_or(u8::MAX),
+        get: |config| config.lanes.into(),
+        set: |config, lanes| config.lanes = u8::try_from(lanes).unwrap_or(u8::MAX),
     },
 };
 
@@ -165,7 +222,7 @@ pub static PAIR_BYTES: Setting = Setting {
     domain: Domain::Bytes {
         least: 16 << 10,
         most: 1 << 30,
-        get: |config| config.pair_bytes,
+        get: |config| Some(config.pair_bytes),
         set: |config, bytes| config.pair_bytes = bytes,
     },
 };
@@ -290,6 +347,9 @@ pub static SETTINGS: &[&Setting] = &[
     &SIZE,
     &TRANSPORT,
     &ALGO,
+    &LAYOUT,
+    &REPRODUCIBLE,
+    &TUNING,
     &CHUNK,
     &LANES,
     &PAIR_BYTES,

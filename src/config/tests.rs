@@ -62,6 +62,9 @@ fn every_setting_is_read_from_its_variable_and_shown_with_it() {
         ("UBCCL_SIZE", "4", "4"),
         ("UBCCL_TRANSPORT", "sim", "optical"),
         ("UBCCL_ALGO", "mesh_one_shot", "mesh-one-shot"),
+        ("UBCCL_LAYOUT", "node=2", "node=2"),
+        ("UBCCL_REPRODUCIBLE", "yes", "1"),
+        ("UBCCL_TUNING", "here.toml", "here.toml"),
         ("UBCCL_CHUNK", "64K", "65536 B"),
         ("UBCCL_LANES", "2", "2"),
         ("UBCCL_PAIR_BYTES", "1M", "1048576 B"),
@@ -80,7 +83,7 @@ fn every_setting_is_read_from_its_variable_and_shown_with_it() {
         let expected = format!("{} = {shown} (environment {variable})", setting.name);
         assert_eq!(told(&config, setting.name), expected);
     }
-    assert_eq!((config.rank, config.ranks, config.choice.chunk_bytes), (3, 4, 65536));
+    assert_eq!((config.rank, config.ranks, config.chunk_bytes), (3, 4, Some(65536)));
     assert_eq!(config.operation_timeout, Duration::from_secs(5));
     assert_eq!(config.spin, Some(Duration::from_micros(20)));
 }

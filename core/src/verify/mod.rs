@@ -61,6 +61,8 @@ pub struct Report {
     pub messages: u64,
     /// Elements in them.
     pub elements: u64,
+    /// Elements that the busiest rank sends to others, or takes in from them.
+    pub busiest: u64,
     /// The most messages that hang on each other one after the other, through edges and lane order: the textbook's
     /// number of steps.
     pub depth: u32,
@@ -89,6 +91,7 @@ pub struct Report {
 /// };
 /// let report = verify(&plan, 2, 8).unwrap();
 /// assert_eq!((report.steps, report.messages, report.elements, report.depth), (2, 1, 8, 1));
+/// assert_eq!(report.busiest, 8);
 /// ```
 pub fn verify(plans: &dyn Fn(Rank) -> Plan, ranks: u32, count: u64) -> Result<Report, Violation> {
     verify_calls(plans, &|rank| plans(rank).spec.collective(count), ranks)
@@ -143,7 +146,21 @@ pub fn verify_part<'a>(
         check_barrier(flat)?;
     }
     let depth = depth.ends.iter().copied().max().unwrap_or(0);
-    Ok(Report { steps: flat.total() as u64, messages, elements, depth })
+    Ok(Report { steps: flat.total() as u64, messages, elements, busiest: busiest(flat), depth })
+}
+
+/// Elements of the busiest rank's messages, one way.
+fn busiest(flat: &Flat) -> u64 {
+    let of = |rank: Rank| {
+        let mut ways = [0, 0];
+        for step in flat.steps_of(rank) {
+            let others = flat.entries[flat.entries_of(step as u32)].iter().filter(|entry| entry.peer != rank);
+            let step = &flat.steps[step];
+            ways[usize::from(step.sends)] += step.len * others.count() as u64;
+        }
+        ways[0].max(ways[1])
+    };
+    (0..flat.ranks).map(of).max().unwrap_or(0)
 }
 
 fn check_outcome(flat: &Flat, followed: Followed, data: &mut Data) -> Result<(), Violation> {

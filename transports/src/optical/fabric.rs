@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use std::num::NonZeroU64;
+use ubccl_core::endpoint::Machine;
 use ubccl_core::topology::{Link, Topology, parse_toml};
 use ubccl_core::{Error, Result};
 
@@ -53,6 +54,7 @@ impl Default for RankCosts {
 const PRESETS: &[(&str, &str)] = &[
     ("cloudmatrix384", include_str!("../../fabrics/cloudmatrix384.toml")),
     ("cloudmatrix384-die", include_str!("../../fabrics/cloudmatrix384-die.toml")),
+    ("ideal", include_str!("../../fabrics/ideal.toml")),
 ];
 
 const CUSTOM_FORM: &str = "custom:latency_ps=2100000,bytes_per_s=392000000000";
@@ -149,6 +151,12 @@ impl Fabric {
         &self.topology
     }
 
+    /// What a tuner reckons with.
+    pub fn machine(&self) -> Machine {
+        let RankCosts { reduce_bytes_per_s, copy_bytes_per_s, .. } = self.rank;
+        Machine { topology: self.topology.clone(), reduce_bytes_per_s, copy_bytes_per_s }
+    }
+
     pub(super) fn rank_costs(&self) -> &RankCosts {
         &self.rank
     }
@@ -205,7 +213,7 @@ mod tests {
         let cases = [
             (
                 "cloudmatrix385".to_owned(),
-                "there are: cloudmatrix384, cloudmatrix384-die, custom:latency_ps=",
+                "there are: cloudmatrix384, cloudmatrix384-die, ideal, custom:latency_ps=",
             ),
             ("custom".to_owned(), "unknown fabric 'custom'"),
             ("custom:latency_ps=1".to_owned(), "needs both numbers"),

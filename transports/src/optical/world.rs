@@ -6,7 +6,7 @@ use super::network::Network;
 use super::seats::SeatId;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use ubccl_core::endpoint::{CommunicatorId, Endpoint, Place, World, WorldStats};
+use ubccl_core::endpoint::{CommunicatorId, Endpoint, Machine, Place, World, WorldStats};
 use ubccl_core::{Error, Rank, Result};
 
 /// A simulated machine. Its endpoints share its state; the lock is there for soundness and never contended by a single
@@ -70,5 +70,9 @@ impl World for OpticalWorld {
 
     fn describe(&self) -> String {
         self.network.lock().fabric.describe()
+    }
+
+    fn machine(&self) -> Machine {
+        self.network.lock().fabric.machine()
     }
 }

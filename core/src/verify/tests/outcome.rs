@@ -158,5 +158,5 @@ fn a_report_counts_steps_messages_elements_and_the_longest_chain() {
         let give = plan.send(output(), Peers::one(rank(2)));
         plan.after(give, take);
     });
-    assert_eq!(report, Ok(Report { steps: 5, messages: 2, elements: 2 * COUNT, depth: 2 }));
+    assert_eq!(report, Ok(Report { steps: 5, messages: 2, elements: 2 * COUNT, busiest: COUNT, depth: 2 }));
 }

@@ -1,0 +1,118 @@
+//! Parts that the profiles of several algorithms are made of.
+
+use ubccl_core::profile::{Profile, Round, Share, Traffic};
+use ubccl_core::{Layout, Rank, Spec};
+
+/// A rank with the fewest near neighbours: of those who talk to everybody, it has most to do on far links.
+pub(crate) fn loneliest(layout: &Layout) -> Rank {
+    // Groups hold whole groups of the level within: the smallest of the smallest, from the outermost on.
+    let mut within = 0..layout.ranks();
+    for level in layout.levels().iter().rev().skip(1) {
+        let groups = level.group_of(within.start)..=level.group_of(within.end.saturating_sub(1));
+        let smallest = groups.map(|group| level.group(group)).min_by_key(|group| group.len());
+        within = smallest.unwrap_or(within);
+    }
+    within.start
+}
+
+/// A round in which a rank has a message of `parts` of `of` with each of all others.
+pub(crate) fn with_everybody(layout: &Layout, rank: Rank, (parts, of): (u64, u64)) -> Round {
+    let mut round = Round { times: 1, ..Round::default() };
+    // Of the neighbours at each level, those nearer than that are counted before.
+    let mut nearer = 1;
+    for (level, groups) in layout.levels().iter().enumerate() {
+        let near = groups.group(groups.group_of(rank)).len() as u32;
+        let messages = near - nearer;
+        if messages > 0 {
+            let share = Share::new(u64::from(messages) * parts, of);
+            round.traffic.push(Traffic { level, messages, share });
+        }
+        nearer = near;
+    }
+    round
+}
+
+/// Rounds of `hops` hops along the circle of all ranks, each from a rank to the next: as many of each level as there are
+/// on the circle, from the outermost on, as long as there are hops.
+pub(crate) fn along_circle(layout: &Layout, mut hops: u32, share: Share) -> Vec<Round> {
+    let mut rounds = Vec::new();
+    let last_lap = hops % layout.ranks();
+    let laps = hops / layout.ranks();
+    let mut lap = last_lap;
+    for (level, of_level) in hops_of_circle(layout).into_iter().enumerate().rev() {
+        let times = (laps * of_level + of_level.min(lap)).min(hops);
+        (lap, hops) = (lap - of_level.min(lap), hops - times);
+        if times > 0 {
+            let traffic = vec![Traffic { level, messages: 1, share }];
+            rounds.push(Round { times, traffic, ..Round::default() });
+        }
+    }
+    rounds
+}
+
+/// How many hops from a rank to the next are on links of each level.
+fn hops_of_circle(layout: &Layout) -> Vec<u32> {
+    // A circle leaves each group once, unless all ranks are in one.
+    let leaves = |level: usize| match layout.levels()[level].groups() {
+        1 => 0,
+        groups => groups as u32,
+    };
+    let entered = |level: usize| level.checked_sub(1).map_or(layout.ranks(), leaves);
+    (0..layout.levels().len()).map(|level| entered(level) - leaves(level)).collect()
+}
+
+/// The level of the circle's longest hop.
+pub(crate) fn longest_hop(layout: &Layout) -> usize {
+    let hops = hops_of_circle(layout);
+    hops.iter().rposition(|&hops| hops > 0).unwrap_or(0)
+}
+
+/// What one port has to do that sends `messages` of `parts` of `of` over links of one level.
+pub(crate) fn one_port(level: usize, messages: u32, (parts, of): (u64, u64)) -> Vec<Traffic> {
+    vec![Traffic { level, messages, share: Share::new(u64::from(messages) * parts, of) }]
+}
+
+/// What a call of one rank costs, and what comes on top elsewhere: the copy of so much, unless it is in place.
+pub(crate) fn copy_only(spec: &Spec, parts: u64, of: u64) -> Profile {
+    Profile::of(own_copy(spec, parts, of).into_iter().collect())
+}
+
+/// The copy of the own contribution to its place.
+pub(crate) fn own_copy(spec: &Spec, parts: u64, of: u64) -> Option<Round> {
+    (!spec.in_place).then(|| Round { times: 1, ..Round::default() }.copying(parts, of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circles_hop_as_often_as_they_leave_groups() {
+        let hops = |text, ranks| hops_of_circle(&Layout::parse(text, ranks).unwrap());
+        assert_eq!(hops("", 5), [5]);
+        assert_eq!(hops("node=8", 20), [17, 3]);
+        assert_eq!(hops("npu=2;node=4", 8), [4, 2, 2]);
+        assert_eq!(hops("node=8;pod=8", 8), [8, 0, 0]);
+        let layout = Layout::parse("node=4", 12).unwrap();
+        let times = |hops| {
+            let rounds = along_circle(&layout, hops, Share::ALL);
+            rounds.iter().map(|round| (round.traffic[0].level, round.times)).collect::<Vec<_>>()
+        };
+        assert_eq!(times(22), [(1, 6), (0, 16)]);
+        assert_eq!(times(11), [(1, 3), (0, 8)]);
+        assert_eq!(times(2), [(1, 2)]);
+        assert_eq!((longest_hop(&layout), longest_hop(&Layout::flat(3))), (1, 0));
+    }
+
+    #[test]
+    fn whoever_has_the_fewest_neighbours_talks_farthest() {
+        let layout = Layout::parse("node=5+2+4", 11).unwrap();
+        assert_eq!(loneliest(&layout), 5);
+        let round = with_everybody(&layout, 5, (1, 11));
+        let traffic =
+            |level, messages: u32| Traffic { level, messages, share: Share::new(u64::from(messages), 11) };
+        assert_eq!(round.traffic, [traffic(0, 1), traffic(1, 9)]);
+        assert_eq!(loneliest(&Layout::flat(7)), 0);
+        assert!(with_everybody(&Layout::flat(1), 0, (1, 1)).traffic.is_empty());
+    }
+}
