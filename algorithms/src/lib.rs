@@ -36,6 +36,7 @@ index! {
     linear: LINEAR;
     pairwise: PAIRWISE;
     knomial: BINOMIAL, KNOMIAL_4;
+    bruck: BRUCK;
     families: HALVING_DOUBLING, NHR, NB;
 }
 

@@ -1,6 +1,8 @@
 //! What every family needs: a lane's share of a range, and the copies of calls that are not in place.
 
-use ubccl_core::plan::{Buffer, Index, MAX_WINDOW, MAX_WINDOW_PER_PEER, PlanBuilder, Shape, Side, Slice};
+use ubccl_core::plan::{
+    Buffer, Index, MAX_WINDOW, MAX_WINDOW_PER_PEER, PlanBuilder, Shape, Side, Slice, StepId, Trips,
+};
 use ubccl_core::{Error, Kind, Result, Spec};
 
 /// The refusal of a kind that an algorithm does not do.
@@ -73,12 +75,21 @@ pub(crate) fn keep_block(plan: &mut PlanBuilder, lane: u8, from: Shape, into: Sh
     }
 }
 
+/// Has whatever follows in the lane wait for all turns of `step`, which stands in a loop of `turns` by one: a lane posts
+/// in order, so each turn of an empty copy that waits for one of them holds back the rest. Answers the empty copy.
+pub(crate) fn fence(plan: &mut PlanBuilder, step: StepId, turns: Trips) -> StepId {
+    plan.repeat(turns, Trips::ONCE);
+    let nothing = plan.copy(Slice::Empty, Slice::Empty);
+    plan.after(nothing, step);
+    nothing
+}
+
 /// The input in a form that may be sent while the output is written: itself, or in place a copy in scratch slot
 /// `lane`. Answers the slice and the step that made it.
 ///
 /// The copy is there because a send need not complete before its receivers have taken all of it: if every rank's receive
 /// waited for its own send, nobody would ever receive.
-pub(crate) fn stable_input(plan: &mut PlanBuilder, lane: u8) -> (Slice, Option<ubccl_core::plan::StepId>) {
+pub(crate) fn stable_input(plan: &mut PlanBuilder, lane: u8) -> (Slice, Option<StepId>) {
     let spec = *plan.spec();
     let input = share(Shape::whole(Buffer::Input), &spec, lane);
     if !spec.in_place {
