@@ -42,6 +42,11 @@ use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, Layout, Profile, R
 /// The families that a composition may name.
 pub(crate) static FAMILIES: &[&dyn Family] = &[&TeamRing, &TeamMesh, &Nhr, &Nb, &HalvingDoubling, &TeamTree];
 
+/// The families' names.
+pub fn families() -> impl Iterator<Item = &'static str> + Clone {
+    FAMILIES.iter().map(|family| family.name())
+}
+
 /// A family at each of some levels of a layout.
 pub struct Composition {
     descriptor: &'static AlgorithmDescriptor,
@@ -96,7 +101,6 @@ fn parse_tier(item: &str, text: &str, layout: &Layout) -> Result<Tier> {
     })?;
     let (level, family) = (level.trim(), family.trim().replace('_', "-"));
     let levels = || layout.levels().iter().map(|level| level.name());
-    let families = || FAMILIES.iter().map(|family| family.name());
     Ok(Tier {
         level: levels()
             .position(|name| name == level)
