@@ -1,6 +1,6 @@
 //! Families that stand alone as well: a composition of one level.
 
-use crate::composition::{Tier, schedule, supports};
+use crate::composition::{Tier, profile, schedule, supports};
 use crate::halving_doubling::HalvingDoubling;
 use crate::nb::Nb;
 use crate::nhr::Nhr;
@@ -66,6 +66,6 @@ impl Algorithm for Alone {
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
         let flat = Layout::flat(spec.ranks);
-        schedule(spec, self.descriptor.name, &self.tiers(), &flat, layout).into_profile()
+        profile(spec, self.descriptor.name, &self.tiers(), &flat, layout)
     }
 }

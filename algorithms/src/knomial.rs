@@ -105,16 +105,16 @@ impl Algorithm for KNomial {
                 profile
             }
             Kind::Broadcast => {
-                let mut profile = Profile::of(rounds(&tree, layout, true)).chunked(1, 1);
+                let mut profile = Profile::of(rounds(&tree, layout, true)).chunked(1, 1).split();
                 profile.rounds.extend(own_copy(spec, 1, 1));
                 profile
             }
-            Kind::Reduce => Profile::of(reducing(rounds(&tree, layout, true))).chunked(1, 1),
+            Kind::Reduce => Profile::of(reducing(rounds(&tree, layout, true))).chunked(1, 1).split(),
             _ => {
                 let down = rounds(&tree, layout, true);
                 let busiest = down.iter().flat_map(|round| round.traffic.clone()).collect();
                 let up = reducing(down.clone());
-                Profile::of(up.into_iter().chain(down).collect()).busiest(busiest).chunked(1, 1)
+                Profile::of(up.into_iter().chain(down).collect()).busiest(busiest).chunked(1, 1).split()
             }
         }
     }
@@ -270,7 +270,7 @@ fn rounds(tree: &Tree, layout: &Layout, whole: bool) -> Vec<Round> {
         let is_shallow = k + 2 == weights.len() && depth(tree) < weights.len();
         let mut round = match is_shallow {
             true => rounds.pop().expect("the largest weight came before"),
-            false => Round { times: 1, ..Round::default() },
+            false => Round { times: 1, ..Round::default() }.alone(),
         };
         for child in (1..=tree.children_at(weight)).map(|j| j * weight) {
             let level = layout.shared_level(root, (root + child) % ranks);

@@ -37,6 +37,7 @@ index! {
     pairwise: PAIRWISE;
     knomial: BINOMIAL, KNOMIAL_4;
     bruck: BRUCK;
+    scatter_all_gather: SCATTER_RING;
     families: HALVING_DOUBLING, NHR, NB;
 }
 

@@ -58,14 +58,14 @@ impl Algorithm for Linear {
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
         let p = u64::from(spec.ranks);
-        let around = |share| with_everybody(layout, root_of(spec), share);
+        let around = |share| with_everybody(layout, root_of(spec), share).alone();
         match spec.kind {
             Kind::Broadcast => broadcast_profile(spec, layout),
             _ if p == 1 => copy_only(spec, 1, 1),
-            Kind::Reduce => Profile::of(vec![around((1, 1)).reducing(p - 1, 1)]),
+            Kind::Reduce => Profile::of(vec![around((1, 1)).reducing(p - 1, 1)]).split(),
             _ => {
                 let copied = u64::from(!spec.in_place);
-                Profile::of(vec![around((1, p)).windowed(WINDOW).copying(copied, p)])
+                Profile::of(vec![around((1, p)).windowed(WINDOW).copying(copied, p)]).split()
             }
         }
     }

@@ -80,12 +80,12 @@ impl Algorithm for MeshOneShot {
             _ if p == 1 => copy_only(spec, 1, 1),
             Kind::AllReduce => {
                 let copied = u64::from(spec.in_place);
-                profile(everybody((1, 1)).reducing(p - 1, 1).copying(copied, 1))
+                profile(everybody((1, 1)).reducing(p - 1, 1).copying(copied, 1)).split()
             }
             Kind::AllGather | Kind::AllGatherV => {
-                profile(everybody((1, p)).copying(u64::from(!spec.in_place), p))
+                profile(everybody((1, p)).copying(u64::from(!spec.in_place), p)).split()
             }
-            _ => profile(everybody((1, p)).reducing(p - 1, p)),
+            _ => profile(everybody((1, p)).reducing(p - 1, p)).split(),
         }
     }
 
@@ -136,7 +136,7 @@ fn send_receive_profile(spec: &Spec, layout: &Layout) -> Profile {
 /// The root sends everything to everybody.
 pub(crate) fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     let copied = u64::from(!spec.in_place);
-    profile(with_everybody(layout, root_of(spec), (1, 1)).copying(copied, 1))
+    profile(with_everybody(layout, root_of(spec), (1, 1)).copying(copied, 1).alone()).split()
 }
 
 /// All ranks but this one, beginning with the next.

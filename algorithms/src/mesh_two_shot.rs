@@ -74,10 +74,12 @@ impl Algorithm for MeshTwoShot {
         }
         let everybody = |share| with_everybody(layout, loneliest(layout), share);
         match spec.kind {
-            Kind::AllReduce => Profile::of(vec![everybody((1, p)).reducing(p - 1, p), everybody((1, p))]),
+            Kind::AllReduce => {
+                Profile::of(vec![everybody((1, p)).reducing(p - 1, p), everybody((1, p))]).split()
+            }
             Kind::Reduce => {
                 let to_root = with_everybody(layout, root_of(spec), (1, p));
-                Profile::of(vec![everybody((1, p)).reducing(p - 1, p), to_root])
+                Profile::of(vec![everybody((1, p)).reducing(p - 1, p), to_root]).split()
             }
             _ => broadcast_profile(spec, layout),
         }
@@ -103,15 +105,15 @@ impl Algorithm for MeshTwoShot {
 fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     let (root, others) = (root_of(spec), u64::from(spec.ranks) - 1);
     let copied = u64::from(!spec.in_place);
-    let scatter = with_everybody(layout, root, (1, others)).copying(copied, 1);
+    let scatter = with_everybody(layout, root, (1, others)).copying(copied, 1).alone();
     if others == 1 {
-        return Profile::of(vec![scatter]);
+        return Profile::of(vec![scatter]).split();
     }
     let last = (root + spec.ranks - 1) % spec.ranks;
     let served = (0..spec.ranks).filter(|&rank| rank != root && rank != last).map(|rank| (rank, 1));
     let all_gather = Round::with_peers(layout, last, served, others);
     let busiest = scatter.traffic.clone();
-    Profile::of(vec![scatter, all_gather]).busiest(busiest)
+    Profile::of(vec![scatter, all_gather]).busiest(busiest).split()
 }
 
 /// Both shots of a team, piece by piece: a member's blocks may be many, and with one of each member under way nobody's

@@ -80,7 +80,8 @@ impl Algorithm for Pairwise {
             Kind::Group => Profile::of(vec![Round::message(layout, (0, spec.ranks - 1), Share::NONE)]),
             _ if p == 1 => copy_only(spec, 1, 1),
             _ if spec.in_place => swap_profile(spec, layout),
-            _ => Profile::of(vec![with_everybody(layout, loneliest(layout), (1, p)).windowed(WINDOW / 2).copying(1, p)]),
+            _ => Profile::of(vec![with_everybody(layout, loneliest(layout), (1, p)).windowed(WINDOW / 2).copying(1, p)])
+            .split(),
         }
     }
 
@@ -112,7 +113,7 @@ fn swap_profile(spec: &Spec, layout: &Layout) -> Profile {
         Round::with_peers(layout, me, partners(), all).copying(blocks, all)
     };
     let at_once = if slots(spec) + 1 == p { p } else { slots(spec) };
-    Profile::of(circle.chunks(at_once as usize).map(round).collect())
+    Profile::of(circle.chunks(at_once as usize).map(round).collect()).split()
 }
 
 fn exchange(plan: &mut PlanBuilder, lane: u8) {

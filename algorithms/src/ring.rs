@@ -78,7 +78,8 @@ impl Algorithm for Ring {
             Kind::Barrier => Profile::of(along_circle(layout, spec.ranks - 1, Share::NONE)),
             Kind::Broadcast => {
                 let chain = along_circle(layout, spec.ranks - 1, Share::ALL);
-                Profile::of(chain).busiest(one_port(longest_hop(layout), 1, (1, 1))).chunked(1, 1)
+                let busiest = one_port(longest_hop(layout), 1, (1, 1));
+                Profile::of(chain).busiest(busiest).chunked(1, 1).split()
             }
             Kind::AllGather | Kind::AllGatherV => {
                 let mut profile = circle_profile(layout, spec.ranks - 1, 0);
@@ -128,7 +129,7 @@ fn circle_profile(layout: &Layout, gathers: u32, sums: u32) -> Profile {
         }
     }
     let busiest = one_port(longest_hop(layout), gathers + sums, (1, p));
-    Profile::of(rounds).busiest(busiest).chunked(1, p)
+    Profile::of(rounds).busiest(busiest).chunked(1, p).split()
 }
 
 /// The ring of a team: the same, step by step.

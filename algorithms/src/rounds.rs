@@ -34,17 +34,15 @@ pub(crate) fn with_everybody(layout: &Layout, rank: Rank, (parts, of): (u64, u64
 
 /// Rounds of `hops` hops along the circle of all ranks, each from a rank to the next: as many of each level as there are
 /// on the circle, from the outermost on, as long as there are hops.
-pub(crate) fn along_circle(layout: &Layout, mut hops: u32, share: Share) -> Vec<Round> {
+pub(crate) fn along_circle(layout: &Layout, hops: u32, share: Share) -> Vec<Round> {
     let mut rounds = Vec::new();
-    let last_lap = hops % layout.ranks();
-    let laps = hops / layout.ranks();
-    let mut lap = last_lap;
+    let (laps, mut lap) = (hops / layout.ranks(), hops % layout.ranks());
     for (level, of_level) in hops_of_circle(layout).into_iter().enumerate().rev() {
-        let times = (laps * of_level + of_level.min(lap)).min(hops);
-        (lap, hops) = (lap - of_level.min(lap), hops - times);
+        let times = laps * of_level + of_level.min(lap);
+        lap -= of_level.min(lap);
         if times > 0 {
             let traffic = vec![Traffic { level, messages: 1, share }];
-            rounds.push(Round { times, traffic, ..Round::default() });
+            rounds.push(Round { times, traffic, ..Round::default() }.alone());
         }
     }
     rounds
@@ -72,7 +70,7 @@ pub(crate) fn one_port(level: usize, messages: u32, (parts, of): (u64, u64)) -> 
     vec![Traffic { level, messages, share: Share::new(u64::from(messages) * parts, of) }]
 }
 
-/// What a call of one rank costs, and what comes on top elsewhere: the copy of so much, unless it is in place.
+/// What a call of one rank costs: the copy of so much, unless it is in place.
 pub(crate) fn copy_only(spec: &Spec, parts: u64, of: u64) -> Profile {
     Profile::of(own_copy(spec, parts, of).into_iter().collect())
 }
@@ -92,7 +90,7 @@ mod tests {
         assert_eq!(hops("", 5), [5]);
         assert_eq!(hops("node=8", 20), [17, 3]);
         assert_eq!(hops("npu=2;node=4", 8), [4, 2, 2]);
-        assert_eq!(hops("node=8;pod=8", 8), [8, 0, 0]);
+        assert_eq!(hops("node=8;pod=8", 8), [8, 0]);
         let layout = Layout::parse("node=4", 12).unwrap();
         let times = |hops| {
             let rounds = along_circle(&layout, hops, Share::ALL);

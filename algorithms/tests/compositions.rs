@@ -19,6 +19,11 @@ fn prove(
     let call = match kind {
         Kind::AllReduce => Collective::all_reduce(count, DataType::F32, ReduceOp::Sum),
         Kind::ReduceScatter => Collective::reduce_scatter(count, DataType::F32, ReduceOp::Sum),
+        // Any root, but always the same for the same case.
+        Kind::Broadcast => Collective::broadcast(count, DataType::F32, (count as u32 + 1) * 5 % ranks),
+        Kind::Reduce => {
+            Collective::reduce(count, DataType::F32, ReduceOp::Sum, (count as u32 + 2) * 5 % ranks)
+        }
         _ => Collective::all_gather(count, DataType::F32),
     };
     let choice = Choice { lanes, chunk_bytes: (count * 4 / 3).max(4) as u32 };
@@ -37,7 +42,9 @@ fn every_family_stands_at_every_level() {
             for outer in families {
                 let text = format!("node:{inner};all:{outer}");
                 for shape in [(0, false, 1), (4 * 1024 + 3, true, 1), (5000, false, 3), (77, true, 2)] {
-                    prove(&text, layout, ranks, Kind::AllReduce, shape);
+                    for kind in [Kind::AllReduce, Kind::Broadcast, Kind::Reduce] {
+                        prove(&text, layout, ranks, kind, shape);
+                    }
                 }
                 if inner != "binomial" && outer != "binomial" {
                     for kind in [Kind::AllGather, Kind::ReduceScatter] {
@@ -59,7 +66,7 @@ fn three_and_four_levels_compose() {
         ("npu:mesh;node:mesh;pod:ring;all:nhr", "npu=2;node=4;pod=8", 24),
         ("node:mesh;all:nhr", "npu=2;node=4;pod=8", 24),
     ] {
-        for kind in [Kind::AllReduce, Kind::AllGather, Kind::ReduceScatter] {
+        for kind in [Kind::AllReduce, Kind::AllGather, Kind::ReduceScatter, Kind::Broadcast, Kind::Reduce] {
             prove(text, layout, ranks, kind, (1000, false, 8));
         }
     }

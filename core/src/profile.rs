@@ -35,6 +35,8 @@ pub struct Round {
     pub traffic: Vec<Traffic>,
     /// How many of them are under way at once; 0 if all may be.
     pub window: u32,
+    /// Whether of each group only one rank has messages that leave it: the others do not crowd the group's way out.
+    pub alone: bool,
     /// Bytes folded in: a reduction of k terms of n bytes folds (k − 1)·n.
     pub reduced: Share,
     /// Bytes copied inside a rank.
@@ -52,6 +54,8 @@ pub struct Profile {
     /// What is cut into chunks of [`Choice::chunk_bytes`](crate::Choice::chunk_bytes), which overlap: a chunk's rounds
     /// need not wait for the other chunks'. `None` if nothing is.
     pub chunked: Option<Share>,
+    /// Whether each lane moves its share of the data, beside the other lanes.
+    pub split: bool,
 }
 
 impl Share {
@@ -118,6 +122,11 @@ impl Round {
         Round { window, ..self }
     }
 
+    /// The same, by one rank of each group.
+    pub fn alone(self) -> Self {
+        Round { alone: true, ..self }
+    }
+
     /// The same, so often.
     pub fn times(self, times: u32) -> Self {
         Round { times, ..self }
@@ -127,7 +136,7 @@ impl Round {
 impl Profile {
     /// These rounds, unchunked.
     pub fn of(rounds: Vec<Round>) -> Self {
-        Profile { rounds, busiest: Vec::new(), chunked: None }
+        Profile { rounds, ..Profile::default() }
     }
 
     /// The same, but no rank does all of it: the busiest does so much.
@@ -138,6 +147,11 @@ impl Profile {
     /// The same, with that much cut into chunks.
     pub fn chunked(self, parts: u64, of: u64) -> Self {
         Profile { chunked: Some(Share::new(parts, of)), ..self }
+    }
+
+    /// The same, shared out among the lanes.
+    pub fn split(self) -> Self {
+        Profile { split: true, ..self }
     }
 
     /// Steps, as papers count them: rounds that move something, one after the other.

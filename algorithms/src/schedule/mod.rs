@@ -14,7 +14,7 @@ use std::ops::Range;
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
-use ubccl_core::profile::{Profile, Round};
+use ubccl_core::profile::{Profile, Round, Traffic};
 use ubccl_core::{Kind, Layout, Rank, Spec};
 
 /// Where a cell is held.
@@ -48,6 +48,8 @@ pub(crate) struct Schedule<'a> {
     known: Vec<Vec<bool>>,
     needs_scratch: bool,
     rounds: Vec<Round>,
+    /// What comes in each of them; they say what goes.
+    taken: Vec<Round>,
     /// Which of the rounds messages are part of.
     now: usize,
     /// Per cell: how many messages, one after the other, brought it to what it is.
@@ -75,6 +77,7 @@ impl<'a> Schedule<'a> {
             known: Vec::new(),
             needs_scratch: false,
             rounds: Vec::new(),
+            taken: Vec::new(),
             now: 0,
             depths: vec![0; cells],
             chunked: false,
@@ -134,7 +137,7 @@ impl<'a> Schedule<'a> {
     /// The call's longest buffer.
     fn longest(&self) -> Buffer {
         match self.spec.kind {
-            Kind::AllGather | Kind::AllReduce => Buffer::Output,
+            Kind::AllGather | Kind::AllReduce | Kind::Broadcast => Buffer::Output,
             _ => Buffer::Input,
         }
     }
@@ -144,13 +147,29 @@ impl<'a> Schedule<'a> {
         self.begin_round(self.rounds.len());
     }
 
-    fn begin_round(&mut self, now: usize) {
+    /// How many rounds there are.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.len()
+    }
+
+    /// The next messages, exchanges excepted, are part of round `now`.
+    pub(crate) fn begin_round(&mut self, now: usize) {
         self.now = now;
         let last = self.rounds.len().max(now + 1);
         self.rounds.resize(last, Round { times: 1, ..Round::default() });
+        self.taken.resize(last, Round { times: 1, ..Round::default() });
     }
 
-    /// Sends cells that this rank holds, to each of these ranks the same.
+    /// There have been so many rounds, whether this rank took part or not: what follows hangs on all of them.
+    pub(crate) fn settle(&mut self, rounds: usize) {
+        let rounds_now = self.rounds.len().max(rounds);
+        self.rounds.resize(rounds_now, Round { times: 1, ..Round::default() });
+        self.taken.resize(rounds_now, Round { times: 1, ..Round::default() });
+        self.depths.fill(rounds);
+    }
+
+    /// Sends cells that this rank holds, to each of these ranks the same. The root of a broadcast has everything: what is
+    /// sent to it is left out on both sides.
     pub(crate) fn send(&mut self, cells: &[Range<u32>], to: &[Rank]) {
         self.pieces(cells).iter().for_each(|piece| self.send_piece(piece, to));
     }
@@ -215,16 +234,29 @@ impl<'a> Schedule<'a> {
     }
 
     fn send_piece(&mut self, piece: &Range<u32>, to: &[Rank]) {
-        to.iter().for_each(|&peer| self.account(peer, piece));
+        let to: Vec<Rank> = to.iter().copied().filter(|&peer| !self.needs_nothing(peer)).collect();
+        if to.is_empty() {
+            return;
+        }
+        to.iter().for_each(|&peer| self.account(true, peer, piece));
         let place = self.gather(piece);
-        for peers in lists(to, MAX_LISTED_PEERS) {
+        for peers in lists(&to, MAX_LISTED_PEERS) {
             let slice = self.slice(place, piece);
             let step = self.plan.send(slice, peers);
             self.order(step, &[(place, piece.clone())], None);
         }
     }
 
+    /// Whether a rank has everything from the beginning.
+    fn needs_nothing(&self, rank: Rank) -> bool {
+        self.spec.kind == Kind::Broadcast && self.spec.root == Some(rank)
+    }
+
     fn receive_piece(&mut self, piece: &Range<u32>, from: Rank) {
+        if self.needs_nothing(self.spec.rank) {
+            return self.age(piece);
+        }
+        self.account(false, from, piece);
         let home = self.home_of(piece);
         let slice = self.slice(home, piece);
         let step = self.plan.receive(slice, fixed(from));
@@ -243,6 +275,7 @@ impl<'a> Schedule<'a> {
     }
 
     fn reduce_some(&mut self, piece: &Range<u32>, from: &[Rank]) {
+        from.iter().for_each(|&peer| self.account(false, peer, piece));
         let mut sources = from.to_vec();
         sources.push(self.spec.rank);
         sources.sort_unstable();
@@ -267,6 +300,7 @@ impl<'a> Schedule<'a> {
     pub(crate) fn finish(mut self) -> Plan {
         let result = match self.spec.kind {
             Kind::ReduceScatter => self.own(),
+            Kind::Reduce if self.spec.root != Some(self.spec.rank) => 0..0,
             _ => 0..self.grid.cells(),
         };
         let is_here = |place: Place| matches!(place, Place::Input | Place::Scratch);
@@ -290,14 +324,27 @@ impl<'a> Schedule<'a> {
 
     /// What it cost, for [`ubccl_core::Algorithm::profile`].
     pub(crate) fn into_profile(self) -> Profile {
-        let profile = Profile::of(self.rounds);
+        let [given, taken] = [&self.rounds, &self.taken].map(|rounds| total(rounds));
+        let parts = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.parts).sum::<u64>();
+        let busiest = if parts(&taken) > parts(&given) { taken } else { given };
+        let mut rounds = self.rounds;
+        for (round, taken) in rounds.iter_mut().zip(self.taken) {
+            let is_less =
+                (parts(&round.traffic), round.traffic.len()) < (parts(&taken.traffic), taken.traffic.len());
+            if is_less {
+                round.traffic = taken.traffic;
+            }
+        }
+        let is_sum = parts(&total(&rounds)) == parts(&busiest);
+        let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });
         if self.chunked { profile.chunked(1, 1) } else { profile }
     }
 
-    fn account(&mut self, peer: Rank, piece: &Range<u32>) {
+    fn account(&mut self, gives: bool, peer: Rank, piece: &Range<u32>) {
         let level = self.layout.shared_level(self.spec.rank, peer);
         let of = u64::from(self.grid.cells());
-        if let Some(round) = self.rounds.get_mut(self.now) {
+        let rounds = if gives { &mut self.rounds } else { &mut self.taken };
+        if let Some(round) = rounds.get_mut(self.now) {
             round.add(level, piece.len() as u64, of);
         }
     }
@@ -336,6 +383,7 @@ impl<'a> Schedule<'a> {
     fn home(&self) -> Place {
         match self.spec.kind {
             Kind::ReduceScatter => Place::Scratch,
+            Kind::Reduce if self.spec.root != Some(self.spec.rank) => Place::Scratch,
             _ => Place::Output,
         }
     }
@@ -458,6 +506,21 @@ impl<'a> Schedule<'a> {
         };
         &mut self.touched[memory][cell as usize]
     }
+}
+
+/// All messages of these rounds, by level.
+fn total(rounds: &[Round]) -> Vec<Traffic> {
+    let mut all: Vec<Traffic> = Vec::new();
+    for part in rounds.iter().flat_map(|round| &round.traffic) {
+        match all.iter_mut().find(|sum| sum.level == part.level) {
+            Some(sum) => {
+                sum.messages += part.messages;
+                sum.share.parts += part.share.parts;
+            }
+            None => all.push(*part),
+        }
+    }
+    all
 }
 
 fn fixed(rank: Rank) -> Index {
