@@ -38,6 +38,7 @@ index! {
     knomial: BINOMIAL, KNOMIAL_4;
     bruck: BRUCK;
     scatter_all_gather: SCATTER_RING;
+    double_tree: DOUBLE_TREE;
     families: HALVING_DOUBLING, NHR, NB;
 }
 

@@ -1,0 +1,361 @@
+//! Double binary tree: two trees, each with half of the vector; who is a leaf in one is an inner node in the other.
+//!
+//! ```text
+//! one tree over m places: place 0 is the root, its child the largest power of two below m;
+//!   place v with lowest bit w: parent = v - w + 2w if v - w has no bit 2w and that is a place, else v - w;
+//!   children = v - w/2, and the first of v + w/2, v + w/4, … that is a place
+//! the other: the same with place v at m-1-v (m even) or at v+1 on the circle (m odd)
+//!
+//! all-reduce, in each tree with its half, chunk by chunk:
+//!   up:    y = x + what the children send;  send y to the parent
+//!   down:  receive the result from the parent;  send it to the children
+//! reduce, broadcast: the trees are over the other ranks, counted from the root on; the root is above both of theirs
+//!
+//! 4 ranks:   first half:  0 ── 2 ── 1        second half:  3 ── 1 ── 2
+//!                              └─── 3                           └─── 0
+//! ```
+//!
+//! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
+//! |---|---|---|---|
+//! | all-reduce | 2h, h = the trees' height ≤ ⌈log2 p⌉, pipelined by chunks | at most 2n | at most n |
+//! | broadcast | 1 + the height over p−1 ranks, pipelined by chunks | at most n | none |
+//! | reduce | the same | n | at most n |
+//!
+//! With chunks under way, all ports are busy in both directions: the time of a long call tends to that of its bytes, and
+//! short ones take a tree's steps. On one lane chunks first all go up, then down, and over an odd number of places the
+//! trees wait for each other, up to half as many steps again; from two lanes on each tree has its own, from four on so
+//! has each direction.
+//!
+//! Source: P. Sanders, J. Speck and J. L. Träff, Parallel Computing 35 (2009); the trees are those of NCCL 2.4, which are
+//! there for any number of ranks. Where that is odd, one rank is an inner node in both.
+
+use crate::share::{each_lane, keep_own, refuse, root_of, share, signed};
+use ubccl_core::plan::{
+    Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
+};
+use ubccl_core::profile::{Round, Share, Traffic};
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Choice, Kind, Layout, Profile, Rank, Result, Spec};
+
+/// The double binary tree.
+pub static DOUBLE_TREE: DoubleTree = DoubleTree;
+
+/// See the module.
+#[derive(Debug)]
+pub struct DoubleTree;
+
+static DESCRIPTOR: AlgorithmDescriptor = AlgorithmDescriptor {
+    name: "double-tree",
+    summary: "two binary trees with half of the data each, pipelined; log2 steps and near least bytes",
+    source: "Sanders, Speck and Träff, Parallel Computing 35 (2009); NCCL 2.4",
+};
+
+const WINDOW: u32 = 64;
+/// Chunks of a partial sum that a rank has under way to its parent, in each tree.
+const SLOTS: u32 = 4;
+
+impl Algorithm for DoubleTree {
+    fn descriptor(&self) -> &'static AlgorithmDescriptor {
+        &DESCRIPTOR
+    }
+
+    fn supports(&self, kind: Kind, _ranks: u32) -> Result<()> {
+        match kind {
+            Kind::AllReduce | Kind::Reduce | Kind::Broadcast => Ok(()),
+            _ => refuse(DESCRIPTOR.name, kind, "its trees carry the whole vector: all-reduce, reduce, broadcast"),
+        }
+    }
+
+    fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
+        let rank = |rank| Spec { rank, ..*spec };
+        let height = (0..spec.ranks).map(|it| height(&rank(it))).max().unwrap_or(0);
+        if height == 0 {
+            let copied = if spec.in_place { Share::NONE } else { Share::ALL };
+            return Profile::of(vec![Round { times: 1, copied, ..Round::default() }]);
+        }
+        let busiest = (0..spec.ranks).map(|it| Round { times: 1, traffic: traffic(&rank(it), layout), ..Round::default() });
+        let parts = |round: &Round| round.traffic.iter().map(|part| part.share.parts).sum::<u64>();
+        let mut round = busiest.max_by_key(parts).unwrap_or_default();
+        let both = if spec.kind == Kind::AllReduce { 2 } else { 1 };
+        // The busiest rank's bytes, spread over the steps: with chunks under way, it is busy in all of them.
+        round.times = both * height;
+        for part in &mut round.traffic {
+            part.share.of *= u64::from(round.times);
+            part.messages = part.messages.div_ceil(both);
+        }
+        if spec.op.is_some() {
+            round.reduced = Share::new(1, u64::from(round.times));
+        }
+        let mut rounds = vec![round];
+        if spec.kind == Kind::Broadcast && !spec.in_place {
+            rounds.push(Round { times: 1, copied: Share::ALL, ..Round::default() });
+        }
+        Profile::of(rounds).chunked(1, 2)
+    }
+
+    fn plan(&self, spec: &Spec) -> Plan {
+        let association = if spec.op.is_some() { Association::Own } else { Association::None };
+        let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
+        let halves = [0, 1].map(|tree| Half::new(spec, tree));
+        if spec.kind == Kind::Reduce && halves.iter().any(Half::needs_scratch) {
+            plan.scratch(2 * SLOTS, halves[0].of(Buffer::Input));
+        }
+        fill(&mut plan, &halves);
+        plan.finish()
+    }
+}
+
+/// Places next to one in a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Near<T> {
+    parent: Option<T>,
+    /// The nearer subtree's first; at most two.
+    children: Vec<T>,
+}
+
+impl<T> Near<T> {
+    fn map<U>(self, name: impl Fn(T) -> U) -> Near<U> {
+        Near { parent: self.parent.map(&name), children: self.children.into_iter().map(&name).collect() }
+    }
+}
+
+/// The first tree over `places`.
+fn tree(place: u32, places: u32) -> Near<u32> {
+    let top = places.next_power_of_two();
+    if place == 0 {
+        return Near { parent: None, children: Vec::from_iter((places > 1).then_some(top / 2)) };
+    }
+    let weight = place & place.wrapping_neg();
+    let above = (place ^ weight) | (2 * weight);
+    let parent = if above < places { above } else { place ^ weight };
+    let halves = std::iter::successors(Some(weight / 2), |half| Some(half / 2)).take_while(|&half| half > 0);
+    let low = halves.clone().next().map(|half| place - half);
+    let high = halves.map(|half| place + half).find(|&child| child < places);
+    Near { parent: Some(parent), children: low.into_iter().chain(high).collect() }
+}
+
+/// Either tree over `places`.
+fn either(second: bool, place: u32, places: u32) -> Near<u32> {
+    match second {
+        false => tree(place, places),
+        true if places.is_multiple_of(2) => tree(places - 1 - place, places).map(|place| places - 1 - place),
+        true => tree((place + places - 1) % places, places).map(|place| (place + 1) % places),
+    }
+}
+
+/// Whom a rank talks to in a tree.
+fn neighbours(spec: &Spec, second: bool) -> Near<Rank> {
+    let Spec { rank, ranks, root, .. } = *spec;
+    let Some(root) = root else { return either(second, rank, ranks) };
+    let others = ranks - 1;
+    let at = |place: u32| (root + 1 + place) % ranks;
+    let top = || (0..others).find(|&place| either(second, place, others).parent.is_none());
+    if rank == root {
+        return Near { parent: None, children: top().map(at).into_iter().collect() };
+    }
+    let mut near = either(second, (rank + others - root) % ranks, others).map(at);
+    near.parent.get_or_insert(root);
+    near
+}
+
+/// How many messages a rank is away from the roots of its trees, at most.
+fn height(spec: &Spec) -> u32 {
+    let height = |second: bool| {
+        let mut at = spec.rank;
+        let up = |_: &u32| {
+            let parent = neighbours(&Spec { rank: at, ..*spec }, second).parent;
+            parent.inspect(|&parent| at = parent).is_some()
+        };
+        (0..spec.ranks).take_while(up).count() as u32
+    };
+    height(false).max(height(true))
+}
+
+/// What a rank's port does for both halves.
+fn traffic(spec: &Spec, layout: &Layout) -> Vec<Traffic> {
+    let mut sent = Round::default();
+    let mut received = Round::default();
+    for near in [false, true].map(|second| neighbours(spec, second)) {
+        let level = |peer: &Rank| layout.shared_level(spec.rank, *peer);
+        let (up, down): (Vec<_>, Vec<_>) =
+            (near.parent.iter().map(level).collect(), near.children.iter().map(level).collect());
+        if spec.kind != Kind::Broadcast {
+            up.iter().for_each(|&level| sent.add(level, 1, 2));
+            down.iter().for_each(|&level| received.add(level, 1, 2));
+        }
+        if spec.kind != Kind::Reduce {
+            up.iter().for_each(|&level| received.add(level, 1, 2));
+            down.iter().for_each(|&level| sent.add(level, 1, 2));
+        }
+    }
+    let parts = |round: &Round| round.traffic.iter().map(|part| part.share.parts).sum::<u64>();
+    if parts(&sent) < parts(&received) { received.traffic } else { sent.traffic }
+}
+
+/// One tree with its half of the vector.
+struct Half {
+    spec: Spec,
+    tree: u8,
+    near: Near<Rank>,
+}
+
+impl Half {
+    fn new(spec: &Spec, tree: u8) -> Self {
+        Half { spec: *spec, tree, near: neighbours(spec, tree == 1) }
+    }
+
+    /// This half's part of a buffer: as a lane of two would have it.
+    fn part(&self, buffer: Buffer, tree: u8) -> Shape {
+        let two = Spec { choice: Choice { lanes: 2, ..self.spec.choice }, ..self.spec };
+        share(Shape::whole(buffer), &two, tree)
+    }
+
+    fn of(&self, buffer: Buffer) -> Shape {
+        self.part(buffer, self.tree).chunk(self.spec.chunk_elements(), Index::INNER)
+    }
+
+    /// One turn for each chunk: as many in both trees, of which the first has the longer half.
+    fn begin(&self, plan: &mut PlanBuilder) {
+        let buffer = if self.spec.kind == Kind::Reduce { Buffer::Input } else { Buffer::Output };
+        let elements = self.spec.chunk_elements();
+        plan.repeat(Trips::ONCE, Trips::Chunks { shape: self.part(buffer, 0), elements });
+    }
+
+    fn is_leaf(&self) -> bool {
+        self.near.children.is_empty()
+    }
+
+    fn needs_scratch(&self) -> bool {
+        self.near.parent.is_some() && !self.is_leaf()
+    }
+
+    /// Where a rank that has children sums a chunk.
+    fn sum(&self) -> Slice {
+        if self.spec.kind == Kind::AllReduce || self.near.parent.is_none() {
+            return self.of(Buffer::Output).into();
+        }
+        let slot = Index::on_circle(0, SLOTS).per_inner(1).from(signed(SLOTS) * i32::from(self.tree), 0);
+        Slice::Scratch { slot, shape: self.of(Buffer::Input), part: Vec::new() }
+    }
+
+    fn children(&self) -> Vec<Index> {
+        self.near.children.iter().map(|&child| Index::fixed(signed(child))).collect()
+    }
+
+    fn parent(&self) -> Option<Index> {
+        self.near.parent.map(|parent| Index::fixed(signed(parent)))
+    }
+
+    /// A chunk's way up; answers its last step, after which the sum may be overwritten.
+    fn up(&self, plan: &mut PlanBuilder) -> Option<StepId> {
+        let own = self.of(Buffer::Input);
+        let summed = (!self.is_leaf()).then(|| {
+            let mut sources = self.children();
+            sources.insert(1, Index::fixed(signed(self.spec.rank)));
+            plan.receive_reduce(Peers::List(sources), own.clone(), self.sum())
+        });
+        let Some(parent) = self.parent() else { return summed };
+        let from = if summed.is_some() { self.sum() } else { own.into() };
+        let give = plan.send(from, Peers::one(parent));
+        if let Some(summed) = summed {
+            plan.after(give, summed);
+            if self.spec.kind == Kind::Reduce {
+                plan.after_turn(summed, give, Index::OUTER, Index::INNER.plus(-signed(SLOTS)));
+            }
+        }
+        Some(give)
+    }
+
+    /// A chunk's way down; `risen` is the last step of its way up.
+    fn down(&self, plan: &mut PlanBuilder, risen: Option<StepId>) {
+        let mut ready = risen;
+        let mut from = Buffer::Output;
+        match self.parent() {
+            Some(parent) => {
+                let take = plan.receive(self.of(Buffer::Output), parent);
+                risen.into_iter().for_each(|risen| plan.after(take, risen));
+                ready = Some(take);
+            }
+            None if risen.is_none() => from = Buffer::Input,
+            None => {}
+        }
+        if !self.is_leaf() {
+            let give = plan.send(self.of(from), Peers::List(self.children()));
+            ready.into_iter().for_each(|ready| plan.after(give, ready));
+        }
+    }
+}
+
+/// Which parts of which halves a lane does.
+fn fill(plan: &mut PlanBuilder, halves: &[Half; 2]) {
+    let spec = *plan.spec();
+    // In a lane of both, what waits for nobody comes first. (Over an odd number, two ranks may be neighbours in both trees,
+    // the same way round: their messages have to keep to one order.)
+    let places = spec.ranks - u32::from(spec.root.is_some());
+    let [first, second] = match halves[1].is_leaf() && places.is_multiple_of(2) {
+        true => [&halves[1], &halves[0]],
+        false => [&halves[0], &halves[1]],
+    };
+    if spec.ranks == 1 {
+        return each_lane(plan, WINDOW, |plan, lane| keep_own(plan, lane, Shape::whole(Buffer::Output)));
+    }
+    let lanes: &[&[&Half]] = match spec.choice.lanes > 1 {
+        true => &[&[&halves[0]], &[&halves[1]]],
+        false => &[&[first, second]],
+    };
+    let has_downs = spec.kind == Kind::AllReduce && spec.choice.lanes >= 4;
+    let mut downs = Vec::new();
+    for &halves in lanes {
+        plan.lane(WINDOW);
+        halves[0].begin(plan);
+        if spec.kind == Kind::Broadcast {
+            halves.iter().for_each(|half| half.down(plan, None));
+            continue;
+        }
+        let risen: Vec<_> = halves.iter().map(|half| half.up(plan)).collect();
+        match spec.kind {
+            Kind::AllReduce if has_downs => downs.push((halves, risen)),
+            Kind::AllReduce => sink(plan, halves, &risen),
+            _ => {}
+        }
+    }
+    for (halves, risen) in downs {
+        plan.lane(WINDOW);
+        sink(plan, halves, &risen);
+    }
+    if spec.kind == Kind::Broadcast && spec.rank == root_of(&spec) && !spec.in_place {
+        plan.straight();
+        plan.copy(Shape::whole(Buffer::Input), Shape::whole(Buffer::Output));
+    }
+}
+
+fn sink(plan: &mut PlanBuilder, halves: &[&Half], risen: &[Option<StepId>]) {
+    halves[0].begin(plan);
+    halves.iter().zip(risen).for_each(|(half, risen)| half.down(plan, *risen));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_tree_reaches_everybody_and_few_are_inner_nodes_of_both() {
+        for places in 1..=200 {
+            let mut inner = 0;
+            for second in [false, true] {
+                for place in 0..places {
+                    let near = either(second, place, places);
+                    assert!(near.children.len() <= 2);
+                    inner += u32::from(!near.children.is_empty());
+                    for &child in &near.children {
+                        assert_eq!(either(second, child, places).parent, Some(place), "{child} of {places}");
+                    }
+                    match near.parent {
+                        Some(parent) => assert!(either(second, parent, places).children.contains(&place)),
+                        None => assert_eq!(place, u32::from(second) * if places % 2 == 0 { places - 1 } else { 1 % places }),
+                    }
+                }
+            }
+            assert!(inner <= places + 1, "{inner} inner nodes of {places}");
+        }
+    }
+}
