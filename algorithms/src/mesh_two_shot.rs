@@ -128,6 +128,10 @@ impl Family for TeamMesh {
         "mesh"
     }
 
+    fn messages(&self, members: u32) -> u32 {
+        members - 1
+    }
+
     fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {
         let distances: Vec<isize> = (1..team.len() as isize).collect();
         let pieces: Vec<_> =
