@@ -270,8 +270,11 @@ fn rounds(tree: &Tree, layout: &Layout, whole: bool) -> Vec<Round> {
         let is_shallow = k + 2 == weights.len() && depth(tree) < weights.len();
         let mut round = match is_shallow {
             true => rounds.pop().expect("the largest weight came before"),
-            false => Round { times: 1, ..Round::default() }.alone(),
+            false => Round { times: 1, ..Round::default() },
         };
+        // At the weight there are children of `ranks / weight` places, but of those that have a larger weight.
+        let children = (ranks - 1) / weight - (ranks - 1) / (weight * tree.radix);
+        round = round.by(children.div_ceil(tree.children_at(weight)));
         for child in (1..=tree.children_at(weight)).map(|j| j * weight) {
             let level = layout.shared_level(root, (root + child) % ranks);
             match whole {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ubccl_core::{Algorithm, Error, Layout, Result};
 
 pub mod composition;
+pub mod tuner;
 
 /// Declares the algorithms: `module: TYPES`, a line for each family.
 macro_rules! index {

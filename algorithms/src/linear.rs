@@ -58,7 +58,7 @@ impl Algorithm for Linear {
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
         let p = u64::from(spec.ranks);
-        let around = |share| with_everybody(layout, root_of(spec), share).alone();
+        let around = |share| with_everybody(layout, root_of(spec), share).by(1);
         match spec.kind {
             Kind::Broadcast => broadcast_profile(spec, layout),
             _ if p == 1 => copy_only(spec, 1, 1),

@@ -78,7 +78,7 @@ impl Algorithm for MeshTwoShot {
                 Profile::of(vec![everybody((1, p)).reducing(p - 1, p), everybody((1, p))]).split()
             }
             Kind::Reduce => {
-                let to_root = with_everybody(layout, root_of(spec), (1, p));
+                let to_root = with_everybody(layout, root_of(spec), (1, p)).by(1);
                 Profile::of(vec![everybody((1, p)).reducing(p - 1, p), to_root]).split()
             }
             _ => broadcast_profile(spec, layout),
@@ -105,7 +105,7 @@ impl Algorithm for MeshTwoShot {
 fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     let (root, others) = (root_of(spec), u64::from(spec.ranks) - 1);
     let copied = u64::from(!spec.in_place);
-    let scatter = with_everybody(layout, root, (1, others)).copying(copied, 1).alone();
+    let scatter = with_everybody(layout, root, (1, others)).copying(copied, 1).by(1);
     if others == 1 {
         return Profile::of(vec![scatter]).split();
     }

@@ -37,6 +37,8 @@ pub struct Round {
     pub window: u32,
     /// Whether of each group only one rank has messages that leave it: the others do not crowd the group's way out.
     pub alone: bool,
+    /// How many ranks of all do this in it; 0 if all do.
+    pub doers: u32,
     /// Bytes folded in: a reduction of k terms of n bytes folds (k − 1)·n.
     pub reduced: Share,
     /// Bytes copied inside a rank.
@@ -125,6 +127,11 @@ impl Round {
     /// The same, by one rank of each group.
     pub fn alone(self) -> Self {
         Round { alone: true, ..self }
+    }
+
+    /// The same, by so many ranks of all, of each group no more than one.
+    pub fn by(self, doers: u32) -> Self {
+        Round { alone: true, doers, ..self }
     }
 
     /// The same, so often.

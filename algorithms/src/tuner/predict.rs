@@ -1,0 +1,252 @@
+//! What a profile costs by a model.
+//!
+//! ```text
+//! N   = pieces: lanes × chunks of a lane's share, where there are lanes and chunks; each is a part of all messages
+//! way = Σ over rounds (latency + the port's messages + reductions and copies), of one piece
+//! T   = launch + max( way + what the slowest round does for the other N − 1 pieces,
+//!                     what the busiest port does for all + the last latency,
+//!                     what the cores of a node do for all its ranks, one rank after the other, + all latencies )
+//! ```
+//!
+//! A port takes a message for `max(gap, bytes / rate)`, as the simulated machine does; a processor, where `cores` are
+//! named, for `overhead` more, and it is the same that reduces and copies. Where ranks share a group's way out, bytes take
+//! as many times longer as there are more ranks than ports. What comes of sharing ports and cores is told as contention:
+//! the prediction less that for the same machine with enough of both.
+
+use super::model::Model;
+use super::usage::{Usage, longer};
+use ubccl_core::profile::{Profile, Round, Traffic};
+use ubccl_core::{Choice, Layout};
+
+/// A predicted time, by what it is spent on. All are picoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Starting, and waiting for messages that hang on one another.
+    pub latency_ps: f64,
+    /// Moving messages.
+    pub bandwidth_ps: f64,
+    /// Reducing and copying.
+    pub reduction_ps: f64,
+    /// What it takes longer because ranks share ports or cores.
+    pub contention_ps: f64,
+}
+
+impl Cost {
+    /// The predicted time.
+    pub fn total_ps(&self) -> f64 {
+        self.latency_ps + self.bandwidth_ps + self.reduction_ps + self.contention_ps
+    }
+}
+
+impl Model {
+    /// What plans of this profile cost for a call of so many bytes (those of its longest buffer).
+    pub fn cost(&self, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> Cost {
+        let alone =
+            Reckoning { shared: false, ..Reckoning::new(self, profile, bytes, choice, layout) }.usage();
+        let (latency_ps, bandwidth_ps) = (alone.latency_ps(self), alone.bandwidth_ps(self));
+        let reduction_ps = alone.reduction_ps(self);
+        let contention_ps = if self.shares_something() {
+            let shared = Reckoning::new(self, profile, bytes, choice, layout).usage();
+            (shared.total_ps(self) - alone.total_ps(self)).max(0.0)
+        } else {
+            0.0
+        };
+        Cost { latency_ps, bandwidth_ps, reduction_ps, contention_ps }
+    }
+
+    /// How many messages the busiest rank sends, or takes in.
+    pub(super) fn messages(&self, profile: &Profile, bytes: u64, choice: &Choice) -> f64 {
+        let of = |traffic: &[Traffic]| traffic.iter().map(|part| f64::from(part.messages)).sum::<f64>();
+        let each = match profile.busiest[..] {
+            [] => profile.rounds.iter().map(|round| f64::from(round.times) * of(&round.traffic)).sum(),
+            _ => of(&profile.busiest),
+        };
+        pieces(profile, bytes as f64, choice).0 * each
+    }
+
+    /// What the whole of it is made of.
+    pub(super) fn usage(&self, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> Usage {
+        Reckoning::new(self, profile, bytes, choice, layout).usage()
+    }
+
+    fn shares_something(&self) -> bool {
+        self.cores.is_some() || self.level.iter().any(|level| level.ports.is_some())
+    }
+}
+
+/// One call of one profile.
+#[derive(Clone, Copy)]
+struct Reckoning<'a> {
+    model: &'a Model,
+    profile: &'a Profile,
+    layout: &'a Layout,
+    bytes: f64,
+    /// How many pieces there are, and what part of everything the first is.
+    pieces: f64,
+    first: f64,
+    /// Whether ports and cores are shared.
+    shared: bool,
+}
+
+/// What a round does for a piece: what it waits for, what the port does, and what the rank does itself.
+#[derive(Clone, Copy, Default)]
+struct Parts {
+    latency: Usage,
+    port: Usage,
+    rank: Usage,
+}
+
+impl<'a> Reckoning<'a> {
+    fn new(model: &'a Model, profile: &'a Profile, bytes: u64, choice: &Choice, layout: &'a Layout) -> Self {
+        let bytes = bytes as f64;
+        let (pieces, first) = pieces(profile, bytes, choice);
+        Reckoning { model, profile, layout, bytes, pieces, first, shared: true }
+    }
+
+    fn usage(&self) -> Usage {
+        let mut all = self.piped();
+        if self.model.cores.is_some() && self.shared {
+            all = longer(self.model, all, self.crowded());
+        }
+        all.launches += 1.0;
+        all
+    }
+
+    /// Piece after piece: bound by the way of one, or by the busiest port.
+    fn piped(&self) -> Usage {
+        let (mut way, mut slowest, mut ports) = (Usage::default(), Usage::default(), Usage::default());
+        let (mut last, mut ranks) = (Usage::default(), Usage::default());
+        let others = self.pieces - 1.0;
+        for round in &self.profile.rounds {
+            let times = f64::from(round.times);
+            let parts = self.parts(round, 1.0, self.first);
+            for part in [&parts.latency, &parts.port, &parts.rank] {
+                way.add(part, times);
+            }
+            if !round.traffic.is_empty() {
+                last = parts.latency;
+            }
+            if others > 0.0 {
+                let rest = self.parts(round, others, 1.0 - self.first);
+                slowest = longer(self.model, slowest, self.together(rest.port, rest.rank));
+                ports.add(&parts.port.plus(&rest.port, 1.0), times);
+                ranks.add(&parts.rank.plus(&rest.rank, 1.0), times);
+            }
+        }
+        way.add(&slowest, 1.0);
+        if others <= 0.0 && self.profile.busiest.is_empty() {
+            return way;
+        }
+        if !self.profile.busiest.is_empty() {
+            ports = self.port(&self.profile.busiest, self.pieces, 1.0, true);
+        }
+        longer(self.model, way, self.together(ports, ranks).plus(&last, 1.0))
+    }
+
+    /// What one rank does at the same time: ports and engines work beside each other, a processor does one thing.
+    fn together(&self, port: Usage, rank: Usage) -> Usage {
+        match self.model.cores {
+            Some(_) => port.plus(&rank, 1.0),
+            None => longer(self.model, port, rank),
+        }
+    }
+
+    /// The cores of a node do the work of all its ranks.
+    fn crowded(&self) -> Usage {
+        let ranks = f64::from(self.layout.ranks());
+        let in_node = f64::from(self.layout.levels()[0].largest());
+        let cores = f64::from(self.model.cores.unwrap_or(1)).min(in_node);
+        let mut all = Usage::default();
+        for round in &self.profile.rounds {
+            let times = f64::from(round.times);
+            let doers = if round.doers == 0 { ranks } else { f64::from(round.doers) };
+            let doers_in_node = (doers * in_node / ranks).max(1.0);
+            // Those who do something wait for their turn on a core, and do it there.
+            let turns = (doers_in_node / cores).max(1.0);
+            let parts = self.parts(round, self.pieces, 1.0);
+            all.add(&parts.latency, times * turns);
+            all.add(&parts.port, times * doers_in_node / cores);
+            all.add(&parts.rank, times * doers_in_node / cores);
+        }
+        all
+    }
+
+    /// What a round does for so many pieces, which are together such a part of everything.
+    fn parts(&self, round: &Round, pieces: f64, part: f64) -> Parts {
+        let port = self.port(&round.traffic, pieces, part, round.alone);
+        let bytes = self.bytes * part;
+        let rank = Usage {
+            reduced_bytes: round.reduced.of_bytes(bytes),
+            copied_bytes: round.copied.of_bytes(bytes),
+            ..Usage::default()
+        };
+        let latency = self.latency(&round.traffic);
+        let mut parts = Parts { latency, port, rank };
+        let messages: u32 = round.traffic.iter().map(|traffic| traffic.messages).sum();
+        if round.window > 0 && messages > round.window {
+            self.wait_for_window(&mut parts, f64::from(messages), f64::from(round.window));
+        }
+        parts
+    }
+
+    /// After each window's worth of messages, the next waits for the first of them to be through.
+    fn wait_for_window(&self, parts: &mut Parts, messages: f64, window: f64) {
+        let waits = (messages / window).ceil() - 1.0;
+        let mut wait = parts.latency;
+        wait.add(&parts.port, (1.0 - window) / messages);
+        if wait.total_ps(self.model) > 0.0 {
+            parts.latency.add(&wait, waits);
+        }
+    }
+
+    /// What a port does for these messages of so many pieces.
+    fn port(&self, traffic: &[Traffic], pieces: f64, part: f64, alone: bool) -> Usage {
+        let mut usage = Usage::default();
+        for traffic in traffic {
+            let (messages, bytes) =
+                (f64::from(traffic.messages) * pieces, traffic.share.of_bytes(self.bytes * part));
+            let index = self.model.link(self.layout, traffic.level);
+            let link = &self.model.level[index];
+            let bytes = bytes * if alone { 1.0 } else { self.crowd(traffic.level, link.ports) };
+            let overheads = if self.model.cores.is_some() { messages } else { 0.0 };
+            if messages * link.gap_ps > bytes * link.byte_ps() + overheads * link.overhead_ps {
+                usage.gaps[index] += messages;
+            } else {
+                usage.bytes[index] += bytes;
+                usage.overheads[index] += overheads;
+            }
+        }
+        usage
+    }
+
+    /// How many ranks of a group share each of its ports to this level.
+    fn crowd(&self, level: usize, ports: Option<u32>) -> f64 {
+        let (Some(ports), Some(within)) = (ports.filter(|_| self.shared), level.checked_sub(1)) else {
+            return 1.0;
+        };
+        (f64::from(self.layout.levels()[within].largest()) / f64::from(ports)).max(1.0)
+    }
+
+    /// The longest way of these messages.
+    fn latency(&self, traffic: &[Traffic]) -> Usage {
+        let one = |traffic: &Traffic| {
+            let mut usage = Usage::default();
+            let index = self.model.link(self.layout, traffic.level);
+            usage.latencies[index] = 1.0;
+            usage.overheads[index] = if self.model.cores.is_some() { 0.0 } else { 1.0 };
+            usage
+        };
+        traffic.iter().fold(Usage::default(), |longest, traffic| longer(self.model, longest, one(traffic)))
+    }
+}
+
+/// How many pieces, and what part of everything the first is.
+fn pieces(profile: &Profile, bytes: f64, choice: &Choice) -> (f64, f64) {
+    let lanes = if profile.split { f64::from(choice.lanes.max(1)) } else { 1.0 };
+    let share = profile.chunked.map_or(0.0, |share| share.of_bytes(bytes)) / lanes;
+    let chunk = f64::from(choice.chunk_bytes.max(1));
+    if share <= chunk {
+        return (lanes, 1.0 / lanes);
+    }
+    (lanes * (share / chunk).ceil(), chunk / share / lanes)
+}

@@ -1,0 +1,115 @@
+//! The picks of one kind of call, by size.
+
+use super::candidates::{Way, Ways};
+use super::{Candidate, Limits, Model, Pick};
+use std::sync::{Arc, OnceLock};
+use ubccl_core::{Choice, Collective, Layout};
+
+/// Picks for every size. Those of an octave are found when one of its sizes is first asked for.
+pub(super) struct Table {
+    ways: Ways,
+    /// By the number of bits of a size.
+    octaves: Vec<OnceLock<Octave>>,
+}
+
+/// From which size on which way is picked, in order of size.
+type Octave = Vec<(u64, Pick)>;
+
+/// A way that costs this much more than the cheapest is as good, if it sends fewer messages: they cost what no model knows.
+const AS_GOOD: f64 = 1.02;
+
+impl Table {
+    /// Of all calls like this one, whatever their size.
+    pub(super) fn new(call: &Collective<'_>, layout: &Arc<Layout>, limits: Limits) -> Self {
+        let octaves = (0..=u64::BITS).map(|_| OnceLock::new()).collect();
+        Table { ways: Ways::find(call, layout, limits), octaves }
+    }
+
+    /// How a call of so many bytes is to be done, if there is a way.
+    pub(super) fn pick(&self, model: &Model, layout: &Layout, bytes: u64) -> Option<Pick> {
+        let bits = (u64::BITS - bytes.leading_zeros()) as usize;
+        let octave = self.octaves[bits].get_or_init(|| self.octave(model, layout, bits as u32));
+        let next = octave.partition_point(|(start, _)| *start <= bytes);
+        octave.get(next.checked_sub(1)?).map(|(_, pick)| pick.clone())
+    }
+
+    /// Every way for so many bytes, the cheapest first, then those refused.
+    pub(super) fn explain(&self, model: &Model, layout: &Layout, bytes: u64) -> Vec<Candidate> {
+        let picked = self.best(model, layout, bytes);
+        let candidate = |(index, way): (usize, &Way)| Candidate {
+            algorithm: way.algorithm.clone(),
+            choice: way.choice,
+            cost: Ok(model.cost(&way.profile, bytes, &way.choice, layout)),
+            is_picked: Some(index) == picked,
+        };
+        let mut all: Vec<Candidate> = self.ways.ways.iter().enumerate().map(candidate).collect();
+        let total = |candidate: &Candidate| candidate.cost.as_ref().map_or(f64::MAX, |cost| cost.total_ps());
+        all.sort_by(|a, b| total(a).total_cmp(&total(b)));
+        all.extend(self.ways.refused.iter().map(|(algorithm, refusal)| Candidate {
+            algorithm: algorithm.clone(),
+            choice: Choice::default(),
+            cost: Err(refusal.clone()),
+            is_picked: false,
+        }));
+        all
+    }
+
+    /// The picks for sizes of so many bits.
+    fn octave(&self, model: &Model, layout: &Layout, bits: u32) -> Octave {
+        let sizes = grid(bits);
+        let best = |bytes| self.best(model, layout, bytes);
+        let mut picks: Vec<(u64, usize)> = Vec::new();
+        let Some(mut now) = best(sizes[0]) else { return Vec::new() };
+        picks.push((sizes[0], now));
+        for ends in sizes.windows(2) {
+            let (mut low, high) = (ends[0], ends[1]);
+            // From border to border, until the pick is that of the end.
+            while best(high) != Some(now) {
+                let border = border(low, high, |bytes| best(bytes) == Some(now));
+                now = best(border).unwrap_or(now);
+                picks.push((border, now));
+                low = border;
+            }
+        }
+        let pick = |way: &Way| Pick { algorithm: way.algorithm.clone(), choice: way.choice };
+        picks.into_iter().map(|(start, way)| (start, pick(&self.ways.ways[way]))).collect()
+    }
+
+    /// Which way is picked for a size.
+    fn best(&self, model: &Model, layout: &Layout, bytes: u64) -> Option<usize> {
+        let total = |way: &Way| model.usage(&way.profile, bytes, &way.choice, layout).total_ps(model);
+        let costs: Vec<f64> = self.ways.ways.iter().map(total).collect();
+        let least = costs.iter().copied().reduce(f64::min)?;
+        let messages =
+            |&way: &usize| model.messages(&self.ways.ways[way].profile, bytes, &self.ways.ways[way].choice);
+        let good = (0..costs.len()).filter(|&way| costs[way] <= least * AS_GOOD);
+        good.min_by(|a, b| {
+            (messages(a), costs[*a]).partial_cmp(&(messages(b), costs[*b])).unwrap_or(a.cmp(b))
+        })
+    }
+}
+
+/// Borders are found to this part of a size: near them, neighbours cost as much.
+const NEAR: u64 = 64;
+
+/// Sizes of so many bits at which ways are compared, four to the octave, the last included.
+fn grid(bits: u32) -> Vec<u64> {
+    let Some(below) = bits.checked_sub(1) else { return vec![0] };
+    let (first, last) = (1_u64 << below, u64::MAX >> (u64::BITS - bits));
+    let quarter = (first / 4).max(1);
+    let mut sizes: Vec<u64> = (0..4).map(|k| first + k * quarter).filter(|&size| size < last).collect();
+    sizes.push(last);
+    sizes
+}
+
+/// A size in `low + 1 ..= high` that is not `as_low`, near the first; `low` is, `high` isn't.
+fn border(mut low: u64, mut high: u64, as_low: impl Fn(u64) -> bool) -> u64 {
+    while high - low > low / NEAR + 1 {
+        let middle = low + (high - low) / 2;
+        match as_low(middle) {
+            true => low = middle,
+            false => high = middle,
+        }
+    }
+    high
+}
