@@ -2,12 +2,13 @@
 #![allow(unsafe_code)] // hands callers' buffers to the engine
 
 use crate::breakdown::{Breakdown, Stopwatch};
-use crate::choose::Chooser;
+use crate::choose::{Chooser, Wishes};
 use crate::config::{Config, check_alike, settings};
 use crate::control::{
     Control, DEFAULT_GRACE, Identity, Join, LEFT_TOO_EARLY, Progress, ProgressState, Rendezvous, WakerGuard,
 };
 use crate::cores;
+use crate::costs::Costs;
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::group::Entries;
 use crate::logging;
@@ -18,10 +19,11 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use ubccl_algorithms::tuner::Candidate;
 use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
 use ubccl_core::{
-    Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Kind, Rank, Result, Signature,
+    Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Kind, Layout, Rank, Result, Signature,
 };
 
 /// A group of ranks that call collectives together.
@@ -75,8 +77,9 @@ pub(crate) struct Shared {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) transport: String,
-    pub(crate) algorithm: Option<String>,
-    pub(crate) choice: Choice,
+    pub(crate) wishes: Wishes,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) costs: Costs,
     pub(crate) pair_bytes: u64,
     pub(crate) start_timeout: Duration,
 }
@@ -89,37 +92,46 @@ impl Communicator {
     /// Source: ncclCommInitRank, HcclCommInitRootInfo.
     pub fn init(config: Config) -> Result<Self> {
         let deadline = Deadline::at(Instant::now() + config.start_timeout);
-        Self::start(config, deadline)
+        Self::start(config, deadline, None)
     }
 
-    /// The same until a deadline that may have reasons to be over early.
-    pub(crate) fn start(config: Config, deadline: Deadline) -> Result<Self> {
+    /// The same until a deadline that may have reasons to be over early, with a parent's costs if there is one.
+    pub(crate) fn start(config: Config, deadline: Deadline, costs: Option<Costs>) -> Result<Self> {
         let rank = config.rank;
-        Self::connect(config, deadline)
+        Self::connect(config, deadline, costs)
             .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
     }
 
-    fn connect(mut config: Config, deadline: Deadline) -> Result<Self> {
+    fn connect(mut config: Config, deadline: Deadline, costs: Option<Costs>) -> Result<Self> {
         config.check()?;
         config.origins.tell(&config);
-        let chooser = Chooser::new(config.algorithm.as_deref())
-            .map_err(|error| config.blame(&settings::ALGO, error))?;
+        let layout = Arc::new(config.layout()?);
+        if let Some(algorithm) = &config.algorithm {
+            // Known before anybody is met.
+            ubccl_algorithms::select(algorithm, &layout)
+                .map_err(|error| config.blame(&settings::ALGO, error))?;
+        }
+        let costs = costs.map_or_else(|| Costs::of_config(&config), Ok)?;
         let transport = ubccl_transports::find(&config.transport)
             .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
         let mut control = join(&mut config, deadline)?;
         check_alike(&mut control, &config)?;
-        let options = ConnectOptions { lanes: config.choice.lanes, pair_bytes: config.pair_bytes };
+        let cores = cores::shared_by(&mut control)?;
+        let costs = costs.of_first(&mut control, cores)?;
+        let wishes = Wishes::of(&config);
+        let chooser = Chooser::new(costs.model(&layout), &layout, &wishes)?;
+        let options = ConnectOptions { lanes: config.lanes, pair_bytes: config.pair_bytes };
         // Who waits for a peer in vain knows less than the board, if that has a cause.
         let endpoint = transport
             .connect(&mut control, &options)
             .map_err(|error| control.poison().check().err().unwrap_or(error))?;
         let spin = match config.spin {
             Some(spin) => spin,
-            None => cores::default_spin(&mut control)?,
+            None => cores::default_spin(cores, config.ranks),
         };
         let waker = endpoint.waker();
         let (rank, ranks) = (config.rank, config.ranks);
-        let options = EngineOptions { rank, ranks, chooser, choice: config.choice, phantom: false };
+        let options = EngineOptions { rank, ranks, chooser, phantom: false };
         let (on_change, poison) = (waker.clone(), control.poison().clone());
         let shared = Arc::new(Shared {
             rank,
@@ -135,8 +147,9 @@ impl Communicator {
             },
             settings: Settings {
                 transport: config.transport.clone(),
-                algorithm: config.algorithm.clone(),
-                choice: config.choice,
+                wishes,
+                layout,
+                costs,
                 pair_bytes: config.pair_bytes,
                 start_timeout: config.start_timeout,
             },
@@ -236,6 +249,47 @@ impl Communicator {
     /// Errors: Unsupported, if the configured algorithm can't do it.
     pub fn algorithm_for(&self, call: &Collective<'_>) -> Result<&'static str> {
         Ok(self.shared.lock().plan(call, false)?.algorithm())
+    }
+
+    /// Has calls use this algorithm from now on, with so many lanes and such chunks; with `None`, whatever the
+    /// configuration says.
+    ///
+    /// Order:  every rank calls it between the same two calls, with the same arguments; until then their plans differ,
+    ///         and calls fail as a Mismatch.
+    /// Errors: InvalidArgument, listing what there is, or for more lanes than this communicator was made with.
+    pub fn force(&self, wanted: Option<(&str, Choice)>) -> Result<()> {
+        let Settings { wishes, layout, costs, .. } = &self.shared.settings;
+        let wishes = match wanted {
+            None => wishes.clone(),
+            Some((_, Choice { lanes, .. })) if lanes == 0 || lanes > wishes.lanes => {
+                let most = wishes.lanes;
+                return Err(Error::invalid(format!("{lanes} lanes: this communicator has 1 to {most}")));
+            }
+            Some((algorithm, Choice { lanes, chunk_bytes })) => Wishes {
+                algorithm: Some(algorithm.to_owned()),
+                lanes,
+                chunk_bytes: Some(chunk_bytes),
+                reproducible: wishes.reproducible,
+            },
+        };
+        let chooser = Chooser::new(costs.model(layout), layout, &wishes)?;
+        self.shared.lock().replace_chooser(chooser);
+        Ok(())
+    }
+
+    /// With how many lanes and what chunks a call runs here.
+    ///
+    /// Errors: as [`Communicator::algorithm_for`].
+    pub fn choice_for(&self, call: &Collective<'_>) -> Result<Choice> {
+        self.shared.lock().choice(call, false)
+    }
+
+    /// What a call may be done with here, by predicted time: the first is what it gets.
+    ///
+    /// Errors: InvalidArgument, for a call that cannot be.
+    pub fn candidates(&self, call: &Collective<'_>) -> Result<Vec<Candidate>> {
+        self.shared.check_call(call)?;
+        Ok(self.shared.lock().chooser().tuner().explain(call))
     }
 
     /// This rank's plan of a call.
@@ -393,7 +447,8 @@ impl Shared {
         let buffers = Buffers::Apart { input: host(own.as_ptr(), own.len()), output: host_mut(all) };
         let mut engine = self.lock();
         self.check_present(&mut engine, &call)?;
-        let forced = engine.replace_chooser(Chooser::default());
+        let free = engine.chooser().free();
+        let forced = engine.replace_chooser(free);
         // SAFETY: both slices are borrowed until this returns, by which time nothing is under way.
         let issued = unsafe { engine.issue(&call, buffers, None) };
         engine.replace_chooser(forced);

@@ -6,7 +6,7 @@ use ubccl_core::{Error, Exchange, Result};
 
 /// Cores that the ranks may use together: the union of their affinities, and no more than the smallest CPU quota a
 /// control group gives one of them.
-fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
+pub(crate) fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
     let mine = own_cores()?;
     let all = exchange.all_gather(&mine)?;
     let mut union = [0_u8; CpuSet::MAX_CPU / 8];
@@ -20,13 +20,17 @@ fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
     Ok(union.iter().map(|bits| bits.count_ones()).sum::<u32>().min(quota))
 }
 
+/// Cores that this process may use.
+pub(crate) fn own() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
+}
+
 /// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
 /// cores a spinning rank keeps the one it waits for from running.
-pub(crate) fn default_spin(exchange: &mut dyn Exchange) -> Result<Duration> {
+pub(crate) fn default_spin(cores: u32, ranks: u32) -> Duration {
     const WITH_A_CORE_EACH: Duration = Duration::from_millis(1);
     const WITH_MORE_RANKS: Duration = Duration::from_micros(5);
-    let cores = shared_by(exchange)?;
-    Ok(if cores >= exchange.ranks() { WITH_A_CORE_EACH } else { WITH_MORE_RANKS })
+    if cores >= ranks { WITH_A_CORE_EACH } else { WITH_MORE_RANKS }
 }
 
 /// The quota (or no limit), then the mask.
@@ -38,7 +42,7 @@ fn own_cores() -> Result<Vec<u8>> {
         mask[cpu / 8] |= 1 << (cpu % 8);
     }
     // The standard library counts the smaller of affinity and control group quota.
-    let usable = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let usable = own();
     let quota = if usable < set.count() { usable } else { u32::MAX };
     Ok([&quota.to_le_bytes()[..], &mask].concat())
 }

@@ -8,11 +8,14 @@ mod communicator;
 mod config;
 mod control;
 mod cores;
+mod costs;
 mod engine;
 mod executor;
 mod faults;
 mod group;
 pub mod logging;
+mod machine;
+mod planner;
 mod point_to_point;
 mod prepared;
 mod raw;
@@ -27,15 +30,18 @@ pub use breakdown::Breakdown;
 pub use communicator::Communicator;
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
+pub use costs::{Measurement, Tuning};
 pub use group::{Group, GroupBuffers, GroupWork, Held, OwnedGroup};
+pub use planner::Planner;
 pub use prepared::{Prepared, PreparedRaw};
 pub use reduction::Reduction;
+pub use ubccl_algorithms::tuner::{Candidate, Cost};
 pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
 pub use ubccl_core::group::GroupSide;
 pub use ubccl_core::usage::MemoryKind;
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,
-    ErrorKind, F8E4M3, F8E5M2, Kind, Rank, ReduceOp, Result, UserFunction, UserOp,
+    ErrorKind, F8E4M3, F8E5M2, Kind, Layout, Rank, ReduceOp, Result, UserFunction, UserOp,
 };
 pub use ubccl_core::{blocks, plan, verify};
 pub use usage::{LinkClass, MemoryUse, Traffic};
@@ -56,19 +62,4 @@ pub fn algorithm(name: &str) -> Result<&'static dyn Algorithm> {
 /// The transports there are.
 pub fn transports() -> impl Iterator<Item = &'static TransportDescriptor> {
     ubccl_transports::index().iter().map(|transport| transport.descriptor())
-}
-
-/// The plan that one rank's call gets, without a communicator: by the named algorithm, or by the rule that chooses.
-///
-/// Errors: InvalidArgument; Unsupported, if the algorithm can't do it.
-pub fn plan_for(
-    call: &Collective<'_>,
-    ranks: u32,
-    rank: Rank,
-    in_place: bool,
-    algorithm: Option<&str>,
-) -> Result<plan::Plan> {
-    call.check(ranks, rank)?;
-    let chosen = choose::Chooser::new(algorithm)?.choose(call, ranks)?;
-    Ok(chosen.plan(&ubccl_core::Spec::new(call, ranks, rank, in_place, Choice::default())))
 }

@@ -10,6 +10,7 @@
 //! all-gather, and a second one would be a gap into which another thread's call on the parent could slip on some ranks
 //! and not on others.
 
+use crate::choose::Wishes;
 use crate::communicator::{Communicator, Settings, Shared};
 use crate::config::Config;
 use crate::control::Rendezvous;
@@ -81,7 +82,7 @@ impl Communicator {
         } else {
             cards[first as usize].meeting(first)?
         };
-        let config = self.shared.child_config(meeting, place as u32, group.len() as u32);
+        let config = self.shared.child_config(meeting, place as u32, &group);
         self.shared.start_child(config).map(Some)
     }
 }
@@ -94,15 +95,19 @@ impl Shared {
         (0..).zip(all.chunks_exact(CARD_BYTES)).map(|(rank, bytes)| Card::decode(rank, bytes)).collect()
     }
 
-    fn child_config(&self, rendezvous: Rendezvous, rank: u32, ranks: u32) -> Config {
-        let Settings { transport, algorithm, choice, pair_bytes, start_timeout } = self.settings.clone();
+    fn child_config(&self, rendezvous: Rendezvous, rank: u32, group: &[Rank]) -> Config {
+        let Settings { transport, wishes, layout, pair_bytes, start_timeout, .. } = self.settings.clone();
+        let Wishes { algorithm, reproducible, lanes, chunk_bytes } = wishes;
         Config {
             rendezvous: Some(rendezvous),
             rank,
-            ranks,
+            ranks: group.len() as u32,
             transport,
             algorithm,
-            choice,
+            layout: Some(layout.of_members(group).to_string()),
+            reproducible,
+            lanes,
+            chunk_bytes,
             pair_bytes,
             start_timeout,
             operation_timeout: *self.limits.operation_timeout.read(),
@@ -120,7 +125,7 @@ impl Shared {
             let parent = parent.clone();
             move || parent.is_set()
         });
-        let started = Communicator::start(config, deadline);
+        let started = Communicator::start(config, deadline, Some(self.settings.costs.clone()));
         if started.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Start | ErrorKind::Remote)) {
             let patience = Instant::now() + CAUSE_GRACE;
             while !parent.is_set() && Instant::now() < patience {

@@ -16,6 +16,8 @@ fn run(ranks: u32, algorithm: &str, call: Collective, latency_ps: u64) -> Outcom
         fabric: format!("custom:latency_ps={latency_ps},bytes_per_s={BYTES_PER_S}"),
         ranks,
         algorithm: Some(algorithm.into()),
+        lanes: 1,
+        chunk_bytes: Some(u32::MAX),
         ..WorldConfig::default()
     })
     .expect("a world");

@@ -7,7 +7,7 @@ use support::ranks::{Case, Setup, collective, run};
 use support::tables::tables;
 use support::{Random, seed};
 use ubccl::plan::{Association, Plan};
-use ubccl::{Choice, DataType, ReduceOp};
+use ubccl::{Choice, Config, DataType, Planner, ReduceOp};
 
 const TYPES: [DataType; 5] = [DataType::F64, DataType::F32, DataType::BF16, DataType::F16, DataType::F8E5M2];
 
@@ -118,16 +118,23 @@ fn check(
 fn every_element_is_the_expression_that_its_plan_declares() {
     let mut random = Random(seed("expressions"));
     let mut orders = std::collections::BTreeSet::new();
-    for algorithm in std::iter::once(None).chain(ubccl::algorithms().map(|algorithm| Some(algorithm.name))) {
+    for algorithm in ubccl::algorithms().map(|algorithm| Some(algorithm.name)) {
         for (turn, ranks) in [1_usize, 2, 3, 5, 8].into_iter().enumerate() {
+            let choice = Choice { lanes: 2, chunk_bytes: 1024 };
+            let planner = Planner::new(&Config {
+                ranks: ranks as u32,
+                algorithm: algorithm.map(Into::into),
+                lanes: choice.lanes,
+                chunk_bytes: Some(choice.chunk_bytes),
+                ..Config::default()
+            })
+            .expect("the index knows it");
             let (mut cases, mut expected) = (Vec::new(), Vec::new());
             for (number, call) in calls(ranks, &mut random).into_iter().enumerate() {
                 let dtype = TYPES[(turn + number) % TYPES.len()];
                 for count in [1, 37, 3000] {
                     let of = |rank: usize| collective(call, dtype, count, ranks as u32, rank as u32);
-                    let Ok(plan) = ubccl::plan_for(&of(0), ranks as u32, 0, false, algorithm) else {
-                        continue;
-                    };
+                    let Ok(plan) = planner.plan(&of(0), 0, false) else { continue };
                     let inputs = (0..ranks)
                         .map(|rank| rough_data(dtype, sizes(call, ranks, rank, count).0, &mut random))
                         .collect();
@@ -148,7 +155,6 @@ fn every_element_is_the_expression_that_its_plan_declares() {
                 }
             }
             for transport in ubccl::transports() {
-                let choice = Choice { lanes: 2, chunk_bytes: 1024 };
                 let setup = Setup { transport: transport.name, ranks: ranks as u32, algorithm, choice };
                 for (rank, outputs) in run(&setup, &cases).into_iter().enumerate() {
                     for ((found, (declared, before)), case) in outputs.iter().zip(&mut expected).zip(&cases) {

@@ -168,9 +168,7 @@ impl Blocks {
                 self.scratch(HELD, Index::fixed(signed(behind)), rank),
             ));
         }
-        for copy in copies {
-            fence(plan, copy, Trips::ONCE);
-        }
+        fence(plan, &copies, Trips::ONCE, Trips::ONCE);
     }
 
     /// Packs, exchanges, unpacks; answers the send. `before` is that of the step before.
@@ -183,7 +181,7 @@ impl Blocks {
             let give = plan.send(self.scratch(HELD, Index::fixed(distance), all), to);
             let take = plan.receive(self.scratch(PACKED, none, all), self.rank(-distance));
             before.into_iter().for_each(|before| plan.after(take, before));
-            fence(plan, take, Trips::ONCE);
+            fence(plan, &[take], Trips::ONCE, Trips::ONCE);
             return give;
         }
         // What the step before sends lies where this one packs.
@@ -223,7 +221,7 @@ impl Blocks {
         for copy in last.into_iter().chain([each]) {
             ready.into_iter().for_each(|ready| plan.after_turn(copy, ready, first, first));
         }
-        let all = fence(plan, each, Trips::Fixed(full));
+        let all = fence(plan, &[each], Trips::Fixed(full), Trips::ONCE);
         last.into_iter().for_each(|last| plan.after_turn(all, last, first, first));
     }
 

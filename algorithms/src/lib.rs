@@ -32,8 +32,10 @@ macro_rules! index {
 
 index! {
     ring: RING;
+    ring_both: RING_BOTH;
     mesh_one_shot: MESH_ONE_SHOT;
     mesh_two_shot: MESH_TWO_SHOT;
+    mesh_windowed: MESH_WINDOWED;
     linear: LINEAR;
     pairwise: PAIRWISE;
     knomial: BINOMIAL, KNOMIAL_4;

@@ -128,6 +128,10 @@ impl Family for TeamMesh {
         "mesh"
     }
 
+    fn refuses_exchange(&self) -> Option<&'static str> {
+        None
+    }
+
     fn messages(&self, members: u32) -> u32 {
         members - 1
     }

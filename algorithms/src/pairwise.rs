@@ -89,13 +89,7 @@ impl Algorithm for Pairwise {
         let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, Association::None);
         match spec.kind {
             Kind::Group => group(&mut plan),
-            _ if spec.in_place && spec.ranks > 1 => {
-                plan.scratch(
-                    slots(spec) * u32::from(spec.choice.lanes.max(1)),
-                    swapped(spec, 0, Index::fixed(0)),
-                );
-                each_lane(&mut plan, WINDOW, swap);
-            }
+            _ if spec.in_place && spec.ranks > 1 => swap_blocks(&mut plan),
             _ => each_lane(&mut plan, WINDOW, exchange),
         }
         plan.finish()
@@ -128,6 +122,14 @@ fn exchange(plan: &mut PlanBuilder, lane: u8) {
     }
     let own = |buffer| block(&spec, buffer, Index::fixed(rank));
     keep_block(plan, lane, own(Buffer::Input), own(Buffer::Output));
+}
+
+/// An all-to-all(v) in place, of at least two ranks.
+pub(crate) fn swap_blocks(plan: &mut PlanBuilder) {
+    let spec = *plan.spec();
+    let slots = slots(&spec) * u32::from(spec.choice.lanes.max(1));
+    plan.scratch(slots, swapped(&spec, 0, Index::fixed(0)));
+    each_lane(plan, WINDOW, swap);
 }
 
 fn slots(spec: &Spec) -> u32 {

@@ -75,12 +75,12 @@ pub(crate) fn keep_block(plan: &mut PlanBuilder, lane: u8, from: Shape, into: Sh
     }
 }
 
-/// Has whatever follows in the lane wait for all turns of `step`, which stands in a loop of `turns` by one: a lane posts
-/// in order, so each turn of an empty copy that waits for one of them holds back the rest. Answers the empty copy.
-pub(crate) fn fence(plan: &mut PlanBuilder, step: StepId, turns: Trips) -> StepId {
-    plan.repeat(turns, Trips::ONCE);
+/// Has whatever follows in the lane wait for all turns of `steps`, which stand in a loop of `outer` by `inner`: a lane
+/// posts in order, so each turn of an empty copy that waits for one of theirs holds back the rest. Answers the empty copy.
+pub(crate) fn fence(plan: &mut PlanBuilder, steps: &[StepId], outer: Trips, inner: Trips) -> StepId {
+    plan.repeat(outer, inner);
     let nothing = plan.copy(Slice::Empty, Slice::Empty);
-    plan.after(nothing, step);
+    steps.iter().for_each(|&step| plan.after(nothing, step));
     nothing
 }
 

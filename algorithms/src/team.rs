@@ -64,6 +64,11 @@ pub(crate) trait Family: Sync {
         None
     }
 
+    /// Why it does no all-to-all, in which every two ranks have something for each other alone.
+    fn refuses_exchange(&self) -> Option<&'static str> {
+        Some("blocks would take detours; of the families of a composition, only mesh exchanges")
+    }
+
     /// How many steps of one member may have to be under way at once.
     fn window(&self, _members: usize) -> u32 {
         64

@@ -1,5 +1,6 @@
 //! What a profile says is what the plans do: the steps that the verifier counts, and the bytes of the busiest rank.
 
+use std::sync::Arc;
 use ubccl_core::plan::{Action, Binding, Extent, Plan};
 use ubccl_core::verify::verify;
 use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Layout, ReduceOp, Spec};
@@ -85,6 +86,8 @@ fn profiles_are_what_plans_do() {
         ("bruck", &[Kind::AllToAll][..]),
         ("scatter-ring", &[Kind::Broadcast]),
         ("double-tree", &[Kind::AllReduce, Kind::Broadcast, Kind::Reduce]),
+        ("ring-both", &all),
+        ("mesh-windowed", &all),
         ("nhr", &rooted),
         ("nb", &rooted),
         ("nhr", &all),
@@ -97,4 +100,24 @@ fn profiles_are_what_plans_do() {
             }
         }
     }
+}
+
+#[test]
+fn profiles_of_compositions_are_what_plans_do() {
+    let kinds = [Kind::AllReduce, Kind::AllGather, Kind::ReduceScatter, Kind::Broadcast, Kind::Reduce];
+    for (text, levels, ranks) in [
+        ("node:mesh;all:nhr", "node=4", 16),
+        ("node:ring;all:nb", "node=4", 32),
+        ("npu:mesh;node:mesh;all:ring", "npu=2;node=8", 24),
+    ] {
+        let layout = Arc::new(Layout::parse(levels, ranks).unwrap());
+        let composition = ubccl_algorithms::select(text, &layout).unwrap();
+        kinds.iter().for_each(|&kind| check(&*composition, kind, &layout));
+        let exchange = text.replace("nhr", "mesh").replace("nb", "mesh").replace("ring", "mesh");
+        let composition = ubccl_algorithms::select(&exchange, &layout).unwrap();
+        check(&*composition, Kind::AllToAll, &layout);
+    }
+    let uneven = Arc::new(Layout::parse("node=5+8+3", 16).unwrap());
+    let composition = ubccl_algorithms::select("node:mesh;all:mesh", &uneven).unwrap();
+    check(&*composition, Kind::AllToAll, &uneven);
 }

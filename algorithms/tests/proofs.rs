@@ -63,7 +63,13 @@ fn all_cases() -> Vec<Case> {
 fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kind, ranks: u32) {
     let n = u64::from(ranks);
     let dtypes = [DataType::F32, DataType::BF16, DataType::I32, DataType::U8];
-    let per_turn = if kind == Kind::AllReduce && algorithm.descriptor().name == "ring" { n } else { 1 };
+    let per_turn = match algorithm.descriptor().name {
+        "ring" if kind == Kind::AllReduce => n,
+        "ring-both" if kind == Kind::AllReduce => 2 * n,
+        "ring-both" | "double-tree" => 2,
+        "scatter-ring" => n,
+        _ => 1,
+    };
     let mut add = |variant, count: u64, (lanes, chunk): (u8, Chunk)| {
         let elements = match chunk {
             Chunk::Whole => 1 << 20,

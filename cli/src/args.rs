@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::sweep::Sweep;
-use crate::target::{self, DataType, Kind, Named, ReduceOp};
+use crate::target::{self, DataType, Kind, Named, ReduceOp, Settings, settings};
 use crate::units::{parse_bytes, parse_bytes_per_second, parse_duration, parse_picoseconds};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -27,6 +27,10 @@ pub(crate) enum Command {
     Sim(SimArgs),
     /// Prints the plans of a collective and whether the verifier accepts them.
     Plan(PlanArgs),
+    /// Prints what a collective may be done with, the predicted time of each, and which is chosen.
+    Explain(ExplainArgs),
+    /// Measures what messages, copies and reductions cost on this machine, for algorithms to be chosen by.
+    Tune(TuneArgs),
     /// Prints every setting with its value and where that came from: argument, environment, file or default.
     Config(ConfigArgs),
     /// One rank of `bench`; started by it.
@@ -64,7 +68,7 @@ pub(crate) struct SimArgs {
 /// What is measured, and how long: nccl-tests' options where it has them.
 #[derive(Debug, Args)]
 pub(crate) struct SweepArgs {
-    /// The collective: all_reduce, all_gather, … (an unknown name lists them)
+    /// The collective: all_reduce, all_to_all, … (an unknown name lists them)
     #[arg(value_parser = parse_kind)]
     pub(crate) collective: Kind,
     /// How many ranks
@@ -97,18 +101,63 @@ pub(crate) struct SweepArgs {
     /// Element type: float (f32), bfloat16 (bf16), … or all
     #[arg(short = 'd', long, value_name = "TYPE", default_value = "float", value_parser = parse_dtype)]
     datatype: Choice<DataType>,
-    /// Root rank of a broadcast, or all
+    /// Root rank of a broadcast, reduce, gather or scatter; or all
     #[arg(short = 'r', long, value_name = "RANK", default_value = "0", value_parser = parse_root)]
     root: Choice<u32>,
-    /// An algorithm for every call [default: chosen by size, or UBCCL_ALGO]
-    #[arg(long, value_name = "NAME", value_parser = target::find_algorithm)]
-    pub(crate) algo: Option<String>,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
     /// Also measures where the time goes (check, look-up, post, poll), in calls of their own
     #[arg(long = "where")]
     pub(crate) breakdown: bool,
     /// Also writes one JSON object per row half to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// How a collective is done; each is a setting, which the environment or a file may give too.
+#[derive(Debug, Args)]
+pub(crate) struct HowArgs {
+    /// An algorithm for every call, or a family for each level: node:mesh;all:nhr [default: by cost, or UBCCL_ALGO];
+    /// `bench --algo all` measures each and compares the tuner's choice
+    #[arg(long, value_name = "NAME", value_parser = parse_algorithm)]
+    algo: Option<String>,
+    /// Which ranks stand together: node=8, or node=5+8+3 [default: one level, or the fabric's; or UBCCL_LAYOUT]
+    #[arg(long, value_name = "LEVELS")]
+    layout: Option<String>,
+    /// Only algorithms that give the same bits on any transport and layout
+    #[arg(long)]
+    reproducible: bool,
+    /// Lanes that a plan may use [default: 1; simulated: 4]
+    #[arg(long, value_name = "COUNT")]
+    lanes: Option<u8>,
+    /// Bytes of a chunk where an algorithm pipelines [default: by cost]
+    #[arg(long, value_name = "SIZE")]
+    chunk: Option<String>,
+    /// The file of `ubccl tune` for this machine [default: built-in costs, or UBCCL_TUNING]
+    #[arg(long, value_name = "FILE")]
+    tuning: Option<String>,
+}
+
+impl HowArgs {
+    /// Whether all algorithms are to be compared.
+    pub(crate) fn is_contest(&self) -> bool {
+        self.algo.as_deref() == Some(ALL)
+    }
+
+    /// What was given, by the settings' names.
+    pub(crate) fn settings(&self) -> Settings {
+        let lanes = self.lanes.map(|lanes| lanes.to_string());
+        let reproducible = self.reproducible.then(|| "1".to_owned());
+        let named = [
+            (&settings::ALGO, self.algo.clone().filter(|_| !self.is_contest())),
+            (&settings::LAYOUT, self.layout.clone()),
+            (&settings::REPRODUCIBLE, reproducible),
+            (&settings::LANES, lanes),
+            (&settings::CHUNK, self.chunk.clone()),
+            (&settings::TUNING, self.tuning.clone()),
+        ];
+        named.into_iter().filter_map(|(setting, text)| Some((setting.name.to_owned(), text?))).collect()
+    }
 }
 
 /// What is simulated.
@@ -131,15 +180,14 @@ pub(crate) struct FabricArgs {
 /// Arguments of `ubccl plan`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// The collective: all_reduce, all_gather, … (an unknown name lists them)
+    /// The collective: all_reduce, all_to_all, … (an unknown name lists them)
     #[arg(value_parser = parse_kind)]
     pub(crate) collective: Kind,
     /// How many ranks
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..1 << 20))]
     pub(crate) ranks: u32,
-    /// The algorithm [default: chosen by size]
-    #[arg(long, value_name = "NAME", value_parser = target::find_algorithm)]
-    pub(crate) algo: Option<String>,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
     /// Size of the larger buffer; it decides how often loops turn
     #[arg(short = 'b', long, value_name = "SIZE", default_value = "1M", value_parser = parse_bytes)]
     pub(crate) bytes: u64,
@@ -149,7 +197,7 @@ pub(crate) struct PlanArgs {
     /// Element type
     #[arg(short = 'd', long, value_name = "TYPE", default_value = "float", value_parser = one_dtype)]
     pub(crate) datatype: DataType,
-    /// Root rank of a broadcast
+    /// Root rank of a broadcast, reduce, gather or scatter
     #[arg(short = 'r', long, value_name = "RANK", default_value_t = 0)]
     pub(crate) root: u32,
     /// In place
@@ -158,6 +206,51 @@ pub(crate) struct PlanArgs {
     /// Prints this rank's plan only; all are verified
     #[arg(long, value_name = "RANK")]
     pub(crate) rank: Option<u32>,
+}
+
+/// Arguments of `ubccl explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The collective: all_reduce, all_gather, … (an unknown name lists them)
+    #[arg(value_parser = parse_kind)]
+    pub(crate) collective: Kind,
+    /// Size of the larger buffer: 8, 64K, 1MiB
+    #[arg(value_parser = parse_bytes, default_value = "1M")]
+    pub(crate) bytes: u64,
+    /// How many ranks
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..1 << 20))]
+    pub(crate) ranks: u32,
+    /// Over what the ranks talk [default: shm, or UBCCL_TRANSPORT]
+    #[arg(long, value_name = "NAME", value_parser = parse_transport, conflicts_with = "fabric")]
+    pub(crate) transport: Option<String>,
+    #[command(flatten)]
+    pub(crate) fabric: FabricArgs,
+    #[command(flatten)]
+    pub(crate) how: HowArgs,
+    /// Operation
+    #[arg(short = 'o', long, value_name = "OP", default_value = "sum", value_parser = one_op)]
+    pub(crate) op: ReduceOp,
+    /// Element type
+    #[arg(short = 'd', long, value_name = "TYPE", default_value = "float", value_parser = one_dtype)]
+    pub(crate) datatype: DataType,
+    /// Root rank, where there is one
+    #[arg(short = 'r', long, value_name = "RANK", default_value_t = 0)]
+    pub(crate) root: u32,
+}
+
+/// Arguments of `ubccl tune`.
+#[derive(Debug, Args)]
+pub(crate) struct TuneArgs {
+    /// Over what the ranks talk [default: shm, or UBCCL_TRANSPORT]
+    #[arg(long, value_name = "NAME", value_parser = parse_transport)]
+    pub(crate) transport: Option<String>,
+    /// How many ranks, one measurement after the other
+    #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_values_t = [2, 4, 8],
+          value_parser = clap::value_parser!(u32).range(2..1 << 20))]
+    pub(crate) ranks: Vec<u32>,
+    /// The file to write [default: ubccl-tuning.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Arguments of `ubccl config`.
@@ -176,12 +269,9 @@ pub(crate) struct WorkerArgs {
     /// Whether to bind to a processor.
     #[arg(long)]
     pub(crate) pin: bool,
-    /// The algorithm.
+    /// Settings, each NAME=VALUE.
     #[arg(long)]
-    pub(crate) algo: Option<String>,
-    /// How long one operation may take, in milliseconds.
-    #[arg(long)]
-    pub(crate) timeout_ms: Option<u64>,
+    pub(crate) set: Vec<String>,
 }
 
 /// Whether ranks are bound to processors.
@@ -242,6 +332,11 @@ fn parse_root(text: &str) -> Result<Choice<u32>, String> {
     or_all(text, |text| text.parse().map_err(|_| format!("'{text}' is not a rank; ranks are numbers from 0")))
 }
 
+/// A name must exist; whether a composition fits is known with its layout.
+fn parse_algorithm(text: &str) -> Result<String, String> {
+    if text.contains(':') || text == ALL { Ok(text.to_owned()) } else { target::find_algorithm(text) }
+}
+
 fn parse_transport(text: &str) -> Result<String, String> {
     target::find_transport(text).map(|(name, _)| name.to_owned())
 }
@@ -280,6 +375,8 @@ impl SweepArgs {
     }
 }
 
+/// What stands for every algorithm.
+const ALL: &str = "all";
 /// The fabric when none is named.
 const DEFAULT_FABRIC: &str = "cloudmatrix384";
 /// The fabric whose numbers come from the command line.

@@ -1,14 +1,16 @@
 //! `ubccl bench` and `ubccl sim`: from the command line to the table.
 
 use crate::args::{BenchArgs, FabricArgs, Pin, SweepArgs};
+use crate::contest;
 use crate::failure::{Failure, Outcome};
 use crate::json::JsonLines;
 use crate::launch::{Launch, Processes};
 use crate::measure::{Effort, Stopwatch};
+use crate::orders::Crew;
 use crate::report::{self, Agenda, Report, Summary, can_show_progress, conclude, print};
 use crate::sim::{Simulator, most_real_bytes, peak_memory_bytes};
 use crate::table::general;
-use crate::target::{self, Machine, MachineOptions, Member, Overrides};
+use crate::target::{self, Machine, MachineOptions, Member, Planner, Settings, settings};
 use crate::threads::{Muster, Threads};
 use crate::together::Together;
 use crate::units::show_bytes;
@@ -20,12 +22,12 @@ const MOST_LISTED: usize = 16;
 
 /// Runs `ubccl bench`.
 pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
-    let overrides = Overrides {
-        transport: args.transport.clone(),
-        algorithm: args.sweep.algo.clone(),
-        timeout: args.timeout,
-    };
-    let config = target::configuration(&overrides)?;
+    let mut given = args.sweep.how.settings();
+    given.extend(args.transport.clone().map(|name| (settings::TRANSPORT.name.to_owned(), name)));
+    given.extend(
+        args.timeout.map(|time| (settings::TIMEOUT.name.to_owned(), format!("{}ns", time.as_nanos()))),
+    );
+    let config = target::configuration(&given)?;
     let (transport, is_virtual) = target::find_transport(&config.transport).map_err(Failure::new)?;
     if is_virtual {
         return simulate(&args.sweep, &args.fabric, transport, out);
@@ -47,9 +49,9 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
         )));
     }
     if target::is_within_a_process(transport) {
-        return run_threads(args, transport, overrides, out);
+        return run_threads(args, transport, given, out);
     }
-    run_processes(args, transport, config.algorithm, out)
+    run_processes(args, transport, given, out)
 }
 
 /// Runs `ubccl sim`.
@@ -84,53 +86,86 @@ fn json(args: &SweepArgs) -> Outcome<Option<JsonLines>> {
 
 /// Whether each rank binds to a processor.
 fn is_pinned(args: &BenchArgs) -> bool {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    args.pin == Pin::On || (args.pin == Pin::Auto && args.sweep.ranks as usize <= cpus)
+    args.pin == Pin::On || (args.pin == Pin::Auto && is_enough(args.sweep.ranks))
+}
+
+/// Whether there is a processor for each rank.
+fn is_enough(ranks: u32) -> bool {
+    ranks as usize <= std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Starts the ranks as threads and measures.
-fn run_threads(args: &BenchArgs, transport: &str, overrides: Overrides, out: &mut dyn Write) -> Outcome<()> {
+fn run_threads(args: &BenchArgs, transport: &str, settings: Settings, out: &mut dyn Write) -> Outcome<()> {
     let ranks = args.sweep.ranks;
+    let planner = target::planner(&settings, ranks, None)?;
     let mut agenda = agenda(&args.sweep, ranks, transport)?;
-    let json = json(&args.sweep)?;
-    let crew = Threads::start(&Muster { ranks, pin: is_pinned(args), overrides })?;
+    let crew = Threads::start(&Muster { ranks, pin: is_pinned(args), settings })?;
     agenda.remarks =
         crew_remarks(std::iter::repeat(std::process::id()), &crew.cpus, &crew.memory_bytes, transport);
-    let mut stopwatch = Stopwatch { crew, effort: agenda.effort };
-    let mut report = Report { out, json, mark: "", progress: can_show_progress() };
-    let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
-    stopwatch.crew.finish()?;
-    conclude(&agenda, &summary, out)
+    let (crew, summary) = sweep(args, &agenda, &planner, crew, out)?;
+    crew.finish()?;
+    summary.map_or(Ok(()), |summary| conclude(&agenda, &summary, out))
 }
 
 /// Starts the ranks as processes and measures.
-fn run_processes(
-    args: &BenchArgs,
-    transport: &str,
-    algorithm: Option<String>,
-    out: &mut dyn Write,
-) -> Outcome<()> {
+fn run_processes(args: &BenchArgs, transport: &str, settings: Settings, out: &mut dyn Write) -> Outcome<()> {
     let ranks = args.sweep.ranks;
+    let planner = target::planner(&settings, ranks, None)?;
     let mut agenda = agenda(&args.sweep, ranks, transport)?;
-    let json = json(&args.sweep)?;
+    let crew = Processes::start(&launch(transport, ranks, settings, is_pinned(args)))?;
+    agenda.remarks = crew_remarks(crew.pids(), &crew.cpus, &crew.memory_bytes, transport);
+    let (crew, summary) = sweep(args, &agenda, &planner, crew, out)?;
+    crew.finish()?;
+    summary.map_or(Ok(()), |summary| conclude(&agenda, &summary, out))
+}
+
+/// Processes of this program, each a rank.
+fn launch(transport: &str, ranks: u32, settings: Settings, is_pinned: bool) -> Launch {
     let mut arguments: Vec<OsString> =
         vec!["worker".into(), "--parent".into(), std::process::id().to_string().into()];
-    if is_pinned(args) {
+    if is_pinned {
         arguments.push("--pin".into());
     }
-    if let Some(algorithm) = algorithm {
-        arguments.extend(["--algo".into(), algorithm.into()]);
+    for (name, value) in settings {
+        arguments.extend(["--set".into(), format!("{name}={value}").into()]);
     }
-    if let Some(timeout) = args.timeout {
-        arguments.extend(["--timeout-ms".into(), timeout.as_millis().max(1).to_string().into()]);
+    Launch { ranks, transport: transport.to_owned(), arguments }
+}
+
+/// Starts ranks, has them do something, and lets them go.
+pub(crate) fn with_crew(
+    transport: &str,
+    ranks: u32,
+    settings: Settings,
+    work: &mut dyn FnMut(&mut dyn Crew) -> Outcome<()>,
+) -> Outcome<()> {
+    let pin = is_enough(ranks);
+    if target::is_within_a_process(transport) {
+        let mut crew = Threads::start(&Muster { ranks, pin, settings })?;
+        work(&mut crew)?;
+        return crew.finish();
     }
-    let crew = Processes::start(&Launch { ranks, transport: transport.to_owned(), arguments })?;
-    agenda.remarks = crew_remarks(crew.pids(), &crew.cpus, &crew.memory_bytes, transport);
+    let mut crew = Processes::start(&launch(transport, ranks, settings, pin))?;
+    work(&mut crew)?;
+    crew.finish()
+}
+
+/// Measures everything that was asked for; gives the ranks back, and what a sweep says.
+fn sweep<C: Crew>(
+    args: &BenchArgs,
+    agenda: &Agenda,
+    planner: &Planner,
+    crew: C,
+    out: &mut dyn Write,
+) -> Outcome<(C, Option<Summary>)> {
     let mut stopwatch = Stopwatch { crew, effort: agenda.effort };
-    let mut report = Report { out, json, mark: "", progress: can_show_progress() };
-    let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
-    stopwatch.crew.finish()?;
-    conclude(&agenda, &summary, out)
+    if args.sweep.how.is_contest() {
+        contest::run(agenda, &mut stopwatch, planner, out)?;
+        return Ok((stopwatch.crew, None));
+    }
+    let mut report = Report { out, json: json(&args.sweep)?, mark: "", progress: can_show_progress() };
+    let summary = report::run(agenda, &mut stopwatch, &mut report)?;
+    Ok((stopwatch.crew, Some(summary)))
 }
 
 /// nccl-tests' list of devices.
@@ -186,7 +221,7 @@ fn simulate(args: &SweepArgs, fabric: &FabricArgs, transport: &str, out: &mut dy
     let options = MachineOptions {
         fabric: fabric.specification().map_err(Failure::new)?,
         ranks: args.ranks,
-        algorithm: args.algo.clone(),
+        settings: args.how.settings(),
         seed: fabric.seed(),
     };
     let machine = Machine::new(&options)?;

@@ -8,7 +8,7 @@ use std::io::Write;
 
 /// Prints all settings, or what there is to know about one.
 pub(crate) fn run(args: &ConfigArgs, out: &mut dyn Write) -> Outcome<()> {
-    let all = target::configuration(&target::Overrides::default())?.describe();
+    let all = target::configuration(&target::Settings::new())?.describe();
     let Some(name) = &args.name else { return print(out, &table(&all)) };
     let wanted = target::find_setting(name)?.name;
     all.iter().filter(|told| told.setting.name == wanted).try_for_each(|told| print(out, &details(told)))

@@ -23,7 +23,7 @@ pub(crate) enum Fault {
     SwapsHalves,
     /// The last element of every output is not written.
     ForgetsLastElement,
-    /// In place, a reduce-scatter writes over the other blocks of its input.
+    /// In place, a call writes over what it must leave as it is.
     ScribblesOnInput,
     /// A barrier lets everybody pass.
     OpenBarrier,
@@ -105,11 +105,25 @@ impl Fake {
                 .flat_map(|at| combine(call.dtype, call.op, &column(at)))
                 .collect()
         };
-        match call.kind {
+        let part = |rank: u32, other: u32| {
+            let part = call.part(rank, other);
+            part.start as usize * size..(part.start + part.len) as usize * size
+        };
+        let own = part(self.rank, self.rank);
+        let is_root = self.rank == call.root;
+        match call.shape() {
             Kind::AllReduce => reduce(0, block),
-            Kind::ReduceScatter => reduce(block * self.rank as usize, block),
+            Kind::Reduce if is_root => reduce(0, block),
+            Kind::ReduceScatter => reduce(own.start, own.len()),
             Kind::AllGather => inputs.concat(),
+            Kind::Gather if is_root => inputs.concat(),
             Kind::Broadcast => inputs[call.root as usize].clone(),
+            // Nothing comes from a root whose input a fault has lost.
+            Kind::Scatter => inputs[call.root as usize].get(own).unwrap_or_default().to_vec(),
+            Kind::AllToAll => {
+                let from = (0..self.ranks).zip(inputs);
+                from.flat_map(|(other, input)| &input[part(other, self.rank)]).copied().collect()
+            }
             Kind::SendReceive => inputs[call.sender_to(self.rank) as usize].clone(),
             _ => Vec::new(),
         }
@@ -173,12 +187,16 @@ impl Target for Fake {
 
     fn run_in_place(&mut self, buffer: &mut [u8]) -> Result<(), Error> {
         let call = self.call.expect("a call is selected");
-        let block = call.count as usize * call.dtype.size();
-        let own = block * self.rank as usize;
-        let (input, at) = match call.kind {
-            Kind::AllGather => (own..own + block, 0),
-            Kind::ReduceScatter => (0..buffer.len(), own),
-            Kind::Broadcast if self.rank != call.root => (0..0, 0),
+        let size = call.dtype.size();
+        let own = call.part(self.rank, self.rank);
+        let (start, end) = (own.start as usize * size, (own.start + own.len) as usize * size);
+        let is_root = self.rank == call.root;
+        let (input, at) = match call.shape() {
+            Kind::AllGather => (start..end, 0),
+            Kind::Gather if is_root => (start..end, 0),
+            Kind::ReduceScatter => (0..buffer.len(), start),
+            Kind::Scatter if is_root => (0..buffer.len(), start),
+            Kind::Broadcast | Kind::Scatter if !is_root => (0..0, 0),
             _ => (0..buffer.len(), 0),
         };
         let input = buffer[input].to_vec();
@@ -193,6 +211,10 @@ impl Target for Fake {
 
     fn barrier(&mut self) -> Result<(), Error> {
         self.hub.barrier.wait();
+        Ok(())
+    }
+
+    fn force(&mut self, _: Option<&(String, u8, u32)>) -> Result<(), Error> {
         Ok(())
     }
 

@@ -1,39 +1,11 @@
 //! What each part of a rank's buffers holds before a call and must hold after it.
 
-use crate::call::Call;
+mod segments;
+
+use crate::call::{Call, Part};
 use crate::pattern::{Data, Tables, Totals};
-use crate::target::{Error, Kind};
-
-/// One of the tables of [`Tables`], read from an offset.
-#[derive(Clone, Copy, Debug)]
-struct Content {
-    table: Table,
-    /// Element of the table (modulo its period) that stands at the segment's start.
-    first: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Table {
-    Input,
-    Expected,
-    Poison,
-}
-
-/// A range of one buffer.
-#[derive(Debug)]
-struct Segment {
-    buffer: usize,
-    start: u64,
-    len: u64,
-    before: Content,
-    after: Content,
-}
-
-impl Segment {
-    fn is_constant_input(&self) -> bool {
-        matches!((self.before.table, self.after.table), (Table::Input, Table::Input))
-    }
-}
+use crate::target::Error;
+use segments::{Content, Segment, Table, segments};
 
 /// An element that is renewed before each timed iteration and looked at after it.
 #[derive(Debug)]
@@ -79,8 +51,8 @@ impl Wrong {
 
 /// About so many stamps in all: few, so that renewing them does not delay a rank …
 const STAMPS: u64 = 24;
-/// … and so many in each block: the ends and some in between.
-const STAMPS_PER_BLOCK: std::ops::RangeInclusive<u64> = 2..=6;
+/// … and so many in each part: the ends and some in between.
+const STAMPS_PER_PART: std::ops::RangeInclusive<u64> = 2..=6;
 
 impl Layout {
     /// The contents for one rank's call.
@@ -94,16 +66,13 @@ impl Layout {
         let (call, data) = totals.call_and_data();
         // A block of sends in place goes so many steps round the ring; everything else stays where one call puts it.
         let steps = if let Data::Repeated { calls } = data { calls } else { 1 };
-        let segments =
-            if in_place { in_place_segments(call, rank, steps) } else { apart_segments(call, rank) };
-        let segments = segments.into_iter().filter(|segment| segment.len > 0).collect();
-        Ok(Layout { tables, segments, stamps: Vec::new() })
+        Ok(Layout { tables, segments: segments(call, rank, in_place, steps), stamps: Vec::new() })
     }
 
     /// A layout with stamps of plain data. For data that change when repeated, the rest is zero, which does not.
     pub(crate) fn stamped(call: &Call, rank: u32, in_place: bool, seed: u64) -> Result<Self, Error> {
         let plain = Layout::new(call, rank, in_place, Data::Plain { seed })?;
-        let stamps = plain.stamps(&stamped_places(call, in_place), in_place);
+        let stamps = plain.stamps(&stamped_places(call, rank, in_place), in_place);
         let base = if in_place && call.accumulates_in_place() {
             Layout::new(call, rank, in_place, Data::Zero)?
         } else {
@@ -175,8 +144,8 @@ impl Layout {
 
     fn rest_at(&self, buffer: usize, at: usize) -> Vec<u8> {
         let element = (at / self.tables.size) as u64;
-        let holds = |s: &&Segment| s.buffer == buffer && (s.start..s.start + s.len).contains(&element);
-        let segment = self.segments.iter().find(holds).expect("a stamp lies in a segment");
+        let segment = self.segments.iter().find(|segment| segment.holds(buffer, element));
+        let segment = segment.expect("a stamp lies in a segment");
         self.element(segment, segment.after, element - segment.start).to_vec()
     }
 
@@ -244,19 +213,17 @@ impl Layout {
     }
 }
 
-/// Which elements carry stamps: the same on every rank, because their contributions meet. In place, every rank's
-/// block has some.
-fn stamped_places(call: &Call, in_place: bool) -> Vec<u64> {
-    let elements = if in_place { call.elements() } else { call.output_elements() };
-    let block = if in_place { call.count } else { elements };
-    if block == 0 {
-        return Vec::new();
-    }
-    let blocks = elements / block;
-    let per_block = (STAMPS / blocks).clamp(*STAMPS_PER_BLOCK.start(), *STAMPS_PER_BLOCK.end());
-    let last = block - 1;
-    let inside = |block_start: u64| (0..per_block).map(move |k| block_start + last * k / (per_block - 1));
-    let mut places: Vec<u64> = (0..blocks).flat_map(|index| inside(index * block)).collect();
+/// Which elements carry stamps. In place, every rank's part has some, at the same places of the part on every rank,
+/// because there the contributions meet.
+fn stamped_places(call: &Call, rank: u32, in_place: bool) -> Vec<u64> {
+    let output = Part { start: 0, len: call.output_elements(rank) };
+    let parts = if in_place { call.parts_in_place(rank) } else { vec![output] };
+    let per_part = (STAMPS / parts.len() as u64).clamp(*STAMPS_PER_PART.start(), *STAMPS_PER_PART.end());
+    let inside = |part: &Part| {
+        let Part { start, len } = *part;
+        (0..per_part).map(move |k| start + (len - 1) * k / (per_part - 1))
+    };
+    let mut places: Vec<u64> = parts.iter().filter(|part| part.len > 0).flat_map(inside).collect();
     places.dedup();
     places
 }
@@ -265,63 +232,11 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().rev().map(|byte| format!("{byte:02x}")).fold("0x".to_owned(), |text, byte| text + &byte)
 }
 
-/// Where a rank's input and output begin in the table that all ranks share.
-fn firsts(call: &Call, rank: u32, steps: u32) -> (u64, u64) {
-    let origin = (0..steps % call.ranks).fold(rank, |rank, _| call.sender_to(rank));
-    let own = call.count * u64::from(rank);
-    match call.kind {
-        Kind::AllGather => (own, 0),
-        Kind::ReduceScatter => (0, own),
-        Kind::SendReceive => (own, call.count * u64::from(origin)),
-        _ => (0, 0),
-    }
-}
-
-fn apart_segments(call: &Call, rank: u32) -> Vec<Segment> {
-    let (input, output) = firsts(call, rank, 1);
-    let input = Content { table: Table::Input, first: input };
-    vec![
-        Segment { buffer: 0, start: 0, len: call.input_elements(rank), before: input, after: input },
-        Segment {
-            buffer: 1,
-            start: 0,
-            len: call.output_elements(),
-            before: Content { table: Table::Poison, first: output },
-            after: Content { table: Table::Expected, first: output },
-        },
-    ]
-}
-
-fn in_place_segments(call: &Call, rank: u32, steps: u32) -> Vec<Segment> {
-    let own = call.count * u64::from(rank);
-    let (input, output) = firsts(call, rank, steps);
-    let content = |table, first| Content { table, first };
-    let segment = |start, len, before, after| Segment { buffer: 0, start, len, before, after };
-    // The parts before and after the rank's own block.
-    let around = |before: Table, after: Table| {
-        let rest = call.elements().saturating_sub(own + call.count);
-        [(0, own), (own + call.count, rest)]
-            .map(|(start, len)| segment(start, len, content(before, start), content(after, start)))
-    };
-    let own_block = |after| segment(own, call.count, content(Table::Input, own), content(after, own));
-    let whole =
-        |before| vec![segment(0, call.count, content(before, input), content(Table::Expected, output))];
-    match call.kind {
-        Kind::AllGather => {
-            around(Table::Poison, Table::Expected).into_iter().chain([own_block(Table::Expected)]).collect()
-        }
-        Kind::ReduceScatter => {
-            around(Table::Input, Table::Input).into_iter().chain([own_block(Table::Expected)]).collect()
-        }
-        Kind::Broadcast if rank != call.root => whole(Table::Poison),
-        _ => whole(Table::Input),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::tests::call;
+    use crate::call::tests::{KINDS, call};
+    use crate::target::Kind;
 
     fn buffers(layout: &Layout) -> [Vec<u8>; 2] {
         layout.lengths().map(|len| vec![0; len as usize])
@@ -335,8 +250,11 @@ mod tests {
         buffers.each_ref().map(Vec::as_slice)
     }
 
-    const KINDS: [Kind; 5] =
-        [Kind::AllReduce, Kind::AllGather, Kind::ReduceScatter, Kind::Broadcast, Kind::SendReceive];
+    /// A call that changes something on rank 1.
+    fn call_to_rank_1(kind: Kind, count: u64, ranks: u32) -> Call {
+        let root = u32::from(matches!(kind, Kind::Reduce | Kind::Gather | Kind::GatherV));
+        Call { root, ..call(kind, count, ranks) }
+    }
 
     #[test]
     fn sizes_are_those_of_the_call() {
@@ -349,23 +267,30 @@ mod tests {
         assert_eq!(lengths(Kind::Broadcast, false), [0, 40], "only the root brings something");
         assert_eq!(lengths(Kind::AllGather, true), [120, 0]);
         assert_eq!(lengths(Kind::ReduceScatter, true), [120, 0]);
+        assert_eq!(lengths(Kind::Reduce, false), [40, 0], "only the root gets something");
+        assert_eq!(lengths(Kind::Gather, false), [40, 0]);
+        assert_eq!(lengths(Kind::Scatter, false), [0, 40]);
+        assert_eq!(lengths(Kind::Scatter, true), [40, 0], "the others have no more than their part");
+        assert_eq!(lengths(Kind::AllToAll, false), [120, 120]);
+        assert_eq!(lengths(Kind::AllGatherV, false), [12, 40], "10 elements are 4, 3 and 3");
+        assert_eq!(lengths(Kind::AllToAllV, true), [40, 0]);
     }
 
     #[test]
     fn a_call_that_does_nothing_is_wrong_in_every_element_it_should_have_changed() {
         for kind in KINDS {
             for in_place in [false, true] {
-                let call = call(kind, 5000, 3);
+                let call = call_to_rank_1(kind, 5000, 3);
                 let layout = Layout::new(&call, 1, in_place, Data::Plain { seed: 1 }).unwrap();
                 let mut buffers = buffers(&layout);
                 fill(&layout, &mut buffers);
                 let wrong = layout.verify(look(&buffers));
-                let must_change = match kind {
-                    Kind::AllGather if in_place => 10_000, // all but the own block
-                    Kind::AllGather => 15_000,
-                    _ => 5000,
+                let (output, own) = (call.output_elements(1), call.part(1, 1).len);
+                let must_change = match call.shape() {
+                    Kind::AllGather | Kind::Gather | Kind::AllToAll if in_place => output - own,
+                    _ => output,
                 };
-                // Random bits may agree by chance in a send/receive in place; nothing else may.
+                // Random bits may agree by chance where data change places in one buffer; nothing else may.
                 assert!(wrong.elements >= must_change - must_change / 100, "{kind:?} {in_place} {wrong:?}");
                 assert!(wrong.first.unwrap().contains("must be"));
             }
@@ -376,7 +301,7 @@ mod tests {
     fn stamps_see_a_call_that_does_nothing_and_are_few() {
         for kind in KINDS {
             for in_place in [false, true] {
-                let layout = Layout::stamped(&call(kind, 100_000, 2), 1, in_place, 3).unwrap();
+                let layout = Layout::stamped(&call_to_rank_1(kind, 100_000, 2), 1, in_place, 3).unwrap();
                 assert!((6..=24).contains(&layout.stamps.len()), "{}", layout.stamps.len());
                 let mut buffers = buffers(&layout);
                 fill(&layout, &mut buffers);
@@ -387,10 +312,16 @@ mod tests {
 
     #[test]
     fn stamps_stand_in_every_block_and_at_its_ends() {
-        assert_eq!(stamped_places(&call(Kind::ReduceScatter, 100, 384), true).len(), 768);
-        assert_eq!(stamped_places(&call(Kind::AllReduce, 101, 2), true), [0, 20, 40, 60, 80, 100]);
-        assert_eq!(stamped_places(&call(Kind::AllGather, 1, 3), true), [0, 1, 2]);
-        assert!(stamped_places(&call(Kind::AllReduce, 0, 2), true).is_empty());
+        assert_eq!(stamped_places(&call(Kind::ReduceScatter, 100, 384), 0, true).len(), 768);
+        assert_eq!(stamped_places(&call(Kind::AllReduce, 101, 2), 0, true), [0, 20, 40, 60, 80, 100]);
+        assert_eq!(stamped_places(&call(Kind::AllGather, 1, 3), 0, true), [0, 1, 2]);
+        assert!(stamped_places(&call(Kind::AllReduce, 0, 2), 0, true).is_empty());
+        let scatter = call(Kind::Scatter, 11, 12);
+        assert_eq!(
+            (stamped_places(&scatter, 0, true).len(), stamped_places(&scatter, 1, true).len()),
+            (24, 6)
+        );
+        assert_eq!(stamped_places(&call(Kind::AllToAllV, 4, 3), 1, true), [0, 1, 2, 3]);
     }
 
     #[test]

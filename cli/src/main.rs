@@ -6,6 +6,8 @@ mod bench;
 mod buffer;
 mod call;
 mod config;
+mod contest;
+mod explain;
 mod failure;
 #[cfg(test)]
 mod fake;
@@ -29,6 +31,7 @@ mod table;
 mod target;
 mod threads;
 mod together;
+mod tune;
 mod units;
 mod wire;
 mod worker;
@@ -37,7 +40,6 @@ use args::{Command, WorkerArgs};
 use failure::{Failure, Outcome};
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
 
 fn main() -> ExitCode {
     let cli = match args::parse(std::env::args_os().collect()) {
@@ -61,15 +63,17 @@ fn run(command: Command) -> Outcome<()> {
         Command::Bench(args) => bench::run(&args, out),
         Command::Sim(args) => bench::run_sim(&args.sweep, &args.fabric, out),
         Command::Plan(args) => plan::run(&args, out),
+        Command::Explain(args) => explain::run(&args, out),
+        Command::Tune(args) => tune::run(&args, out),
         Command::Config(args) => config::run(&args, out),
         Command::Worker(args) => worker::run(worker_of(args)),
     }
 }
 
 fn worker_of(args: WorkerArgs) -> worker::Worker {
-    let WorkerArgs { parent, pin, algo: algorithm, timeout_ms } = args;
-    let timeout = timeout_ms.map(Duration::from_millis);
-    worker::Worker { parent, pin, overrides: target::Overrides { transport: None, algorithm, timeout } }
+    let WorkerArgs { parent, pin, set } = args;
+    let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    worker::Worker { parent, pin, settings: set.iter().filter_map(pair).collect() }
 }
 
 fn end(failure: Failure) -> ExitCode {

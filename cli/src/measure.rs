@@ -220,7 +220,7 @@ fn mean_cpu_us(answers: &[Answer]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::tests::call;
+    use crate::call::tests::{KINDS, call};
     use crate::fake::{Fault, Threads};
     use crate::target::{DataType, ReduceOp};
 
@@ -229,9 +229,6 @@ mod tests {
         let mut stopwatch = Stopwatch { crew: Threads::start(call.ranks, fault), effort };
         stopwatch.measure(&call, in_place, call.bytes()).unwrap()
     }
-
-    const KINDS: [Kind; 5] =
-        [Kind::AllReduce, Kind::AllGather, Kind::ReduceScatter, Kind::Broadcast, Kind::SendReceive];
 
     #[test]
     fn right_results_are_found_right_for_every_collective_type_operation_and_size() {
@@ -269,6 +266,9 @@ mod tests {
                 (Kind::AllReduce, false, 64, 4),
                 (Kind::ReduceScatter, true, 64, 2),
                 (Kind::ReduceScatter, true, 1400, 3), // call by call, with stamps
+                (Kind::Reduce, true, 64, 3),
+                (Kind::Reduce, true, 4200, 2),
+                (Kind::ReduceScatterV, true, 65, 2),
             ] {
                 let call = Call { dtype, op, ..call(kind, count, ranks) };
                 let measured = measure(call, in_place, Fault::None, 2);
@@ -297,8 +297,9 @@ mod tests {
         for kind in KINDS {
             for (count, in_place) in [(16, false), (16, true), (5000, false), (5000, true)] {
                 for fault in [Fault::LosesLastRank, Fault::SwapsHalves, Fault::ForgetsLastElement] {
-                    // Two ranks of a send/receive or a broadcast from the first do not see the last rank's loss.
-                    let root = u32::from(kind == Kind::Broadcast);
+                    // What comes from the first rank alone does not miss the last one's.
+                    let is_from_root = matches!(kind, Kind::Broadcast | Kind::Scatter | Kind::ScatterV);
+                    let root = u32::from(is_from_root);
                     let call = Call { root, ..call(kind, count, 2) };
                     let measured = measure(call, in_place, fault, 3);
                     assert!(measured.wrong > Some(0), "{call:?} {in_place} {fault:?}");
@@ -322,8 +323,10 @@ mod tests {
 
     #[test]
     fn an_input_that_changes_in_place_is_found() {
-        let measured = measure(call(Kind::ReduceScatter, 50, 3), true, Fault::ScribblesOnInput, 2);
-        assert!(measured.wrong > Some(0));
+        for kind in [Kind::ReduceScatter, Kind::ReduceScatterV, Kind::Scatter, Kind::Reduce, Kind::Gather] {
+            let measured = measure(call(kind, 50, 3), true, Fault::ScribblesOnInput, 2);
+            assert!(measured.wrong > Some(0), "{kind:?}");
+        }
     }
 
     #[test]
@@ -350,6 +353,15 @@ mod tests {
         assert_eq!(calls_per_sample(&call(Kind::AllReduce, 1024, 2), false, 0.5), 1);
         assert_eq!(calls_per_sample(&call(Kind::Broadcast, 2, 2), false, 0.5), 1);
         assert_eq!(calls_per_sample(&call(Kind::SendReceive, 2, 2), true, 0.5), 39);
+        assert_eq!(
+            calls_per_sample(&call(Kind::AllToAll, 2, 3), true, 0.5),
+            39,
+            "an even number undoes itself"
+        );
+        assert_eq!(calls_per_sample(&call(Kind::AllToAll, 2, 3), false, 0.5), 40);
+        for kind in [Kind::Reduce, Kind::Gather, Kind::Scatter, Kind::GatherV] {
+            assert_eq!(calls_per_sample(&call(kind, 2, 2), false, 0.5), 1, "{kind:?}");
+        }
     }
 
     #[test]

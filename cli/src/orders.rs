@@ -18,6 +18,11 @@ pub(crate) enum Order {
         /// The bytes of the largest buffer of the sweep.
         capacity: u64,
     },
+    /// Use this algorithm from now on, or the tuner's choice.
+    Choose {
+        /// Its name, lanes and bytes of a chunk.
+        algorithm: Option<(String, u8, u32)>,
+    },
     /// Run so many calls back to back; the answer has their time as its one sample.
     Spin {
         /// How many.
@@ -63,4 +68,10 @@ pub(crate) struct Answer {
 pub(crate) trait Crew {
     /// Gives an order to every rank and waits for all answers, in rank order.
     fn run(&mut self, order: &Order) -> Outcome<Vec<Answer>>;
+}
+
+impl<C: Crew + ?Sized> Crew for &mut C {
+    fn run(&mut self, order: &Order) -> Outcome<Vec<Answer>> {
+        (**self).run(order)
+    }
 }

@@ -11,14 +11,14 @@ use std::io::Write;
 pub(crate) fn run(args: &PlanArgs, out: &mut dyn Write) -> Outcome<()> {
     let PlanArgs { collective: kind, ranks, datatype: dtype, op, root, .. } = *args;
     let call = Call { kind, count: 0, dtype, op, root, ranks }.sized(args.bytes);
-    let algorithm = args.algo.as_deref();
+    let planner = target::planner(&args.how.settings(), ranks, None)?;
     for rank in args.rank.map_or(0..ranks, |rank| rank..rank + 1) {
         if rank >= ranks {
             return Err(Failure::new(format!("--rank {rank} is not a rank; ranks are 0 to {}", ranks - 1)));
         }
-        print(out, &target::plan(&call, rank, args.in_place, algorithm)?.to_string())?;
+        print(out, &target::plan(&planner, &call, rank, args.in_place)?.to_string())?;
     }
-    match target::prove(&call, args.in_place, algorithm)? {
+    match target::prove(&planner, &call, args.in_place)? {
         Ok(proof) => print(out, &format!("verified for {}: {proof}\n", target::describe(&call)?)),
         Err(violation) => {
             print(out, &format!("REJECTED for {}: {violation}\n", target::describe(&call)?))?;

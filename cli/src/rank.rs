@@ -126,6 +126,10 @@ impl<T: Target> Rank<T> {
                 self.case = Some(Case { call, in_place, check });
                 self.prepare(capacity)
             }
+            Order::Choose { ref algorithm } => {
+                self.target.force(algorithm.as_ref())?;
+                Ok(Answer::default())
+            }
             Order::Spin { calls } => self.spin(calls),
             Order::Measure { calls_per_sample, samples } => self.measure(calls_per_sample, samples),
             Order::Where { calls } => self.breakdown(calls),

@@ -40,7 +40,7 @@ pub(crate) struct Agenda {
 impl Agenda {
     /// Every call with the size that was asked for, in nccl-tests' order. Of `all` types and operations, those pairs
     /// that exist; one pair that does not is left for the library to refuse.
-    fn calls(&self) -> Vec<(Call, u64)> {
+    pub(crate) fn calls(&self) -> Vec<(Call, u64)> {
         let row = self.kind.row();
         let ops = if row.reduces { &self.ops[..] } else { &self.ops[..1] };
         let roots = if row.rooted { &self.roots[..] } else { &self.roots[..1] };
@@ -328,6 +328,9 @@ mod tests {
         assert_eq!(agenda(Kind::AllReduce).calls().len(), 2 * 2 * 2);
         assert_eq!(agenda(Kind::Broadcast).calls().len(), 2 * 2 * 2);
         assert_eq!(agenda(Kind::AllGather).calls().len(), 2 * 2);
+        assert_eq!(agenda(Kind::Reduce).calls().len(), 2 * 2 * 2 * 2);
+        assert_eq!(agenda(Kind::Gather).calls().len(), 2 * 2 * 2);
+        assert_eq!(agenda(Kind::AllToAll).calls().len(), 2 * 2);
         assert_eq!(agenda(Kind::Barrier).calls().len(), 2);
     }
 

@@ -1,15 +1,19 @@
 //! The seam to the library: everything the program asks of it goes through here.
 
+pub(crate) use ubccl::settings;
+pub(crate) use ubccl::{Candidate, Choice, Cost, Measurement, Planner};
 pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceOp, Resolved};
+
+mod calls;
 
 use crate::call::Call;
 use crate::measure::Simulated;
-use std::time::Duration;
+use calls::{Calls, untabled};
 pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
-use ubccl::settings::{self, SETTINGS};
+use ubccl::settings::SETTINGS;
 use ubccl::sim::{RankMemory, World, WorldConfig};
-use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting};
+use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting, Tuning};
 
 /// One rank's communicator, as the measuring needs it.
 pub(crate) trait Target {
@@ -25,6 +29,8 @@ pub(crate) trait Target {
     fn run_in_place(&mut self, buffer: &mut [u8]) -> Result<()>;
     /// Waits until all ranks are here.
     fn barrier(&mut self) -> Result<()>;
+    /// Uses this algorithm (name, lanes, bytes of a chunk) from now on, or the tuner's choice.
+    fn force(&mut self, algorithm: Option<&(String, u8, u32)>) -> Result<()>;
     /// The name of the algorithm that the selected call runs.
     fn algorithm(&self) -> Result<String>;
     /// Begins (`true`) or ends to measure where the time goes; the end tells nanoseconds of check, look-up, post and
@@ -32,44 +38,13 @@ pub(crate) trait Target {
     fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]>;
 }
 
-/// The library's form of one rank's call.
-fn collective(call: &Call, rank: u32) -> Result<Collective<'static>> {
-    let Call { kind, count, dtype, op, root, .. } = *call;
-    Ok(match kind {
-        Kind::AllReduce => Collective::all_reduce(count, dtype, op),
-        Kind::AllGather => Collective::all_gather(count, dtype),
-        Kind::ReduceScatter => Collective::reduce_scatter(count, dtype, op),
-        Kind::Broadcast => Collective::broadcast(count, dtype, root),
-        Kind::Barrier => Collective::barrier(),
-        Kind::SendReceive => {
-            Collective::send_receive(count, dtype, Some(call.receiver_of(rank)), Some(call.sender_to(rank)))
-        }
-        other => return Err(Error::unsupported(format!("this program cannot run {} yet", other.name()))),
-    })
-}
+/// Settings that the command line gives, as names and texts.
+pub(crate) type Settings = Vec<(String, String)>;
 
-/// What the command line may change about a communicator.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Overrides {
-    /// The transport's name.
-    pub(crate) transport: Option<String>,
-    /// The algorithm's name.
-    pub(crate) algorithm: Option<String>,
-    /// How long one operation may take.
-    pub(crate) timeout: Option<Duration>,
-}
-
-/// The configuration that the environment and the command line give.
-pub(crate) fn configuration(overrides: &Overrides) -> Result<Config> {
-    let mut config = Config::from_env()?;
-    if let Some(transport) = &overrides.transport {
-        config.transport.clone_from(transport);
-    }
-    if overrides.algorithm.is_some() {
-        config.algorithm.clone_from(&overrides.algorithm);
-    }
-    config.operation_timeout = overrides.timeout.unwrap_or(config.operation_timeout);
-    Ok(config)
+/// The configuration that the command line, the environment and the file give.
+pub(crate) fn configuration(settings: &Settings) -> Result<Config> {
+    let given: Vec<(&str, &str)> = settings.iter().map(|(name, text)| (&**name, &**text)).collect();
+    Config::from_arguments(&given)
 }
 
 /// Shows on standard error what `UBCCL_DEBUG` asks for. What is wrong with the configuration is for the subcommand to
@@ -86,8 +61,15 @@ pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
 /// A rank of a real communicator.
 pub(crate) struct Member {
     communicator: Communicator,
-    call: Collective<'static>,
-    selected: Result<()>,
+    selected: Result<Selected>,
+}
+
+/// The selected call.
+enum Selected {
+    /// As it is, since making it anew each time would show in small calls.
+    Plain(Collective<'static>),
+    /// With its tables.
+    Tabled(Calls),
 }
 
 impl Member {
@@ -95,8 +77,7 @@ impl Member {
     pub(crate) fn join(config: Config) -> Result<Self> {
         Ok(Member {
             communicator: Communicator::init(config)?,
-            call: Collective::barrier(),
-            selected: Ok(()),
+            selected: Ok(Selected::Plain(Collective::barrier())),
         })
     }
 
@@ -108,6 +89,15 @@ impl Member {
     /// Leaves in good order.
     pub(crate) fn close(self) -> Result<()> {
         self.communicator.close()
+    }
+
+    #[inline]
+    fn with_call<R>(&self, act: impl FnOnce(&Communicator, &Collective<'_>) -> Result<R>) -> Result<R> {
+        match &self.selected {
+            Ok(Selected::Plain(call)) => act(&self.communicator, call),
+            Ok(Selected::Tabled(calls)) => act(&self.communicator, &calls.of(self.communicator.rank())),
+            Err(error) => Err(error.clone()),
+        }
     }
 }
 
@@ -121,26 +111,32 @@ impl Target for Member {
     }
 
     fn select(&mut self, call: &Call) {
-        self.selected = collective(call, self.rank()).map(|call| self.call = call);
+        self.selected = Calls::new(call)
+            .map(|calls| untabled(call, self.rank()).map_or(Selected::Tabled(calls), Selected::Plain));
     }
 
     #[inline]
     fn run(&mut self, input: &[u8], output: &mut [u8]) -> Result<()> {
-        self.communicator.run(&self.call, input, output)
+        self.with_call(|communicator, call| communicator.run(call, input, output))
     }
 
     #[inline]
     fn run_in_place(&mut self, buffer: &mut [u8]) -> Result<()> {
-        self.communicator.run_in_place(&self.call, buffer)
+        self.with_call(|communicator, call| communicator.run_in_place(call, buffer))
     }
 
     fn barrier(&mut self) -> Result<()> {
         self.communicator.barrier()
     }
 
+    fn force(&mut self, algorithm: Option<&(String, u8, u32)>) -> Result<()> {
+        let wanted = algorithm
+            .map(|(name, lanes, chunk_bytes)| (&**name, Choice { lanes: *lanes, chunk_bytes: *chunk_bytes }));
+        self.communicator.force(wanted)
+    }
+
     fn algorithm(&self) -> Result<String> {
-        self.selected.clone()?;
-        Ok(self.communicator.algorithm_for(&self.call)?.to_owned())
+        self.with_call(|communicator, call| communicator.algorithm_for(call).map(str::to_owned))
     }
 
     fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]> {
@@ -165,10 +161,18 @@ pub(crate) struct MachineOptions {
     pub(crate) fabric: String,
     /// How many ranks.
     pub(crate) ranks: u32,
-    /// The algorithm's name.
-    pub(crate) algorithm: Option<String>,
+    /// How collectives are done, but for what stands in the environment.
+    pub(crate) settings: Settings,
     /// Seed of everything random.
     pub(crate) seed: u64,
+}
+
+/// A world as the command line, the environment and the file want it.
+fn world_config(settings: &Settings) -> Result<WorldConfig> {
+    let Config { algorithm, layout, reproducible, lanes, chunk_bytes, .. } = configuration(settings)?;
+    let default = WorldConfig::default();
+    let lanes = if lanes == Config::default().lanes { default.lanes } else { lanes };
+    Ok(WorldConfig { algorithm, layout, reproducible, lanes, chunk_bytes, ..default })
 }
 
 /// What one simulated call gave.
@@ -187,8 +191,8 @@ pub(crate) struct Simulation {
 impl Machine {
     /// Makes the machine.
     pub(crate) fn new(options: &MachineOptions) -> Result<Self> {
-        let MachineOptions { fabric, ranks, algorithm, seed } = options.clone();
-        let mut config = WorldConfig { fabric, ranks, algorithm, seed, ..WorldConfig::default() };
+        let MachineOptions { fabric, ranks, settings, seed } = options.clone();
+        let mut config = WorldConfig { fabric, ranks, seed, ..world_config(&settings)? };
         if let Some(virtual_one) = ubccl::transports().find(|transport| transport.clock == Clock::Virtual) {
             config.transport = virtual_one.name.to_owned();
         }
@@ -202,10 +206,8 @@ impl Machine {
 
     /// Runs a call on fingerprints of who contributed what.
     pub(crate) fn run_phantom(&mut self, call: &Call, in_place: bool) -> Result<Simulation> {
-        collective(call, 0)?;
-        let outcome =
-            self.world.run(&|rank| collective(call, rank).unwrap_or(Collective::barrier()), in_place)?;
-        Ok(simulation(outcome))
+        let calls = Calls::new(call)?;
+        Ok(simulation(self.world.run(&|rank| calls.of(rank), in_place)?))
     }
 
     /// Runs a call on real bytes: two buffers for each rank, or one in place.
@@ -215,7 +217,7 @@ impl Machine {
         in_place: bool,
         data: &mut [[Vec<u8>; 2]],
     ) -> Result<Simulation> {
-        collective(call, 0)?;
+        let calls = Calls::new(call)?;
         let mut memory: Vec<RankMemory> = data
             .iter_mut()
             .map(|rank| match rank.each_mut().map(std::mem::take) {
@@ -223,8 +225,7 @@ impl Machine {
                 [input, output] => RankMemory::Apart { input, output },
             })
             .collect();
-        let calls = |rank| collective(call, rank).unwrap_or(Collective::barrier());
-        let outcome = self.world.run_real(&calls, &mut memory);
+        let outcome = self.world.run_real(&|rank| calls.of(rank), &mut memory);
         for (rank, memory) in data.iter_mut().zip(memory) {
             *rank = match memory {
                 RankMemory::InPlace(buffer) => [buffer, Vec::new()],
@@ -241,9 +242,51 @@ fn simulation(outcome: ubccl::sim::Outcome) -> Simulation {
     Simulation { elapsed_ps, wrong, algorithm: algorithm.to_owned(), events }
 }
 
-/// The plan of one rank's call, without a communicator.
-pub(crate) fn plan(call: &Call, rank: u32, in_place: bool, algorithm: Option<&str>) -> Result<Plan> {
-    ubccl::plan_for(&collective(call, rank)?, call.ranks, rank, in_place, algorithm)
+/// What plans and explains without a communicator.
+pub(crate) fn planner(settings: &Settings, ranks: u32, fabric: Option<String>) -> Result<Planner> {
+    match fabric {
+        Some(fabric) => Planner::simulated(&WorldConfig { fabric, ranks, ..world_config(settings)? }),
+        None => Planner::new(&Config { rank: 0, ranks, rendezvous: None, ..configuration(settings)? }),
+    }
+}
+
+/// The plan of one rank's call.
+pub(crate) fn plan(planner: &Planner, call: &Call, rank: u32, in_place: bool) -> Result<Plan> {
+    planner.plan(&Calls::new(call)?.of(rank), rank, in_place)
+}
+
+/// The ways to do a call: each algorithm in its best form.
+pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<(String, Choice)>> {
+    let mut ways: Vec<(String, Choice)> = Vec::new();
+    for candidate in candidates(planner, call)?.iter().filter(|candidate| candidate.cost.is_ok()) {
+        let name = candidate.algorithm.descriptor().name;
+        if !ways.iter().any(|way| way.0 == name) {
+            ways.push((name.to_owned(), candidate.choice));
+        }
+    }
+    Ok(ways)
+}
+
+/// A measured time as the fit takes it.
+pub(crate) fn measurement(
+    call: &Call,
+    algorithm: String,
+    choice: Choice,
+    seconds: f64,
+) -> Result<Measurement<'static>> {
+    let one =
+        untabled(call, 0).ok_or_else(|| Error::unsupported("only equal blocks are measured to be fitted"))?;
+    Ok(Measurement { call: one, ranks: call.ranks, algorithm, choice, seconds })
+}
+
+/// The cost model that measured times fit.
+pub(crate) fn fit(transport: &str, measurements: &[Measurement<'_>]) -> Result<Tuning> {
+    Tuning::fit(transport, measurements)
+}
+
+/// What a call may be done with, the best first.
+pub(crate) fn candidates(planner: &Planner, call: &Call) -> Result<Vec<Candidate>> {
+    planner.candidates(&Calls::new(call)?.of(0))
 }
 
 /// A name and what it stands for, for help and error messages.
@@ -310,18 +353,22 @@ pub(crate) fn virtual_transport() -> Option<&'static str> {
 
 /// The call as the library tells it, from rank 0's view.
 pub(crate) fn describe(call: &Call) -> Result<String> {
-    Ok(format!("{} on {} ranks", collective(call, 0)?, call.ranks))
+    let told = format!("{} on {} ranks", Calls::new(call)?.of(0), call.ranks);
+    let is_tabled = call.kind.row().tabled; // where ranks name different counts, the library tells none
+    Ok(if is_tabled { format!("{told} (in all {} elements)", call.count) } else { told })
 }
 
 /// Proves the plans of all ranks: the proof in numbers, or what is wrong with them.
 pub(crate) fn prove(
+    planner: &Planner,
     call: &Call,
     in_place: bool,
-    algorithm: Option<&str>,
 ) -> Result<std::result::Result<String, String>> {
     let plans: Vec<Plan> =
-        (0..call.ranks).map(|rank| plan(call, rank, in_place, algorithm)).collect::<Result<_>>()?;
-    let verdict = ubccl::verify::verify(&|rank| plans[rank as usize].clone(), call.ranks, call.count);
+        (0..call.ranks).map(|rank| plan(planner, call, rank, in_place)).collect::<Result<_>>()?;
+    let calls = Calls::new(call)?;
+    let plan = |rank: u32| plans[rank as usize].clone();
+    let verdict = ubccl::verify::verify_calls(&plan, &|rank| calls.of(rank), call.ranks);
     Ok(verdict.map_err(|violation| violation.to_string()).map(|report| {
         let ubccl::verify::Report { steps, messages, elements, depth, .. } = report;
         format!("{steps} steps, {messages} messages with {elements} elements, {depth} after each other")

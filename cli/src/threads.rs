@@ -6,7 +6,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::launch::Causes;
 use crate::orders::{Answer, Crew, Order};
-use crate::target::{self, Error, Overrides};
+use crate::target::{self, Error, Settings};
 use crate::wire::Word;
 use crate::worker::{Parent, serve};
 use rustix::time::ClockId;
@@ -26,7 +26,7 @@ pub(crate) struct Muster {
     /// Whether each binds to a processor.
     pub(crate) pin: bool,
     /// How to join, but for what stands in the environment.
-    pub(crate) overrides: Overrides,
+    pub(crate) settings: Settings,
 }
 
 /// All ranks.
@@ -75,7 +75,7 @@ impl Threads {
         let (say, said) = channel();
         let mut crew = Threads { orders: Vec::new(), said, cpus: Vec::new(), memory_bytes: Vec::new() };
         for rank in 0..muster.ranks {
-            let mut config = target::configuration(&muster.overrides)?;
+            let mut config = target::configuration(&muster.settings)?;
             let rendezvous = first.take().map_or_else(|| text.parse(), Ok)?;
             (config.rendezvous, config.rank, config.ranks) = (Some(rendezvous), rank, muster.ranks);
             let (order, orders) = channel();

@@ -3,7 +3,7 @@
 use crate::failure::{Failure, Outcome};
 use crate::orders::Order;
 use crate::rank::Rank;
-use crate::target::{self, Config, Error, Member, Overrides};
+use crate::target::{self, Config, Error, Member, Settings};
 use crate::wire::{self, Word};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -19,7 +19,7 @@ pub(crate) struct Worker {
     /// Whether to bind to a processor.
     pub(crate) pin: bool,
     /// How to join, but for what stands in the environment.
-    pub(crate) overrides: Overrides,
+    pub(crate) settings: Settings,
 }
 
 /// Runs until the parent closes the connection. What goes wrong is told to the parent.
@@ -69,7 +69,7 @@ fn gone(error: std::io::Error) -> Error {
 }
 
 fn begin(worker: &Worker, parent: &mut UnixStream) -> Result<(), Error> {
-    let mut config = target::configuration(&worker.overrides)?;
+    let mut config = target::configuration(&worker.settings)?;
     if config.rank == 0 {
         let rendezvous = target::new_rendezvous()?;
         parent.say(Word::Rendezvous(rendezvous.text()))?;

@@ -16,6 +16,8 @@ fn bad_words_end_with_an_error_that_lists_what_exists() {
         ("nonsense", &["nonsense", "bench", "sim", "plan"]),
         ("plan all_reduce --rank 9 --ranks 4", &["9", "0 to 3"]),
         ("bench broadcast -r 7", &["7", "0 to 1"]),
+        ("bench gather -r 2", &["2", "0 to 1"]),
+        ("plan group", &["group", "one call at a time"]),
         ("bench all_reduce -b 2M -e 1M", &["larger"]),
         ("bench all_reduce --fabric custom", &["--fabric", "sim"]),
     ] {

@@ -1,7 +1,7 @@
 //! `ubccl bench` on real processes and threads: its results, and that nothing is ever left behind.
 
 mod common;
-use common::{children, err, exists, finish, out, run, send_signal, ubccl, until};
+use common::{COLLECTIVES, children, err, exists, finish, out, run, send_signal, ubccl, until};
 use std::process::Child;
 
 /// The data rows of a table.
@@ -18,17 +18,33 @@ fn rows_of(line: &str) -> Vec<Vec<String>> {
     rows(&out(&output))
 }
 
+/// Every type with every operation on one transport, which has the same kernels as the others; every type, operation
+/// and root on all.
+fn choices(transport: &str, ranks: u32) -> Vec<String> {
+    let last = ranks - 1;
+    let all = |choice: &str| format!("{choice} -r {last}");
+    let mut choices = vec!["-r all".to_owned()];
+    match transport {
+        "threads" => choices.push(all("-d all -o all")),
+        _ => choices.extend([all("-d all"), all("-d u8 -o all"), all("-d bf16 -o all")]),
+    }
+    choices
+}
+
 #[test]
 fn every_collective_is_right_on_every_real_transport_and_odd_rank_counts() {
     for transport in ["shm", "threads", "tcp"] {
-        for collective in ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "sendrecv", "barrier"] {
+        for collective in COLLECTIVES {
             for ranks in [1, 2, 3] {
-                let rest = "-b 1 -e 5000 -f 70 -n 3 -w 1 -d all -o all -r all";
-                let line = format!("bench {collective} --transport {transport} --ranks {ranks} {rest}");
-                for row in rows_of(&line) {
-                    assert_eq!(row.len(), 13, "{line}: {row:?}");
-                    assert_eq!(row[8], "0", "{line}: {row:?}");
-                    assert!(row[12] == "0" || collective == "barrier", "{line}: {row:?}");
+                for rest in choices(transport, ranks) {
+                    let sizes = "-b 1 -e 5000 -f 70 -n 3 -w 1";
+                    let line =
+                        format!("bench {collective} --transport {transport} --ranks {ranks} {sizes} {rest}");
+                    for row in rows_of(&line) {
+                        assert_eq!(row.len(), 13, "{line}: {row:?}");
+                        assert_eq!(row[8], "0", "{line}: {row:?}");
+                        assert!(row[12] == "0" || collective == "barrier", "{line}: {row:?}");
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! `ubccl sim` and `ubccl plan`.
 
 mod common;
-use common::{err, out, run};
+use common::{COLLECTIVES, err, out, run};
 
 /// The lines that do not depend on how long the simulation took.
 fn timeless(text: &str) -> Vec<&str> {
@@ -11,7 +11,7 @@ fn timeless(text: &str) -> Vec<&str> {
 
 #[test]
 fn every_collective_is_right_in_virtual_time_and_marked_so() {
-    for collective in ["all_reduce", "all_gather", "reduce_scatter", "broadcast", "sendrecv", "barrier"] {
+    for collective in COLLECTIVES {
         let output = run(&format!("sim {collective} --ranks 5 -b 4 -e 64K -f 128 -d all -o all -r all"));
         assert!(output.status.success(), "{collective}: {} {}", out(&output), err(&output));
         let text = out(&output);
@@ -47,12 +47,27 @@ fn bench_over_optical_is_the_same_as_sim() {
 
 #[test]
 fn large_simulations_run_on_fingerprints_and_are_checked() {
-    let output = run("sim reduce_scatter --ranks 16 -b 5G -e 5G -d bf16");
-    assert!(output.status.success(), "{}", err(&output));
-    let text = out(&output);
-    let row = text.lines().find(|line| !line.starts_with('#')).unwrap();
-    assert!(row.split_whitespace().next().unwrap() == "5368709120" && row.contains("bfloat16"), "{row}");
-    assert_eq!(row.split_whitespace().nth(8), Some("0"), "{row}");
+    for collective in ["reduce_scatter", "all_to_all", "gather_v"] {
+        let output = run(&format!("sim {collective} --ranks 16 -b 5G -e 5G -d bf16"));
+        assert!(output.status.success(), "{}", err(&output));
+        let text = out(&output);
+        let row = text.lines().find(|line| !line.starts_with('#')).unwrap();
+        assert!(row.split_whitespace().next().unwrap() == "5368709120" && row.contains("bfloat16"), "{row}");
+        assert_eq!(row.split_whitespace().nth(8), Some("0"), "{row}");
+    }
+}
+
+#[test]
+fn plans_of_every_collective_are_verified_and_tell_how_much_tables_hold() {
+    for collective in COLLECTIVES {
+        for rest in ["", "--in-place"] {
+            let output = run(&format!("plan {collective} --ranks 5 -r 2 -b 92 {rest}"));
+            assert!(output.status.success(), "{collective} {rest}: {} {}", out(&output), err(&output));
+            let verdict = out(&output).lines().last().unwrap_or_default().to_owned();
+            assert!(verdict.starts_with(&format!("verified for {collective}")), "{verdict}");
+            assert_eq!(verdict.contains("(in all 23 elements)"), collective.ends_with("_v"), "{verdict}");
+        }
+    }
 }
 
 #[test]

@@ -71,7 +71,7 @@ mod tests {
         let (setting, theirs, mine) = difference(&told(&theirs), &told(&mine)).unwrap();
         assert_eq!(
             (setting.name, &*theirs, &*mine),
-            ("chunk", "4096 B (argument)", "chosen by cost B (default)")
+            ("chunk", "4096 B (argument)", "chosen by cost (default)")
         );
         assert!(difference("nonsense", &told(&Config::default())).unwrap().1.contains("version"));
     }

@@ -26,7 +26,7 @@ use settings::SETTINGS;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ubccl_core::endpoint::ConnectOptions;
-use ubccl_core::{Error, Result};
+use ubccl_core::{Error, Layout, Result};
 
 /// How a communicator is made.
 ///
@@ -200,6 +200,14 @@ impl Config {
             return Err(Error::invalid(format!("rank {} is out of range; ranks are 0 to {last}", self.rank)));
         }
         Ok(())
+    }
+
+    /// Where the ranks stand.
+    ///
+    /// Errors: InvalidArgument, saying what is wrong with the text.
+    pub(crate) fn layout(&self) -> Result<Layout> {
+        let text = self.layout.as_deref().unwrap_or_default();
+        Layout::parse(text, self.ranks).map_err(|error| self.blame(&settings::LAYOUT, error))
     }
 
     /// An error about a setting's value, with where the value came from unless the program itself gave it.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 use tagged::{Tagged, Unexpected};
+use ubccl_algorithms::tuner::Pick;
 use ubccl_core::endpoint::{CLOSING, Endpoint, Fault, RegionId, Stream, Token};
 use ubccl_core::plan::Plan;
 use ubccl_core::usage::MemoryKind;
@@ -37,12 +38,11 @@ struct Waiting {
 }
 
 /// What an engine is made for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct EngineOptions {
     pub(crate) rank: u32,
     pub(crate) ranks: u32,
     pub(crate) chooser: Chooser,
-    pub(crate) choice: Choice,
     /// Whether scratch is phantom, as the caller's buffers are.
     pub(crate) phantom: bool,
 }
@@ -52,8 +52,8 @@ pub(crate) struct Engine {
     endpoint: Box<dyn Endpoint>,
     options: EngineOptions,
     plans: HashMap<(&'static str, Spec), Arc<Plan>>,
-    /// The last plan, so that repeating a call costs one comparison.
-    last: Option<(&'static str, Spec, Arc<Plan>)>,
+    /// The last call and its plan, so that repeating a call costs one comparison.
+    last: Option<Last>,
     slots: Slots,
     /// Collectives in program order; the first one runs.
     queue: VecDeque<usize>,
@@ -75,7 +75,19 @@ pub(crate) struct Engine {
     pub(crate) shown: (u64, Option<Signature>),
 }
 
+/// A call, as far as its plan depends on it, and the plan.
+#[derive(Clone)]
+struct Last {
+    /// Of no particular choice.
+    spec: Spec,
+    bytes: u64,
+    choice: Choice,
+    plan: Arc<Plan>,
+}
+
 const REGIONS_PER_SLOT: u32 = 3;
+/// Completions of one poll that there is room for from the start.
+const COMPLETIONS: usize = 64;
 /// Calls that are remembered.
 pub(crate) const CALLS_KEPT: u64 = 32;
 
@@ -90,7 +102,7 @@ impl Engine {
             queue: VecDeque::new(),
             loose: Loose::default(),
             tagged: Tagged::default(),
-            completions: Vec::new(),
+            completions: Vec::with_capacity(COMPLETIONS),
             sequence: 0,
             last_signature: Signature::default(),
             calls: [Signature::default(); CALLS_KEPT as usize],
@@ -101,29 +113,55 @@ impl Engine {
         }
     }
 
-    /// The plan for a call and the algorithm's name.
+    /// The plan for a call.
     pub(crate) fn plan(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Arc<Plan>> {
-        let EngineOptions { rank, ranks, chooser, choice, .. } = self.options;
-        let algorithm = chooser.choose(call, ranks)?;
-        let name = algorithm.descriptor().name;
-        let spec = Spec::new(call, ranks, rank, in_place, choice);
-        if let Some((last_name, last_spec, plan)) = &self.last
-            && *last_spec == spec
-            && std::ptr::eq(*last_name, name)
-        {
-            return Ok(plan.clone());
+        self.look_up(call, in_place).map(|last| last.plan.clone())
+    }
+
+    /// With how many lanes and what chunks a call runs.
+    pub(crate) fn choice(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Choice> {
+        self.look_up(call, in_place).map(|last| last.choice)
+    }
+
+    #[inline]
+    fn look_up(&mut self, call: &Collective<'_>, in_place: bool) -> Result<&Last> {
+        let EngineOptions { rank, ranks, .. } = self.options;
+        let (spec, bytes) =
+            (Spec::new(call, ranks, rank, in_place, Choice::default()), call.longest_bytes(ranks));
+        let is_last = self.last.as_ref().is_some_and(|last| last.spec == spec && last.bytes == bytes);
+        if !is_last {
+            let (choice, plan) = self.planned(call, &spec)?;
+            self.last = Some(Last { spec, bytes, choice, plan });
         }
+        Ok(self.last.as_ref().expect("made when it was another"))
+    }
+
+    fn planned(&mut self, call: &Collective<'_>, spec: &Spec) -> Result<(Choice, Arc<Plan>)> {
+        let Pick { algorithm, choice } = self.options.chooser.choose(call)?;
+        let name = algorithm.descriptor().name;
+        let spec = Spec::new(call, spec.ranks, spec.rank, spec.in_place, choice);
         let make = || {
-            tracing::debug!(target: "ubccl::plan", rank, in_place, "{name} for {call}, and for other counts of it");
+            let Choice { lanes, chunk_bytes } = spec.choice;
+            let (rank, in_place) = (spec.rank, spec.in_place);
+            tracing::debug!(
+                target: "ubccl::plan",
+                rank, in_place, lanes, chunk_bytes,
+                "{name} for {call}, and for other counts of it"
+            );
             Arc::new(algorithm.plan(&spec))
         };
         let plan = self.plans.entry((name, spec)).or_insert_with(make).clone();
-        self.last = Some((name, spec, plan.clone()));
-        Ok(plan)
+        Ok((spec.choice, plan))
+    }
+
+    /// How calls choose their algorithms.
+    pub(crate) fn chooser(&self) -> &Chooser {
+        &self.options.chooser
     }
 
     /// Has calls choose their algorithms so from now on; how they did before.
     pub(crate) fn replace_chooser(&mut self, chooser: Chooser) -> Chooser {
+        self.last = None;
         std::mem::replace(&mut self.options.chooser, chooser)
     }
 

@@ -2,10 +2,11 @@
 #![allow(unsafe_code)] // issues operations on buffers that outlive the world
 
 use super::*;
-use crate::choose::Chooser;
+use crate::choose::Wishes;
+use crate::costs::Costs;
 use ubccl_core::blocks::Message;
 use ubccl_core::endpoint::{HostPointer, Memory, World, WorldOptions};
-use ubccl_core::{DataType, ErrorKind};
+use ubccl_core::{DataType, ErrorKind, Layout};
 
 /// Engines of a few ranks, and their buffers.
 struct Rig {
@@ -19,9 +20,12 @@ impl Rig {
         let fabric = "custom:latency_ps=1000,bytes_per_s=1000000000".to_owned();
         let transport = ubccl_transports::find("optical").unwrap();
         let mut world = transport.world(&WorldOptions { ranks, fabric, seed: 1 }).unwrap();
+        let costs = Costs::of_machine(&world.machine());
+        let layout = Arc::new(Layout::flat(ranks));
+        let wishes = Wishes { lanes: 1, ..Wishes::default() };
+        let chooser = Chooser::new(costs.model(&layout), &layout, &wishes).unwrap();
         let engine = |rank| {
-            let chooser = Chooser::default();
-            let options = EngineOptions { rank, ranks, chooser, choice: Choice::default(), phantom: false };
+            let options = EngineOptions { rank, ranks, chooser: chooser.clone(), phantom: false };
             Engine::new(world.endpoint(rank).unwrap(), options)
         };
         Rig { engines: (0..ranks).map(engine).collect(), world, buffers: Vec::new() }

@@ -15,12 +15,12 @@ pub(crate) fn tell_start(config: &Config, spin: Duration) {
         return;
     }
     let [transport, algorithm, chunk] = [&TRANSPORT, &ALGO, &CHUNK].map(|setting| setting.show(config));
-    let lanes = config.choice.lanes;
+    let lanes = config.lanes;
     let why = if config.spin.is_some() { "configured" } else { SPIN_US.absent };
     tracing::info!(
         target: "ubccl::init",
         rank,
-        "{ranks} ranks over {transport}, algorithm {algorithm}, {lanes} lanes, chunks of {chunk} B, spins {} us ({why})",
+        "{ranks} ranks over {transport}, algorithm {algorithm}, up to {lanes} lanes, chunks {chunk}, spins {} us ({why})",
         spin.as_micros()
     );
 }

@@ -5,7 +5,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::faults::{Scene, Verdict, judge};
 use ubccl_core::collective::Rank;
 use ubccl_core::endpoint::{Endpoint, Fault, Header, Stream};
-use ubccl_core::{Cause, Choice, Collective, Culprit, Error, ErrorKind, Result};
+use ubccl_core::{Cause, Collective, Culprit, Error, ErrorKind, Result};
 
 /// See the module. Its methods count ranks within the communicator.
 pub(super) struct Company {
@@ -22,10 +22,14 @@ impl Company {
         ranks: Vec<Rank>,
         endpoints: Vec<Box<dyn Endpoint>>,
         host: String,
-        (chooser, choice): (Chooser, Choice),
+        chooser: &Chooser,
     ) -> Self {
-        let options =
-            |rank| EngineOptions { rank, ranks: ranks.len() as u32, chooser, choice, phantom: false };
+        let options = |rank| EngineOptions {
+            rank,
+            ranks: ranks.len() as u32,
+            chooser: chooser.clone(),
+            phantom: false,
+        };
         let engine = |(rank, endpoint)| Engine::new(endpoint, options(rank));
         let engines = (0..).zip(endpoints).map(engine).collect();
         Company { ranks, engines, poisoned: None, host }

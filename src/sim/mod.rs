@@ -24,19 +24,22 @@ mod company;
 mod operations;
 mod tagged;
 
-use crate::choose::Chooser;
+use crate::choose::{Chooser, Wishes};
+use crate::costs::Costs;
 use crate::engine::Engine;
 use crate::usage::{LinkClass, MemoryUse, Traffic};
 use company::Company;
 use operations::Operation;
 pub use operations::{Data, Issued, Job};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 pub use tagged::{TaggedStep, TaggedWay};
+pub use ubccl_algorithms::tuner::Candidate;
 use ubccl_core::collective::Rank;
 pub use ubccl_core::endpoint::CommunicatorId;
-use ubccl_core::endpoint::{self, WorldOptions, WorldStats};
+use ubccl_core::endpoint::{self, Machine, WorldOptions, WorldStats};
 use ubccl_core::plan::Plan;
-use ubccl_core::{Choice, Collective, Error, Result};
+use ubccl_core::{Choice, Collective, Error, Layout, Result};
 
 /// How a world is made.
 #[derive(Clone, Debug)]
@@ -47,10 +50,17 @@ pub struct WorldConfig {
     pub fabric: String,
     /// How many ranks.
     pub ranks: u32,
-    /// An algorithm for every call, instead of the chooser's.
+    /// An algorithm for every call (`ring`), or a family for each level of the layout (`node:mesh;supernode:nhr`),
+    /// instead of the tuner's.
     pub algorithm: Option<String>,
-    /// Lanes and chunk of every plan.
-    pub choice: Choice,
+    /// Which ranks stand together, as [`Layout::parse`] reads it, instead of the fabric's levels.
+    pub layout: Option<String>,
+    /// Only algorithms that give the same bits, whichever of them runs, on any transport and layout.
+    pub reproducible: bool,
+    /// Bytes of a chunk where an algorithm pipelines, instead of the tuner's.
+    pub chunk_bytes: Option<u32>,
+    /// Lanes that a plan may use.
+    pub lanes: u8,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -62,9 +72,21 @@ impl Default for WorldConfig {
             fabric: "cloudmatrix384".into(),
             ranks: 384,
             algorithm: None,
-            // The model charges a message once, whatever its size: nothing is gained by cutting it.
-            choice: Choice { chunk_bytes: u32::MAX, ..Choice::default() },
+            layout: None,
+            reproducible: false,
+            chunk_bytes: None,
+            lanes: 4,
             seed: 0,
+        }
+    }
+}
+
+impl WorldConfig {
+    /// Where ranks stand: as configured, otherwise as the machine is built.
+    pub(crate) fn layout(&self, machine: &Machine) -> Result<Layout> {
+        match &self.layout {
+            Some(text) => Layout::parse(text, self.ranks),
+            None => Ok(Layout::of(&machine.topology, self.ranks)),
         }
     }
 }
@@ -83,6 +105,8 @@ pub struct Outcome {
     pub wrong: u64,
     /// The algorithm that ran.
     pub algorithm: &'static str,
+    /// With how many lanes and what chunks.
+    pub choice: Choice,
 }
 
 /// One rank's real memory for a call.
@@ -117,7 +141,9 @@ pub struct World {
     operations: BTreeMap<u64, Operation>,
     issued: u64,
     world: Box<dyn endpoint::World>,
-    chooser: Chooser,
+    costs: Costs,
+    /// Of the communicator of all.
+    layout: Layout,
     config: WorldConfig,
 }
 
@@ -132,17 +158,19 @@ impl World {
         let transport = ubccl_transports::find(&config.transport)?;
         let options = WorldOptions { ranks: config.ranks, fabric: config.fabric.clone(), seed: config.seed };
         let mut world = transport.world(&options)?;
-        let chooser = Chooser::new(config.algorithm.as_deref())?;
+        let machine = world.machine();
+        let layout = config.layout(&machine)?;
         let endpoints = (0..config.ranks).map(|rank| world.endpoint(rank)).collect::<Result<_>>()?;
         let mut world = World {
             communicators: Vec::new(),
             operations: BTreeMap::new(),
             issued: 0,
             world,
-            chooser,
+            costs: Costs::of_machine(&machine),
+            layout,
             config,
         };
-        world.add((0..world.config.ranks).collect(), endpoints);
+        world.add((0..world.config.ranks).collect(), endpoints)?;
         Ok(world)
     }
 
@@ -246,7 +274,7 @@ impl World {
             self.communicators.len(),
             "worlds count communicators as they are made"
         );
-        self.add(ranks, endpoints);
+        self.add(ranks, endpoints)?;
         Ok(id)
     }
 
@@ -262,6 +290,12 @@ impl World {
     pub fn plan(&mut self, rank: Rank, call: &Collective<'_>, in_place: bool) -> Result<Plan> {
         call.check(self.config.ranks, rank)?;
         Ok((*self.communicators[0].engines[rank as usize].plan(call, in_place)?).clone())
+    }
+
+    /// What a call may be done with, by predicted time: the first is what it gets.
+    pub fn candidates(&self, call: &Collective<'_>) -> Result<Vec<Candidate>> {
+        call.check(self.config.ranks, 0)?;
+        Ok(self.communicators[0].engines[0].chooser().tuner().explain(call))
     }
 
     /// Runs one call on phantom data and checks it: every element of every output must be what the collective
@@ -327,11 +361,14 @@ impl World {
         Ok(())
     }
 
-    fn add(&mut self, ranks: Vec<Rank>, endpoints: Vec<Box<dyn endpoint::Endpoint>>) {
-        let (chooser, choice) = (self.chooser, self.config.choice);
+    fn add(&mut self, ranks: Vec<Rank>, endpoints: Vec<Box<dyn endpoint::Endpoint>>) -> Result<()> {
+        let layout = Arc::new(self.layout.of_members(&ranks));
+        let wishes = Wishes::of_world(&self.config);
+        let chooser = Chooser::new(self.costs.model(&layout), &layout, &wishes)?;
         let host = self.config.fabric.lines().next().unwrap_or_default();
         let host = format!("virtual {host}");
-        self.communicators.push(Company::new(ranks, endpoints, host, (chooser, choice)));
+        self.communicators.push(Company::new(ranks, endpoints, host, &chooser));
+        Ok(())
     }
 
     fn company(&self, id: CommunicatorId) -> Result<&Company> {

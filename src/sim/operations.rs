@@ -7,7 +7,7 @@ use super::{Outcome, RankMemory, World};
 use crate::engine::{Buffers, Engine, OpId, Status};
 use ubccl_core::collective::Rank;
 use ubccl_core::endpoint::{CommunicatorId, Place, WorldStats};
-use ubccl_core::{Collective, Error, Result};
+use ubccl_core::{Choice, Collective, Error, Result};
 
 /// A call to be run together with others.
 pub struct Job<'j, 'a> {
@@ -57,6 +57,7 @@ pub(super) struct Operation {
     /// What had happened when the last rank was done.
     after: Option<WorldStats>,
     algorithm: &'static str,
+    choice: Choice,
     /// Of every rank; nothing for phantom data. Engines know where it is until all are done or cancelled.
     memory: Vec<RankMemory>,
 }
@@ -170,8 +171,12 @@ impl World {
     ) -> Result<u64, (Error, Vec<RankMemory>)> {
         let (start_ps, before) = (self.world.now_ps(), self.world.stats());
         let company = &mut self.communicators[communicator.0 as usize];
-        let algorithm = match company.engines[0].plan(&calls(0), false) {
-            Ok(plan) => plan.algorithm(),
+        let engine = &mut company.engines[0];
+        let told = engine
+            .plan(&calls(0), false)
+            .and_then(|plan| Ok((plan.algorithm(), engine.choice(&calls(0), false)?)));
+        let (algorithm, choice) = match told {
+            Ok(told) => told,
             Err(error) => return Err((error, memory)),
         };
         let mut ids = Vec::with_capacity(company.engines.len());
@@ -197,6 +202,7 @@ impl World {
             before,
             after: None,
             algorithm,
+            choice,
             memory,
         };
         self.operations.insert(self.issued, operation);
@@ -288,7 +294,7 @@ impl World {
         for (engine, &id) in company.engines.iter_mut().zip(&operation.ids) {
             engine.take(id);
         }
-        let Operation { ends, start_ps, before, after, algorithm, memory, .. } = operation;
+        let Operation { ends, start_ps, before, after, algorithm, choice, memory, .. } = operation;
         let after = after.unwrap_or(before);
         let stats = WorldStats {
             messages: after.messages - before.messages,
@@ -298,7 +304,7 @@ impl World {
         };
         let rank_ps: Vec<u64> = ends.into_iter().flatten().map(|end| end - start_ps).collect();
         let elapsed_ps = rank_ps.iter().copied().max().unwrap_or(0);
-        (Ok(Outcome { elapsed_ps, rank_ps, stats, wrong: 0, algorithm }), memory)
+        (Ok(Outcome { elapsed_ps, rank_ps, stats, wrong: 0, algorithm, choice }), memory)
     }
 
     /// Elements of a finished operation on phantom data that are not what it promises.

@@ -6,7 +6,7 @@ use crate::support::ranks::{Setup, start_threads};
 use crate::support::tables::tables;
 use crate::{real_transports, setup};
 use std::time::Duration;
-use ubccl::{Choice, Collective, DataType, ErrorKind, ReduceOp};
+use ubccl::{Collective, DataType, ErrorKind, ReduceOp};
 
 /// Few elements (one-shot) and many (ring, several pieces on every transport).
 const COUNTS: [usize; 2] = [24, 70_000];
@@ -271,14 +271,15 @@ fn plans_that_would_differ_are_refused_at_the_start_by_name() {
     for transport in real_transports() {
         for odd in 0..3 {
             for (change, told) in [
-                (("mesh-two-shot", Choice::default()), "mesh-two-shot"),
-                (("ring", Choice { chunk_bytes: 12_345, ..Choice::default() }), "12345"),
-                (("ring", Choice { lanes: 3, ..Choice::default() }), "3"),
+                (("mesh-two-shot", 1, None), "mesh-two-shot"),
+                (("ring", 1, Some(12_345)), "12345"),
+                (("ring", 3, None), "3"),
             ] {
                 let configure = |mut config: ubccl::Config| {
-                    let (algorithm, choice) =
-                        if config.rank == odd { change } else { ("ring", Choice::default()) };
-                    (config.algorithm, config.choice) = (Some(algorithm.into()), choice);
+                    let (algorithm, lanes, chunk_bytes) =
+                        if config.rank == odd { change } else { ("ring", 1, None) };
+                    config.algorithm = Some(algorithm.into());
+                    (config.lanes, config.chunk_bytes) = (lanes, chunk_bytes);
                     config
                 };
                 let errors = start_threads(&setup(transport, 3), configure, |_, comm| {

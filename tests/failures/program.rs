@@ -151,8 +151,9 @@ pub(crate) fn world(setup: &Setup) -> World {
         fabric: "custom:latency_ps=1000000,bytes_per_s=1000000000".into(),
         ranks: setup.ranks,
         algorithm: setup.algorithm.map(Into::into),
-        choice: Choice::default(),
+        lanes: 1,
         seed: 1,
+        ..WorldConfig::default()
     })
     .expect("a world")
 }

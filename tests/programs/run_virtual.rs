@@ -6,7 +6,7 @@ use crate::support::oracle::RUBBISH;
 use crate::support::ranks::{collective, joint};
 use ubccl::plan::Side;
 use ubccl::sim::{CommunicatorId, RankMemory, TaggedStep, TaggedWay, World, WorldConfig};
-use ubccl::{Choice, Collective, GroupSide, Rank, blocks};
+use ubccl::{Collective, GroupSide, Rank, blocks};
 
 /// Runs a program on all ranks. What is wrong comes with the number of its step.
 pub fn run(transport: &str, program: &Program) -> Result<(), (usize, String)> {
@@ -15,9 +15,10 @@ pub fn run(transport: &str, program: &Program) -> Result<(), (usize, String)> {
         transport: transport.into(),
         fabric: "custom:latency_ps=1000000,bytes_per_s=1000000000".into(),
         ranks: program.ranks as u32,
-        algorithm: None,
-        choice: Choice { chunk_bytes, ..Choice::default() },
+        chunk_bytes: Some(chunk_bytes),
+        lanes: 1,
         seed: program.seed,
+        ..WorldConfig::default()
     };
     let mut world = World::new(config).expect("a world");
     let mut ids = vec![CommunicatorId::WORLD];

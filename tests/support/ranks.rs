@@ -20,6 +20,14 @@ pub struct Setup {
     pub choice: Choice,
 }
 
+impl Setup {
+    /// Bytes of a chunk, unless the tuner chooses.
+    fn chunk_bytes(&self) -> Option<u32> {
+        let Choice { chunk_bytes, .. } = self.choice;
+        (chunk_bytes != Choice::default().chunk_bytes).then_some(chunk_bytes)
+    }
+}
+
 /// The call as one rank makes it.
 pub fn collective(call: Call, dtype: DataType, count: usize, ranks: u32, rank: u32) -> Collective<'static> {
     let (n, me, count) = (ranks as usize, rank as usize, count as u64);
@@ -86,7 +94,8 @@ pub fn start_threads<T: Send + 'static>(
             ranks: setup.ranks,
             transport: setup.transport.into(),
             algorithm: setup.algorithm.map(Into::into),
-            choice: setup.choice,
+            lanes: setup.choice.lanes,
+            chunk_bytes: setup.chunk_bytes(),
             operation_timeout: WATCHDOG / 2,
             start_timeout: WATCHDOG / 2,
             ..Config::default()
@@ -179,8 +188,10 @@ fn run_virtual(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
         fabric: "custom:latency_ps=1000000,bytes_per_s=1000000000".into(),
         ranks: setup.ranks,
         algorithm: setup.algorithm.map(Into::into),
-        choice: setup.choice,
+        lanes: setup.choice.lanes,
+        chunk_bytes: setup.chunk_bytes(),
         seed: 1,
+        ..WorldConfig::default()
     };
     let mut world = World::new(config).expect("a world");
     let mut results = vec![Vec::new(); setup.ranks as usize];

@@ -6,6 +6,7 @@
 //!     reduce-scatter again, up to the outermost level
 //!   all-gather back down
 //! broadcast: scatter inside the root's groups, from the innermost level to the outermost;  all-gather back down
+//! all-to-all(v): exchanges inside the groups of each level, from the innermost (see `exchange.rs`)
 //! reduce: reduce-scatter as all-reduce does;  gather inside the root's groups, from the outermost level down
 //!
 //! 4 ranks, two nodes of two, the vector in blocks a0 a1 b0 b1:   rank 0   rank 1   rank 2   rank 3
@@ -19,6 +20,8 @@
 //! | all-reduce | the sum over levels | levels of k1, k2, … groups: 2((k1−1)/k1 + (k2−1)/(k1·k2) + …)·n = 2(p−1)/p·n | (p−1)/p·n |
 //! | broadcast | scatters of ⌈log2 k1⌉, ⌈log2 k2⌉, …, and the all-gathers | at most 2(p−1)/p·n from the root | none |
 //! | reduce | the reduce-scatters, and as many | (p−1)/p·n, and as much into the root | (p−1)/p·n |
+//! | all-to-all, groups alike | one for each level | ((k1−1)/k1 + (k2−1)/k2 + …)·n, in k1 + k2 + … messages | none |
+//! | all-to-all, groups not alike; all-to-all-v | 1, the nearest ranks first | (p−1)/p·n | none |
 //! | reduce-scatter, all-gather | the sum over levels | (p−1)/p·n | (p−1)/p·n, none |
 //!
 //! These are the bytes where every family sends the least and groups are equal. Where groups are not, a vector is cut for
@@ -28,6 +31,7 @@
 //! Source: HCCL's hierarchical algorithms and its AHC for groups that differ; as in MPI libraries since R. Thakur and
 //! W. Gropp, 2003.
 
+mod exchange;
 mod nest;
 mod rails;
 
@@ -155,11 +159,19 @@ impl Algorithm for Composition {
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
-        schedule(spec, self.descriptor.name, &self.tiers, &self.layout, &self.layout).finish()
+        match spec.kind {
+            Kind::AllToAll | Kind::AllToAllV => {
+                exchange::plan(spec, self.descriptor.name, &self.tiers, &self.layout)
+            }
+            _ => schedule(spec, self.descriptor.name, &self.tiers, &self.layout, &self.layout).finish(),
+        }
     }
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
-        profile(spec, self.descriptor.name, &self.tiers, &self.layout, layout)
+        match spec.kind {
+            Kind::AllToAll | Kind::AllToAllV => exchange::profile(spec, &self.tiers, &self.layout, layout),
+            _ => profile(spec, self.descriptor.name, &self.tiers, &self.layout, layout),
+        }
     }
 }
 
@@ -182,7 +194,15 @@ pub(crate) fn supports(name: &str, (tiers, teams): (&[Tier], &[u32]), kind: Kind
                 .then_some("each rank's block would be a message of its own; name one level");
             refused(tiers.iter().find_map(|tier| tier.family.refuses_blocks(ranks)).or(are_many))
         }
-        _ => refuse(name, kind, "it composes all-reduce, reduce-scatter, all-gather, broadcast and reduce"),
+        Kind::AllToAll | Kind::AllToAllV => {
+            let mut refusals = tiers.iter().filter_map(|tier| tier.family.refuses_exchange());
+            refusals.next().map_or(Ok(()), |why| refuse(name, kind, why))
+        }
+        _ => refuse(
+            name,
+            kind,
+            "it composes neither gathers and scatters nor other tables than all-to-all-v's",
+        ),
     }
 }
 

@@ -50,6 +50,20 @@ impl Ways {
         found
     }
 
+    /// What one algorithm can do, with all lanes there are.
+    pub(super) fn of(only: &Selected, call: &Collective<'_>, layout: &Arc<Layout>, limits: Limits) -> Self {
+        let mut found = Ways::default();
+        found.consider(only.clone(), call, layout, limits);
+        let spec = Spec::new(call, layout.ranks(), call.root().unwrap_or(0), false, Choice::default());
+        if !found.ways.is_empty() {
+            let lanes = if spec.kind.is_point_to_point() { 1 } else { limits.lanes.max(1) };
+            let choice = Choice { lanes, ..Choice::default() };
+            let profile = only.profile(&Spec { choice, ..spec }, layout);
+            found.ways = chunkings(&Way { algorithm: only.clone(), choice, profile }, lanes, limits);
+        }
+        found
+    }
+
     fn consider(&mut self, algorithm: Selected, call: &Collective<'_>, layout: &Arc<Layout>, limits: Limits) {
         let spec = Spec::new(call, layout.ranks(), call.root().unwrap_or(0), false, Choice::default());
         let allowed = algorithm
@@ -89,20 +103,20 @@ fn variants(algorithm: &Selected, spec: &Spec, layout: &Layout, limits: Limits) 
     let most = LANES.into_iter().filter(|&lanes| lanes <= limits.lanes.max(1)).max().unwrap_or(1);
     if spec.kind.is_point_to_point() || most == 1 || one.profile.split {
         let lanes = LANES.into_iter().filter(|&lanes| lanes == 1 || lanes <= most && one.profile.split);
-        return lanes.flat_map(|lanes| chunkings(&one, lanes)).collect();
+        return lanes.flat_map(|lanes| chunkings(&one, lanes, limits)).collect();
     }
     // Lanes that share nothing out may still let chunks overlap.
     let many = with(Choice { lanes: most, ..Choice::default() });
-    let other = if many.profile == one.profile { Vec::new() } else { chunkings(&many, most) };
-    chunkings(&one, 1).into_iter().chain(other).collect()
+    let other = if many.profile == one.profile { Vec::new() } else { chunkings(&many, most, limits) };
+    chunkings(&one, 1, limits).into_iter().chain(other).collect()
 }
 
 /// A way with all sizes of chunks, if it has any.
-fn chunkings(way: &Way, lanes: u8) -> Vec<Way> {
+fn chunkings(way: &Way, lanes: u8, limits: Limits) -> Vec<Way> {
     let with = |chunk_bytes| Way { choice: Choice { lanes, chunk_bytes }, ..way.clone() };
-    match way.profile.chunked {
-        Some(_) => CHUNKS.into_iter().map(with).collect(),
-        None => vec![with(way.choice.chunk_bytes)],
+    match (way.profile.chunked, limits.chunk_bytes) {
+        (Some(_), None) => CHUNKS.into_iter().map(with).collect(),
+        (_, chunk_bytes) => vec![with(chunk_bytes.unwrap_or(way.choice.chunk_bytes))],
     }
 }
 

@@ -25,13 +25,15 @@ use ubccl_core::{Choice, Collective, Error, Kind, Layout, Rank, Result};
 pub struct Limits {
     /// At most so many lanes.
     pub lanes: u8,
+    /// Chunks of so many bytes, instead of those that cost least.
+    pub chunk_bytes: Option<u32>,
     /// Only what gives the same bits whatever is picked.
     pub reproducible: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { lanes: 4, reproducible: false }
+        Limits { lanes: 4, chunk_bytes: None, reproducible: false }
     }
 }
 
@@ -53,6 +55,8 @@ pub struct Candidate {
     pub choice: Choice,
     /// What it is predicted to cost, or why it is refused.
     pub cost: Result<Cost>,
+    /// Whether it cuts its messages into chunks.
+    pub is_chunked: bool,
     /// Whether it is the pick.
     pub is_picked: bool,
 }
@@ -62,11 +66,16 @@ pub struct Tuner {
     model: Model,
     layout: Arc<Layout>,
     limits: Limits,
+    /// The one algorithm for every call, with all lanes there are.
+    only: Option<Selected>,
     /// For each kind and class of operations, of root 0.
     tables: Vec<OnceLock<Table>>,
     /// For other roots, where groups differ, so that it matters who is the root.
     rooted: RwLock<BTreeMap<(usize, Rank), Arc<Table>>>,
 }
+
+/// Bytes that one rank has for another, where no rank knows of the others' tables.
+const GUESSED_BLOCK_BYTES: u64 = 16 << 10;
 
 /// Classes of operations: those that nest and commute, or don't.
 const CLASSES: usize = 4;
@@ -76,21 +85,26 @@ impl Tuner {
     pub fn new(model: Model, layout: Arc<Layout>, limits: Limits) -> Self {
         let codes = Kind::TABLE.iter().map(|row| usize::from(row.kind.code())).max().unwrap_or(0) + 1;
         let tables = (0..codes * CLASSES).map(|_| OnceLock::new()).collect();
-        Tuner { model, layout, limits, tables, rooted: RwLock::default() }
+        Tuner { model, layout, limits, only: None, tables, rooted: RwLock::default() }
+    }
+
+    /// The same with one algorithm for every call, and all lanes there are.
+    pub fn with_only(model: Model, layout: Arc<Layout>, limits: Limits, only: Selected) -> Self {
+        Tuner { only: Some(only), ..Tuner::new(model, layout, limits) }
     }
 
     /// How a call is to be done: the cheapest way, or one that is hardly dearer and sends fewer messages.
     ///
     /// Errors: Unsupported, if no algorithm can do it; says why the first can't.
     pub fn pick(&self, call: &Collective<'_>) -> Result<Pick> {
-        let bytes = call.longest_bytes(self.layout.ranks());
+        let bytes = self.bytes(call);
         self.with_table(call, |table| table.pick(&self.model, &self.layout, bytes))?
             .ok_or_else(|| self.refusal(call))
     }
 
     /// Everything considered for a call, the cheapest first, those refused last.
     pub fn explain(&self, call: &Collective<'_>) -> Vec<Candidate> {
-        let bytes = call.longest_bytes(self.layout.ranks());
+        let bytes = self.bytes(call);
         self.with_table(call, |table| table.explain(&self.model, &self.layout, bytes)).unwrap_or_default()
     }
 
@@ -109,10 +123,20 @@ impl Tuner {
         self.limits
     }
 
+    /// What a call is reckoned with: of tables that each rank knows for itself, nothing but a common guess.
+    fn bytes(&self, call: &Collective<'_>) -> u64 {
+        let ranks = self.layout.ranks();
+        match call.kind() {
+            Kind::GatherV | Kind::ScatterV | Kind::AllToAllV => GUESSED_BLOCK_BYTES * u64::from(ranks),
+            _ => call.longest_bytes(ranks),
+        }
+    }
+
     fn with_table<T>(&self, call: &Collective<'_>, act: impl FnOnce(&Table) -> T) -> Result<T> {
         let class = call.op().map_or(0, |op| usize::from(!op.nests()) + 2 * usize::from(!op.commutes()));
         let key = usize::from(call.kind().code()) * CLASSES + class;
-        let make = || Table::new(&representative(call, &self.layout), &self.layout, self.limits);
+        let make =
+            || Table::new(&representative(call, &self.layout), &self.layout, self.limits, self.only.as_ref());
         let root = call.root().filter(|&root| root > 0 && !self.is_even());
         let Some(root) = root else {
             let table =
@@ -135,6 +159,9 @@ impl Tuner {
     fn refusal(&self, call: &Collective<'_>) -> Error {
         let (kind, ranks) = (call.kind().name(), self.layout.ranks());
         let first = self.explain(call).into_iter().find_map(|candidate| candidate.cost.err());
+        if let (Some(_), Some(error)) = (&self.only, &first) {
+            return error.clone();
+        }
         let why = first.map_or_else(String::new, |error| format!(": {}", error.message()));
         Error::unsupported(format!("no algorithm does this {kind} on {ranks} ranks{why}"))
     }
@@ -151,7 +178,7 @@ impl fmt::Debug for Pick {
 
 impl fmt::Debug for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Candidate { algorithm, choice, cost, is_picked } = self;
+        let Candidate { algorithm, choice, cost, is_picked, .. } = self;
         f.debug_struct("Candidate")
             .field("algorithm", &algorithm.descriptor().name)
             .field("choice", choice)

@@ -2,6 +2,7 @@
 
 use super::candidates::{Way, Ways};
 use super::{Candidate, Limits, Model, Pick};
+use crate::Selected;
 use std::sync::{Arc, OnceLock};
 use ubccl_core::{Choice, Collective, Layout};
 
@@ -20,9 +21,18 @@ const AS_GOOD: f64 = 1.02;
 
 impl Table {
     /// Of all calls like this one, whatever their size.
-    pub(super) fn new(call: &Collective<'_>, layout: &Arc<Layout>, limits: Limits) -> Self {
+    pub(super) fn new(
+        call: &Collective<'_>,
+        layout: &Arc<Layout>,
+        limits: Limits,
+        only: Option<&Selected>,
+    ) -> Self {
         let octaves = (0..=u64::BITS).map(|_| OnceLock::new()).collect();
-        Table { ways: Ways::find(call, layout, limits), octaves }
+        let ways = match only {
+            Some(only) => Ways::of(only, call, layout, limits),
+            None => Ways::find(call, layout, limits),
+        };
+        Table { ways, octaves }
     }
 
     /// How a call of so many bytes is to be done, if there is a way.
@@ -40,6 +50,7 @@ impl Table {
             algorithm: way.algorithm.clone(),
             choice: way.choice,
             cost: Ok(model.cost(&way.profile, bytes, &way.choice, layout)),
+            is_chunked: way.profile.chunked.is_some(),
             is_picked: Some(index) == picked,
         };
         let mut all: Vec<Candidate> = self.ways.ways.iter().enumerate().map(candidate).collect();
@@ -49,6 +60,7 @@ impl Table {
             algorithm: algorithm.clone(),
             choice: Choice::default(),
             cost: Err(refusal.clone()),
+            is_chunked: false,
             is_picked: false,
         }));
         all

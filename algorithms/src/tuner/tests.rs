@@ -203,7 +203,7 @@ fn reproducible_picks_combine_in_rank_order() {
 #[test]
 fn few_lanes_are_a_limit_and_messages_of_a_pair_keep_to_one() {
     let (model, layout) = crowd();
-    let tuner = Tuner::new(model, layout, Limits { lanes: 1, reproducible: false });
+    let tuner = Tuner::new(model, layout, Limits { lanes: 1, ..Limits::default() });
     for row in Kind::TABLE {
         let explained = tuner.explain(&call(row.kind, 1 << 20, 8));
         assert!(explained.iter().all(|candidate| candidate.choice.lanes == 1), "{}", row.name);

@@ -1,8 +1,10 @@
 //! That the data are exact in any order, and that wrong results differ from right ones.
 
+use super::contribution::{exact_limit, exponent_limit, power_of_three, summand};
 use super::*;
 use crate::call::tests::call;
 use crate::floats;
+use crate::target::DataType;
 
 fn exact(dtype: DataType, value: i64) -> bool {
     exact_limit(dtype).unwrap().is_none_or(|limit| value.abs() <= limit)
@@ -56,9 +58,10 @@ fn repeated_contributions_cancel_in_an_all_reduce_and_none_is_zero_on_few_ranks(
 }
 
 #[test]
-fn a_repeated_reduce_scatter_counts_its_calls_exactly() {
-    for dtype in types() {
-        let scatter = Call { dtype, ..call(Kind::ReduceScatter, 100, 4) };
+fn a_repeated_reduce_scatter_or_reduce_counts_its_calls_exactly() {
+    let kinds = [Kind::ReduceScatter, Kind::ReduceScatterV, Kind::Reduce];
+    for (dtype, kind) in types().flat_map(|dtype| kinds.map(|kind| (dtype, kind))) {
+        let scatter = Call { dtype, ..call(kind, 100, 4) };
         let calls = repeatable_calls(&scatter, 64);
         let data = Data::Repeated { calls };
         let budget = Budget::new(&scatter, data).unwrap();
@@ -75,6 +78,13 @@ fn a_repeated_reduce_scatter_counts_its_calls_exactly() {
         }
         let fewer = exact_limit(dtype).unwrap().is_some_and(|limit| limit < 195);
         assert_eq!(calls < 64, fewer, "{dtype:?}");
+    }
+}
+
+#[test]
+fn a_second_exchange_is_never_the_last() {
+    for kind in [Kind::AllToAll, Kind::AllToAllV] {
+        assert_eq!([1, 2, 63, 64].map(|calls| repeatable_calls(&call(kind, 1, 3), calls)), [1, 1, 63, 63]);
     }
 }
 
@@ -113,6 +123,8 @@ fn doing_nothing_keeping_ones_own_and_poison_are_all_wrong() {
 fn swapped_blocks_are_different_data_even_when_the_count_is_the_usual_prime() {
     assert_ne!(period(&call(Kind::AllGather, 4093, 3)), 4093);
     assert_ne!(period(&call(Kind::AllReduce, 4093 * 8, 8)), 4093);
+    assert_ne!(period(&call(Kind::AllToAll, 7, 4093)), 4093);
+    assert_ne!(period(&call(Kind::AllToAllV, 4093 + 1, 3)), 4093);
     assert_eq!(period(&call(Kind::AllReduce, 1 << 20, 8)), 4093);
 }
 
@@ -184,7 +196,9 @@ fn repeated_exclusive_ors_vanish_in_an_all_reduce_and_are_odd_in_a_reduce_scatte
         assert!(
             Totals::new(&reduce, Data::Repeated { calls: 3 }).unwrap().totals.iter().all(|&total| total == 0)
         );
-        let scatter = Call { kind: Kind::ReduceScatter, ..reduce };
-        assert_eq!((repeatable_calls(&scatter, 64), repeatable_calls(&scatter, 1)), (63, 1));
+        for kind in [Kind::ReduceScatter, Kind::Reduce, Kind::ReduceScatterV] {
+            let scatter = Call { kind, ..reduce };
+            assert_eq!((repeatable_calls(&scatter, 64), repeatable_calls(&scatter, 1)), (63, 1));
+        }
     }
 }

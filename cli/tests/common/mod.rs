@@ -4,6 +4,25 @@
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// Every collective that the program runs.
+pub(crate) const COLLECTIVES: [&str; 15] = [
+    "all_reduce",
+    "all_gather",
+    "reduce_scatter",
+    "broadcast",
+    "sendrecv",
+    "barrier",
+    "reduce",
+    "gather",
+    "scatter",
+    "all_to_all",
+    "all_gather_v",
+    "reduce_scatter_v",
+    "gather_v",
+    "scatter_v",
+    "all_to_all_v",
+];
+
 /// A test that hangs is ended by this, and fails.
 const WATCHDOG: Duration = Duration::from_secs(120);
 

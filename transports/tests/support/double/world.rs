@@ -4,8 +4,9 @@ use super::Defect;
 use super::endpoint::DoubleEndpoint;
 use super::net::Net;
 use std::sync::Arc;
-use ubccl_core::endpoint::{CommunicatorId, Endpoint, Place, World, WorldStats};
-use ubccl_core::{Rank, Result};
+use ubccl_core::endpoint::{CommunicatorId, Endpoint, Machine, Place, World, WorldStats};
+use ubccl_core::topology::Link;
+use ubccl_core::{Rank, Result, Topology};
 
 pub(super) struct DoubleWorld {
     net: Arc<Net>,
@@ -66,5 +67,10 @@ impl World for DoubleWorld {
 
     fn describe(&self) -> String {
         "a double".into()
+    }
+
+    fn machine(&self) -> Machine {
+        let topology = Topology::flat("rank", Link::plain(1_000, 1_000_000_000)).expect("a plain link");
+        Machine { topology, reduce_bytes_per_s: None, copy_bytes_per_s: None }
     }
 }

@@ -1,0 +1,92 @@
+//! `ubccl tune`: measures on this machine and fits the cost model that algorithms are chosen by.
+
+use crate::args::TuneArgs;
+use crate::bench;
+use crate::call::Call;
+use crate::failure::{Failure, Outcome};
+use crate::measure::{Effort, Measure, Stopwatch};
+use crate::orders::{Crew, Order};
+use crate::report::print;
+use crate::target::{self, DataType, Kind, Measurement, Planner, ReduceOp, Settings, settings};
+use std::io::Write;
+
+/// What is measured of each algorithm.
+const KINDS: [Kind; 7] = [
+    Kind::AllReduce,
+    Kind::AllGather,
+    Kind::ReduceScatter,
+    Kind::Broadcast,
+    Kind::Reduce,
+    Kind::AllToAll,
+    Kind::Barrier,
+];
+/// The file when none is named: it may hold every transport of a machine.
+const DEFAULT_FILE: &str = "ubccl-tuning.toml";
+/// At these sizes of the longest buffer: latency, the bend, and bandwidth in and out of the caches.
+const SIZES: [u64; 6] = [8, 2 << 10, 32 << 10, 256 << 10, 2 << 20, 16 << 20];
+/// Timed iterations of a point: few, since many points see the same cost.
+const ITERATIONS: u32 = 15;
+/// The largest point is measured so often.
+const ITERATIONS_LARGE: u32 = 5;
+const LARGE: u64 = 1 << 20;
+
+/// Measures, fits, writes the file, and says how well it fits.
+pub(crate) fn run(args: &TuneArgs, out: &mut dyn Write) -> Outcome<()> {
+    let given: Settings =
+        args.transport.iter().map(|name| (settings::TRANSPORT.name.to_owned(), name.clone())).collect();
+    let transport = target::configuration(&given)?.transport;
+    let (transport, is_virtual) = target::find_transport(&transport).map_err(Failure::new)?;
+    if is_virtual {
+        return Err(Failure::new(format!(
+            "{transport} is simulated: its fabric's description says what things cost"
+        )));
+    }
+    let mut measurements = Vec::new();
+    for &ranks in &args.ranks {
+        print(out, &format!("# measuring {ranks} ranks over {transport}\n"))?;
+        let settings = vec![(settings::TRANSPORT.name.to_owned(), transport.to_owned())];
+        let planner = target::planner(&settings, ranks, None)?;
+        bench::with_crew(transport, ranks, settings, &mut |crew| {
+            measure(crew, &planner, ranks, &mut measurements)
+        })?;
+    }
+    let tuning = target::fit(transport, &measurements)?;
+    let path = args.out.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    tuning.write(&path)?;
+    let (median, worst) = tuning.residuals();
+    let told = format!(
+        "# {} points; half are predicted within {:.0} %, all within {:.0} %\n# written to {}; it counts where \
+         UBCCL_TUNING or --tuning names it\n",
+        measurements.len(),
+        median * 100.0,
+        worst * 100.0,
+        path.display()
+    );
+    print(out, &told)
+}
+
+fn measure(
+    crew: &mut dyn Crew,
+    planner: &Planner,
+    ranks: u32,
+    measurements: &mut Vec<Measurement<'static>>,
+) -> Outcome<()> {
+    let effort = Effort { iterations: Some(ITERATIONS), warmup: Some(4), checks: 0, breakdown: false };
+    let mut stopwatch = Stopwatch { crew, effort };
+    let capacity = SIZES[SIZES.len() - 1];
+    for kind in KINDS {
+        for bytes in SIZES.into_iter().take(if kind == Kind::Barrier { 1 } else { SIZES.len() }) {
+            let call = Call { kind, count: 0, dtype: DataType::F32, op: ReduceOp::Sum, root: 0, ranks };
+            let call = call.sized(bytes);
+            stopwatch.effort.iterations = Some(if bytes > LARGE { ITERATIONS_LARGE } else { ITERATIONS });
+            for (algorithm, choice) in target::ways(planner, &call)? {
+                let wanted = Some((algorithm.clone(), choice.lanes, choice.chunk_bytes));
+                stopwatch.crew.run(&Order::Choose { algorithm: wanted })?;
+                let measured = stopwatch.measure(&call, false, capacity)?;
+                let seconds = measured.times.p50_us / 1e6;
+                measurements.push(target::measurement(&call, algorithm, choice, seconds)?);
+            }
+        }
+    }
+    stopwatch.crew.run(&Order::Choose { algorithm: None }).map(drop)
+}
