@@ -41,6 +41,7 @@ use crate::mesh_two_shot::TeamMesh;
 use crate::nb::Nb;
 use crate::nhr::Nhr;
 use crate::ring::TeamRing;
+use crate::rounds::loneliest;
 use crate::schedule::{Grid, Schedule};
 use crate::share::refuse;
 use crate::team::Family;
@@ -234,7 +235,8 @@ pub(crate) fn schedule<'a>(
     schedule
 }
 
-/// What of a schedule makes the profile: the root's, of kinds that have one.
+/// What of a schedule makes the profile: the root's, of kinds that have one, of others the busiest's of a few ranks that
+/// are likely to be.
 pub(crate) fn profile(
     spec: &Spec,
     name: &'static str,
@@ -242,8 +244,21 @@ pub(crate) fn profile(
     layout: &Layout,
     machine: &Layout,
 ) -> Profile {
-    let busiest = Spec { rank: spec.root.unwrap_or(spec.rank), ..*spec };
-    schedule(&busiest, name, tiers, layout, machine).into_profile()
+    let of = |rank| schedule(&Spec { rank, ..*spec }, name, tiers, layout, machine).into_profile();
+    if let Some(root) = spec.root {
+        return of(root);
+    }
+    let outermost = machine.levels().len() - 1;
+    let weight = |profile: &Profile| {
+        let traffic = || profile.rounds.iter().flat_map(|round| &round.traffic);
+        let messages = |level: usize| {
+            traffic().filter(|part| part.level >= level).map(|part| part.messages).sum::<u32>()
+        };
+        (profile.bytes(f64::from(spec.ranks)), messages(outermost), messages(0))
+    };
+    let ranks = [0, loneliest(layout), spec.ranks / 2, spec.ranks - 1];
+    let heavier = |a: Profile, b: Profile| if weight(&b) > weight(&a) { b } else { a };
+    ranks.into_iter().map(of).reduce(heavier).unwrap_or_default()
 }
 
 /// The groups of a tier, and what they are made of: groups of the tier below, or ranks.
