@@ -18,6 +18,8 @@ type Octave = Vec<(u64, Pick)>;
 
 /// A way that costs this much more than the cheapest is as good, if it sends fewer messages: they cost what no model knows.
 const AS_GOOD: f64 = 1.02;
+/// Ways that cost up to this much more are equal.
+const EQUAL: f64 = 1.001;
 /// So many times as many messages are as few.
 const AS_FEW: f64 = 1.5;
 
@@ -99,7 +101,10 @@ impl Table {
         let good: Vec<usize> = (0..costs.len()).filter(|&way| costs[way] <= least * AS_GOOD).collect();
         let few = good.iter().map(messages).reduce(f64::min)?;
         // Of equals the first: the index has those first that keep ranks in step.
-        good.into_iter().filter(|way| messages(way) <= few * AS_FEW).min_by(|a, b| costs[*a].total_cmp(&costs[*b]))
+        let cheapest = |ways: &[usize]| ways.iter().map(|&way| costs[way]).reduce(f64::min);
+        let good: Vec<usize> = good.into_iter().filter(|way| messages(way) <= few * AS_FEW).collect();
+        let least = cheapest(&good)?;
+        good.into_iter().find(|&way| costs[way] <= least * EQUAL)
     }
 }
 
