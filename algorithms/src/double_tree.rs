@@ -29,6 +29,7 @@
 //! Source: P. Sanders, J. Speck and J. L. Träff, Parallel Computing 35 (2009); the trees are those of NCCL 2.4, which are
 //! there for any number of ranks. Where that is odd, one rank is an inner node in both.
 
+use crate::rounds::{copy_only, own_copy};
 use crate::share::{each_lane, keep_own, refuse, root_of, share, signed};
 use ubccl_core::plan::{
     Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
@@ -66,30 +67,32 @@ impl Algorithm for DoubleTree {
     }
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
-        let rank = |rank| Spec { rank, ..*spec };
-        let height = (0..spec.ranks).map(|it| height(&rank(it))).max().unwrap_or(0);
-        if height == 0 {
-            let copied = if spec.in_place { Share::NONE } else { Share::ALL };
-            return Profile::of(vec![Round { times: 1, copied, ..Round::default() }]);
+        if spec.ranks == 1 {
+            return copy_only(spec, 1, 1);
         }
-        let busiest = (0..spec.ranks).map(|it| Round { times: 1, traffic: traffic(&rank(it), layout), ..Round::default() });
-        let parts = |round: &Round| round.traffic.iter().map(|part| part.share.parts).sum::<u64>();
-        let mut round = busiest.max_by_key(parts).unwrap_or_default();
-        let both = if spec.kind == Kind::AllReduce { 2 } else { 1 };
-        // The busiest rank's bytes, spread over the steps: with chunks under way, it is busy in all of them.
-        round.times = both * height;
-        for part in &mut round.traffic {
-            part.share.of *= u64::from(round.times);
-            part.messages = part.messages.div_ceil(both);
+        let of_rank = |rank| Spec { rank, ..*spec };
+        let ways = (0..spec.ranks).flat_map(|rank| [false, true].map(|second| way_up(&of_rank(rank), second)));
+        // What a rank on the way of the farthest does: it talks to all its children.
+        let farthest = ways.max_by_key(Vec::len).unwrap_or_default();
+        let hop = |near: &(Rank, Vec<Rank>)| {
+            Round::with_peers(layout, near.0, near.1.iter().map(|&child| (child, 1)), 2).alone()
+        };
+        let up = farthest.iter().map(hop);
+        let down = up.clone().rev();
+        let up = up.map(|round| Round { reduced: Share::new(round.traffic.iter().map(|part| part.share.parts).sum(), 2), ..round });
+        let mut rounds: Vec<Round> = match spec.kind {
+            Kind::Reduce => up.collect(),
+            Kind::Broadcast => down.collect(),
+            _ => up.chain(down).collect(),
+        };
+        if spec.kind == Kind::Broadcast {
+            rounds.extend(own_copy(spec, 1, 1));
         }
-        if spec.op.is_some() {
-            round.reduced = Share::new(1, u64::from(round.times));
-        }
-        let mut rounds = vec![round];
-        if spec.kind == Kind::Broadcast && !spec.in_place {
-            rounds.push(Round { times: 1, copied: Share::ALL, ..Round::default() });
-        }
-        Profile::of(rounds).chunked(1, 2)
+        let ports = (0..spec.ranks).map(|rank| traffic(&of_rank(rank), layout));
+        let load = |port: &Vec<Traffic>| port.iter().map(|part| (part.share.parts, part.level)).collect::<Vec<_>>();
+        let parts = |port: &Vec<Traffic>| port.iter().map(|part| part.share.parts).sum::<u64>();
+        let busiest = ports.max_by_key(|port| (parts(port), load(port))).unwrap_or_default();
+        Profile::of(rounds).busiest(busiest).chunked(1, 2)
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -157,17 +160,11 @@ fn neighbours(spec: &Spec, second: bool) -> Near<Rank> {
     near
 }
 
-/// How many messages a rank is away from the roots of its trees, at most.
-fn height(spec: &Spec) -> u32 {
-    let height = |second: bool| {
-        let mut at = spec.rank;
-        let up = |_: &u32| {
-            let parent = neighbours(&Spec { rank: at, ..*spec }, second).parent;
-            parent.inspect(|&parent| at = parent).is_some()
-        };
-        (0..spec.ranks).take_while(up).count() as u32
-    };
-    height(false).max(height(true))
+/// The ranks above this one in a tree, the nearest first, each with all its children.
+fn way_up(spec: &Spec, second: bool) -> Vec<(Rank, Vec<Rank>)> {
+    let near = |rank| neighbours(&Spec { rank, ..*spec }, second);
+    let above = std::iter::successors(near(spec.rank).parent, |&rank| near(rank).parent);
+    above.map(|rank| (rank, near(rank).children)).collect()
 }
 
 /// What a rank's port does for both halves.

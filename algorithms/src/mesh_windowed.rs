@@ -29,10 +29,11 @@
 //! Source: the direct exchange of HCCL's mesh; the window as in the pairwise exchange of R. Thakur, R. Rabenseifner and
 //! W. Gropp, IJHPCA 19 (2005).
 
+use crate::rounds::{loneliest, own_copy, with_everybody};
 use crate::share::{block, each_lane, fence, keep_own, refuse, share, signed};
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, StepId, Trips};
-use ubccl_core::profile::{Round, Share};
-use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Rank, Result, Spec};
+use ubccl_core::profile::Round;
+use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The windowed mesh.
 pub static MESH_WINDOWED: MeshWindowed = MeshWindowed;
@@ -66,29 +67,24 @@ impl Algorithm for MeshWindowed {
     }
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
-        let (of, others) = (u64::from(spec.ranks), spec.ranks - 1);
+        let of = u64::from(spec.ranks);
         let lonely = loneliest(layout);
-        let round = |first: u32, most: u32| {
-            let distances = first..(first + most).min(spec.ranks);
-            let peers = distances.map(|distance| ((lonely + distance) % spec.ranks, 1));
-            Round::with_peers(layout, lonely, peers, of)
-        };
         let mut rounds = Vec::new();
         if spec.op.is_some() {
             // The sends of a turn are under way while the turn before is summed.
-            let firsts = (1..spec.ranks).step_by(2 * GROUP as usize);
-            rounds.extend(firsts.map(|first| {
-                let messages = (2 * GROUP).min(spec.ranks - first);
-                round(first, messages).reducing(u64::from(messages), of)
+            let two = 2 * GROUP;
+            rounds.extend((1..spec.ranks).step_by(two as usize).map(|first| {
+                let distances = first..(first + two).min(spec.ranks);
+                let messages = u64::from(distances.end - distances.start);
+                let peers = distances.map(|distance| ((lonely + distance) % spec.ranks, 1));
+                Round::with_peers(layout, lonely, peers, of).reducing(messages, of)
             }));
         }
-        if others > 0 && !matches!(spec.kind, Kind::ReduceScatter | Kind::ReduceScatterV) {
-            rounds.push(round(1, others));
+        if spec.ranks > 1 && !matches!(spec.kind, Kind::ReduceScatter | Kind::ReduceScatterV) {
+            rounds.push(with_everybody(layout, lonely, (1, of)).windowed(WINDOW / 2));
         }
-        if !spec.in_place {
-            rounds.push(Round { times: 1, copied: Share::new(1, of), ..Round::default() });
-        }
-        Profile::of(rounds)
+        rounds.extend(own_copy(spec, 1, of));
+        Profile::of(rounds).split()
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -105,13 +101,6 @@ impl Algorithm for MeshWindowed {
         });
         plan.finish()
     }
-}
-
-/// The last rank of a smallest group: most of its peers are far.
-fn loneliest(layout: &Layout) -> Rank {
-    let inner = &layout.levels()[0];
-    let group = (0..inner.groups()).map(|group| inner.group(group)).min_by_key(ExactSizeIterator::len);
-    group.map_or(0, |group| group.end - 1)
 }
 
 /// One lane of the mesh as one rank sees it.

@@ -24,6 +24,7 @@
 //!
 //! Source: the bidirectional ring of tori, E. Chan, M. Heimlich, A. Purkayastha and R. van de Geijn, CCPE 19 (2007).
 
+use crate::rounds::{along_circle, copy_only, own_copy};
 use crate::share::{each_lane, keep_own, refuse, signed};
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
@@ -65,18 +66,34 @@ impl Algorithm for RingBoth {
             let [a, b] = others(*rank).map(|(peer, _)| layout.shared_level(*rank, peer));
             (a.max(b), a.min(b))
         };
-        let busiest = (0..ranks).max_by_key(levels).unwrap_or(0);
-        let round = Round::with_peers(layout, busiest, others(busiest), 2 * of).times(ranks - 1);
-        let mut rounds = match spec.kind {
-            _ if ranks == 1 => Vec::new(),
-            Kind::AllReduce => vec![round.clone().reducing(1, of), round],
-            Kind::ReduceScatter => vec![round.reducing(1, of)],
-            _ => vec![round],
-        };
-        if !spec.in_place && (ranks == 1 || spec.kind == Kind::AllGather) {
-            rounds.push(Round { times: 1, copied: Share::new(1, of), ..Round::default() });
+        if ranks == 1 {
+            return copy_only(spec, 1, 1);
         }
-        Profile::of(rounds).chunked(1, 2 * of)
+        // One message each way.
+        let around = || {
+            along_circle(layout, ranks - 1, Share::new(2, 2 * of)).into_iter().map(|mut hop| {
+                hop.traffic.iter_mut().for_each(|part| part.messages = 2);
+                hop
+            })
+        };
+        let mut rounds: Vec<Round> = Vec::new();
+        if spec.op.is_some() {
+            rounds.extend(around().map(|round| round.reducing(1, of)));
+        }
+        if spec.kind != Kind::ReduceScatter {
+            rounds.extend(around());
+        }
+        let times = rounds.iter().map(|round| round.times).sum::<u32>();
+        let busiest = (0..ranks).max_by_key(levels).unwrap_or(0);
+        let mut port = Round::with_peers(layout, busiest, others(busiest), 2 * of).traffic;
+        for part in &mut port {
+            part.messages *= times;
+            part.share.parts *= u64::from(times);
+        }
+        if spec.kind == Kind::AllGather {
+            rounds.extend(own_copy(spec, 1, of));
+        }
+        Profile::of(rounds).busiest(port).chunked(1, 2 * of).split()
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

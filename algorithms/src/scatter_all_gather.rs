@@ -24,6 +24,7 @@
 //! Source: M. Barnett, R. Littlefield, D. Payne and R. van de Geijn, "Global combine on mesh architectures with wormhole
 //! routing" (1993), and R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005). We differ in sending the root nothing.
 
+use crate::rounds::{along_circle, copy_only, own_copy};
 use crate::schedule::Schedule;
 use crate::share::{each_lane, keep_own, refuse, root_of, share, signed};
 use crate::team::Team;
@@ -61,25 +62,27 @@ impl Algorithm for ScatterRing {
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
         let of = u64::from(spec.ranks);
-        let hops = (0..spec.ranks).map(|rank| layout.shared_level(rank, (rank + 1) % spec.ranks));
-        let hop = hops.max().unwrap_or(0);
-        let root = Way { spec: Spec { rank: root_of(spec), ..*spec }, place: 0 };
-        // The first blocks go round while the scatter still lasts.
-        let round = |child: &u32| {
-            let mut round = Round { times: 1, ..Round::default() };
-            let far = layout.shared_level(root.at(0), root.at(*child));
-            round.add(far, root.subtree(*child).len() as u64, of);
-            round.add(hop, 1, of);
-            round
-        };
-        let mut rounds: Vec<Round> = root.children().iter().map(round).collect();
-        let mut rest = Round { times: spec.ranks - 1 - rounds.len() as u32, ..Round::default() };
-        rest.add(hop, 1, of);
-        rounds.push(rest);
-        if !spec.in_place {
-            rounds.push(Round { times: 1, copied: Share::ALL, ..Round::default() });
+        if spec.ranks == 1 {
+            return copy_only(spec, 1, 1);
         }
-        Profile::of(rounds).chunked(1, of)
+        let root = Way { spec: Spec { rank: root_of(spec), ..*spec }, place: 0 };
+        let children = root.children();
+        let message = |child: u32, parts: u64| {
+            Round::message(layout, (root.at(0), root.at(child)), Share::new(parts, of)).by(1)
+        };
+        let scattered = |&child: &u32| message(child, root.subtree(child).len() as u64);
+        // The first blocks go round while the scatter still lasts.
+        let mut rounds: Vec<Round> = children.iter().map(scattered).collect();
+        rounds.extend(along_circle(layout, spec.ranks - 1 - children.len() as u32, Share::new(1, of)));
+        let mut port = Round::default();
+        for child in &children {
+            let level = layout.shared_level(root.at(0), root.at(*child));
+            port.add(level, root.subtree(*child).len() as u64, of);
+        }
+        let level = layout.shared_level(root.at(0), root.at(1));
+        (1..spec.ranks).for_each(|_| port.add(level, 1, of));
+        rounds.extend(own_copy(spec, 1, 1));
+        Profile::of(rounds).busiest(port.traffic).chunked(1, of).split()
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

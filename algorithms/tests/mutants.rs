@@ -175,7 +175,7 @@ fn plans_that_an_operation_does_not_allow_are_refused() {
             ];
             for call in calls {
                 // More ranks than any algorithm reduces at once, if it goes step by step.
-                let ranks = 6;
+                let ranks = 8;
                 if algorithm.supports(call.kind(), ranks).is_err() {
                     continue;
                 }

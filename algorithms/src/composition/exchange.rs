@@ -14,6 +14,7 @@
 
 use super::{Tier, members};
 use crate::pairwise;
+use crate::rounds::loneliest;
 use crate::share::{block, each_lane, fence, keep_block, signed};
 use std::ops::Range;
 use ubccl_core::plan::{
@@ -41,14 +42,14 @@ pub(super) fn plan(spec: &Spec, name: &'static str, tiers: &[Tier], layout: &Lay
 
 /// What it costs.
 pub(super) fn profile(spec: &Spec, tiers: &[Tier], layout: &Layout, machine: &Layout) -> Profile {
-    let (rank, of) = (spec.rank, u64::from(spec.ranks));
+    let (rank, of) = (loneliest(machine), u64::from(spec.ranks));
     let copies = |parts: u64, of: u64| Round { times: 1, copied: Share::new(parts, of), ..Round::default() };
     let Some(sizes) = digits(spec.kind, tiers, layout) else {
         let peers = (0..spec.ranks).filter(|&peer| peer != rank).map(|peer| (peer, 1));
         let copied = if spec.in_place { spec.ranks - 1 } else { 1 };
-        let round = Round::with_peers(machine, rank, peers, of);
+        let round = Round::with_peers(machine, rank, peers, of).windowed(WINDOW / 2);
         let rounds = [round, copies(u64::from(copied), of)];
-        return Profile::of(rounds.into_iter().skip(usize::from(spec.ranks == 1)).collect());
+        return Profile::of(rounds.into_iter().skip(usize::from(spec.ranks == 1)).collect()).split();
     };
     let mut rounds = Vec::new();
     for digit in Digit::all(rank, &sizes) {

@@ -55,11 +55,18 @@ use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, Layout, Profile, R
 /// The families that a composition may name.
 pub(crate) static FAMILIES: &[&dyn Family] = &[&TeamRing, &TeamMesh, &Nhr, &Nb, &HalvingDoubling, &TeamTree];
 
+/// The families' names.
+pub fn families() -> impl Iterator<Item = &'static str> + Clone {
+    FAMILIES.iter().map(|family| family.name())
+}
+
 /// A family at each of some levels of a layout.
 pub struct Composition {
     descriptor: &'static AlgorithmDescriptor,
     layout: Arc<Layout>,
     tiers: Vec<Tier>,
+    /// Per tier: how many its largest team has.
+    teams: Vec<u32>,
 }
 
 /// One level of a composition.
@@ -94,7 +101,8 @@ impl Composition {
     pub(crate) fn new(tiers: Vec<Tier>, layout: &Arc<Layout>) -> Self {
         let name = |tier: &Tier| format!("{}:{}", layout.levels()[tier.level].name(), tier.family.name());
         let descriptor = descriptor(tiers.iter().map(name).collect::<Vec<_>>().join(";"));
-        Composition { descriptor, layout: layout.clone(), tiers }
+        let teams = (0..tiers.len()).map(|tier| largest_team(layout, &tiers, tier)).collect();
+        Composition { descriptor, layout: layout.clone(), tiers, teams }
     }
 }
 
@@ -109,7 +117,6 @@ fn parse_tier(item: &str, text: &str, layout: &Layout) -> Result<Tier> {
     })?;
     let (level, family) = (level.trim(), family.trim().replace('_', "-"));
     let levels = || layout.levels().iter().map(|level| level.name());
-    let families = || FAMILIES.iter().map(|family| family.name());
     Ok(Tier {
         level: levels()
             .position(|name| name == level)
@@ -149,7 +156,7 @@ impl Algorithm for Composition {
             let (name, made) = (self.descriptor.name, self.layout.ranks());
             return Err(Error::unsupported(format!("{name} was composed for {made} ranks, not for {ranks}")));
         }
-        supports(self.descriptor.name, &self.tiers, kind, ranks)
+        supports(self.descriptor.name, (&self.tiers, &self.teams), kind, ranks)
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -169,13 +176,24 @@ impl Algorithm for Composition {
     }
 }
 
-/// Whether such tiers do a kind.
-pub(crate) fn supports(name: &str, tiers: &[Tier], kind: Kind, ranks: u32) -> Result<()> {
+/// Messages of a tier above which a plan would be no small plan.
+const MOST_MESSAGES: u32 = 4096;
+/// Ranks above which it would be none if it named the blocks of all.
+const MOST_BLOCKS: u32 = 8192;
+
+/// Whether such tiers, with teams of at most so many, do a kind.
+pub(crate) fn supports(name: &str, (tiers, teams): (&[Tier], &[u32]), kind: Kind, ranks: u32) -> Result<()> {
+    let refused = |why: Option<&str>| why.map_or(Ok(()), |why| refuse(name, kind, why));
     match kind {
-        Kind::AllReduce | Kind::Broadcast | Kind::Reduce => Ok(()),
+        Kind::AllReduce | Kind::Broadcast | Kind::Reduce => {
+            let is_large = |(tier, &team): (&Tier, &u32)| tier.family.messages(team) > MOST_MESSAGES;
+            let are_many = tiers.iter().zip(teams).any(is_large);
+            refused(are_many.then_some("a rank would send thousands of messages; use nb or halving-doubling"))
+        }
         Kind::ReduceScatter | Kind::AllGather => {
-            let mut refusals = tiers.iter().filter_map(|tier| tier.family.refuses_blocks(ranks));
-            refusals.next().map_or(Ok(()), |why| refuse(name, kind, why))
+            let are_many = (tiers.len() > 1 && ranks > MOST_BLOCKS)
+                .then_some("each rank's block would be a message of its own; name one level");
+            refused(tiers.iter().find_map(|tier| tier.family.refuses_blocks(ranks)).or(are_many))
         }
         Kind::AllToAll | Kind::AllToAllV => {
             let mut refusals = tiers.iter().filter_map(|tier| tier.family.refuses_exchange());
@@ -250,6 +268,13 @@ fn members(layout: &Layout, tiers: &[Tier], tier: usize, rank: Rank) -> Vec<Rang
     let Some(below) = tier.checked_sub(1) else { return group.map(|rank| rank..rank + 1).collect() };
     let below = &layout.levels()[tiers[below].level];
     (below.group_of(group.start)..=below.group_of(group.end - 1)).map(|member| below.group(member)).collect()
+}
+
+/// How many members the largest group of a tier has.
+fn largest_team(layout: &Layout, tiers: &[Tier], tier: usize) -> u32 {
+    let level = &layout.levels()[tiers[tier].level];
+    let size = |group| members(layout, tiers, tier, level.group(group).start).len() as u32;
+    (0..level.groups()).map(size).max().unwrap_or(0)
 }
 
 /// A list of one run of cells.
