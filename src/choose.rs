@@ -53,8 +53,7 @@ impl Chooser {
         let Wishes { lanes, chunk_bytes, reproducible, .. } = *wishes;
         let limits = Limits { lanes, chunk_bytes, reproducible };
         let only = wishes.algorithm.as_deref().map(|text| select(text, layout)).transpose()?;
-        let forced =
-            only.map(|only| Arc::new(Tuner::with_only(model.clone(), layout.clone(), limits, only)));
+        let forced = only.map(|only| Arc::new(Tuner::with_only(model.clone(), layout.clone(), limits, only)));
         Ok(Chooser { free: Arc::new(Tuner::new(model, layout.clone(), limits)), forced })
     }
 

@@ -19,8 +19,8 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_algorithms::tuner::Candidate;
+use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
 use ubccl_core::{
     Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Kind, Layout, Rank, Result, Signature,
@@ -108,7 +108,8 @@ impl Communicator {
         let layout = Arc::new(config.layout()?);
         if let Some(algorithm) = &config.algorithm {
             // Known before anybody is met.
-            ubccl_algorithms::select(algorithm, &layout).map_err(|error| config.blame(&settings::ALGO, error))?;
+            ubccl_algorithms::select(algorithm, &layout)
+                .map_err(|error| config.blame(&settings::ALGO, error))?;
         }
         let costs = costs.map_or_else(|| Costs::of_config(&config), Ok)?;
         let transport = ubccl_transports::find(&config.transport)

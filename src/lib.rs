@@ -28,9 +28,9 @@ mod work;
 
 pub use breakdown::Breakdown;
 pub use communicator::Communicator;
-pub use costs::{Measurement, Tuning};
 pub use config::{Agreement, Config, Origin, Origins, Place, Resolved, Setting, settings};
 pub use control::Rendezvous;
+pub use costs::{Measurement, Tuning};
 pub use group::{Group, GroupBuffers, GroupWork, Held, OwnedGroup};
 pub use planner::Planner;
 pub use prepared::{Prepared, PreparedRaw};

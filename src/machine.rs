@@ -17,7 +17,8 @@ fn processor(info: &str) -> String {
 }
 
 fn cpus(info: &str) -> String {
-    let count = info.lines().filter(|line| line.split(':').next().is_some_and(|key| key.trim() == "processor"));
+    let count =
+        info.lines().filter(|line| line.split(':').next().is_some_and(|key| key.trim() == "processor"));
     match count.count() {
         1 => "1 CPU".to_owned(),
         count => format!("{count} CPUs"),

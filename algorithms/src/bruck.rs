@@ -24,6 +24,7 @@
 //!
 //! Source: J. Bruck, C. Ho, S. Kipnis, E. Upfal and D. Weathersby, IEEE TPDS 8 (1997).
 
+use crate::rounds::farthest;
 use crate::share::{each_lane, fence, keep_own, refuse, signed};
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
@@ -120,13 +121,6 @@ fn steps(ranks: u32) -> Vec<Step> {
 /// last one is beside them.
 fn runs(ranks: u32, distance: u32) -> (u32, u32) {
     (ranks / (2 * distance), (ranks % (2 * distance)).saturating_sub(distance))
-}
-
-/// The outermost level that some rank crosses to the one at this distance.
-fn farthest(layout: &Layout, distance: u32) -> usize {
-    let ranks = layout.ranks();
-    let crossed = (0..ranks).map(|rank| layout.shared_level(rank, (rank + distance) % ranks));
-    crossed.max().unwrap_or(0)
 }
 
 /// Blocks and where they lie.

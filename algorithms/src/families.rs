@@ -56,7 +56,7 @@ impl Algorithm for Alone {
     }
 
     fn supports(&self, kind: Kind, ranks: u32) -> Result<()> {
-        supports(self.descriptor.name, &self.tiers(), kind, ranks)
+        supports(self.descriptor.name, (&self.tiers(), &[ranks]), kind, ranks)
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

@@ -35,7 +35,7 @@
 //! Source: the binomial trees of R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005); k-nomial as in MPICH and UCC;
 //! barrier by dissemination, D. Hensgen, R. Finkel and U. Manber, IJPP 17 (1988).
 
-use crate::rounds::{copy_only, loneliest, own_copy};
+use crate::rounds::{copy_only, farthest, own_copy};
 use crate::schedule::Schedule;
 use crate::share::{each_lane, keep_own, refuse, share, signed};
 use crate::team::{Family, Team};
@@ -114,7 +114,9 @@ impl Algorithm for KNomial {
                 let down = rounds(&tree, layout, true);
                 let busiest = down.iter().flat_map(|round| round.traffic.clone()).collect();
                 let up = reducing(down.clone());
-                Profile::of(up.into_iter().chain(down).collect()).busiest(busiest).chunked(1, 1).split()
+                let fence = up.len();
+                let all = Profile::of(up.into_iter().chain(down).collect()).busiest(busiest);
+                all.chunked(1, 1).split().fenced(fence)
             }
         }
     }
@@ -292,14 +294,25 @@ fn rounds(tree: &Tree, layout: &Layout, whole: bool) -> Vec<Round> {
 
 /// The most digits that are not 0 in a place: so many steps it is from the root.
 fn depth(tree: &Tree) -> usize {
-    let (last, radix) = (tree.spec.ranks - 1, tree.radix);
-    let digits = |place: u32| {
-        let digits = std::iter::successors(Some(place), |rest| Some(rest / radix)).take_while(|&rest| rest > 0);
-        digits.filter(|rest| rest % radix > 0).count()
+    let digits = |mut place: u32| {
+        let mut digits = 0;
+        while place > 0 {
+            digits += usize::from(!place.is_multiple_of(tree.radix));
+            place /= tree.radix;
+        }
+        digits
     };
-    // The last place, or one that has as many digits and only the largest, or one fewer.
-    let top = tree.levels().last().unwrap_or(1);
-    digits(last).max(digits(top - 1)).max(digits((last / top * top).saturating_sub(1)))
+    let (mut rest, mut lower) = (tree.spec.ranks - 1, 0);
+    let mut most = digits(rest);
+    // Of the last place some upper digits, one less by one, and below it no digit that is 0.
+    while rest > 0 {
+        if !rest.is_multiple_of(tree.radix) {
+            most = most.max(digits(rest - 1) + lower);
+        }
+        rest /= tree.radix;
+        lower += 1;
+    }
+    most
 }
 
 /// The same, each message folded in.
@@ -311,11 +324,13 @@ fn reducing(mut rounds: Vec<Round>) -> Vec<Round> {
 }
 
 fn barrier_profile(layout: &Layout, radix: u32) -> Profile {
-    let (ranks, me) = (layout.ranks(), loneliest(layout));
+    let ranks = layout.ranks();
     let weights = std::iter::successors(Some(1), |weight| Some(weight * radix)).take_while(|&w| w < ranks);
     let round = |weight: u32| {
+        let mut round = Round { times: 1, ..Round::default() };
         let others = (radix - 1).min((ranks - 1) / weight);
-        Round::with_peers(layout, me, (1..=others).map(|j| ((me + j * weight) % ranks, 0)), 1)
+        (1..=others).for_each(|j| round.add(farthest(layout, j * weight), 0, 1));
+        round
     };
     Profile::of(weights.map(round).collect())
 }

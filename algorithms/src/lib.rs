@@ -15,6 +15,7 @@ use std::sync::Arc;
 use ubccl_core::{Algorithm, Error, Layout, Result};
 
 pub mod composition;
+pub mod reproducible;
 pub mod tuner;
 
 /// Declares the algorithms: `module: TYPES`, a line for each family.
@@ -43,6 +44,7 @@ index! {
     scatter_all_gather: SCATTER_RING;
     double_tree: DOUBLE_TREE;
     families: HALVING_DOUBLING, NHR, NB;
+    ordered: ORDERED_RING, ORDERED_NB, ORDERED_NHR;
 }
 
 /// The algorithm of this name; `-` and `_` are the same.

@@ -65,7 +65,7 @@ impl Algorithm for Linear {
             Kind::Reduce => Profile::of(vec![around((1, 1)).reducing(p - 1, 1)]).split(),
             _ => {
                 let copied = u64::from(!spec.in_place);
-                Profile::of(vec![around((1, p)).windowed(WINDOW).copying(copied, p)]).split()
+                Profile::of(vec![around((1, p)).copying(copied, p)]).split()
             }
         }
     }

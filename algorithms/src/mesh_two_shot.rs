@@ -29,8 +29,9 @@ use crate::rounds::{copy_only, loneliest, with_everybody};
 use crate::schedule::Schedule;
 use crate::share::{check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed};
 use crate::team::{Family, Team};
+use std::slice;
 use ubccl_core::plan::{
-    Association, Buffer, Index, MAX_WINDOW_PER_PEER, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
+    Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
 use ubccl_core::profile::Round;
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
@@ -115,8 +116,12 @@ fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     Profile::of(vec![scatter, all_gather]).busiest(busiest).split()
 }
 
-/// Both shots of a team.
+/// Both shots of a team, piece by piece: a member's blocks may be many, and with one of each member under way nobody's
+/// window is full while somebody waits.
 pub(crate) struct TeamMesh;
+
+/// Peers that a member of a team sends to and reduces from at once: with the reduction, a window of steps.
+const PEERS_AT_ONCE: usize = 63;
 
 impl Family for TeamMesh {
     fn name(&self) -> &'static str {
@@ -127,24 +132,41 @@ impl Family for TeamMesh {
         None
     }
 
-    /// A reduction of all, and a message to each.
-    fn window(&self, members: usize) -> u32 {
-        MAX_WINDOW_PER_PEER.max(u32::try_from(members).unwrap_or(u32::MAX))
+    fn messages(&self, members: u32) -> u32 {
+        members - 1
     }
 
     fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {
-        schedule.round();
-        schedule.reduce(&team.blocks([0]), &team.others());
-        for by in 1..team.len() as isize {
-            schedule.send(&team.blocks([by]), &[team.rank(by)]);
+        let distances: Vec<isize> = (1..team.len() as isize).collect();
+        let pieces: Vec<_> =
+            (0..team.len() as isize).map(|by| schedule.pieces(&team.blocks([by]))).collect();
+        let most = pieces.iter().map(Vec::len).max().unwrap_or(0);
+        for some in distances.chunks(PEERS_AT_ONCE) {
+            schedule.round();
+            let from: Vec<_> = some.iter().map(|&by| team.rank(-by)).collect();
+            for turn in 0..most {
+                // Sends first: a reduction of more ranks than a list holds is several steps, which wait for each other.
+                for &by in some {
+                    let theirs = pieces[by as usize].get(turn).into_iter();
+                    theirs.for_each(|piece| schedule.send(slice::from_ref(piece), &[team.rank(by)]));
+                }
+                pieces[0].get(turn).into_iter().for_each(|own| schedule.reduce(slice::from_ref(own), &from));
+            }
         }
     }
 
     fn all_gather(&self, schedule: &mut Schedule<'_>, team: &Team) {
         schedule.round();
-        schedule.send(&team.blocks([0]), &team.others());
-        for by in 1..team.len() as isize {
-            schedule.receive(&team.blocks([-by]), team.rank(-by));
+        let distances = || 0..team.len() as isize;
+        let pieces: Vec<_> = distances().map(|by| schedule.pieces(&team.blocks([-by]))).collect();
+        let most = pieces.iter().map(Vec::len).max().unwrap_or(0);
+        for turn in 0..most {
+            let own = pieces[0].get(turn).into_iter();
+            own.for_each(|own| schedule.send(slice::from_ref(own), &team.others()));
+            for by in distances().skip(1) {
+                let theirs = pieces[by as usize].get(turn).into_iter();
+                theirs.for_each(|piece| schedule.receive(slice::from_ref(piece), team.rank(-by)));
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ use std::ops::Range;
 pub(crate) struct Nhr;
 
 /// Ranks above which a plan of a message for each would be no small plan.
-const MOST_MESSAGES: u32 = 1024;
+const MOST_BLOCKS: u32 = 1024;
 
 /// Distance and number of blocks of each step, of an all-gather.
 fn steps(members: usize) -> Vec<(isize, isize)> {
@@ -69,8 +69,17 @@ impl Family for Nhr {
         (members, (0..members).map(block).map(|block| block..block + 1).collect())
     }
 
+    /// One where blocks are neighbours, one for each block elsewhere: most of them, if members are odd.
+    fn messages(&self, members: u32) -> u32 {
+        let of = |(distance, count): (isize, isize)| {
+            let is_run = members.is_multiple_of(2 * distance as u32);
+            if is_run { 1 } else { count as u32 }
+        };
+        steps(members as usize).into_iter().map(of).sum()
+    }
+
     fn refuses_blocks(&self, ranks: u32) -> Option<&'static str> {
-        (ranks > MOST_MESSAGES).then_some("each rank's block would be a message of its own; use nb")
+        (ranks > MOST_BLOCKS).then_some("each rank's block would be a message of its own; use nb")
     }
 
     fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {

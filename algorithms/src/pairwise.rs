@@ -56,7 +56,7 @@ static DESCRIPTOR: AlgorithmDescriptor = AlgorithmDescriptor {
     source: "Thakur, Rabenseifner and Gropp, IJHPCA 19 (2005)",
 };
 
-/// Steps under way: exchanges with 32 peers at once, or 64 messages of a group each way.
+/// Steps under way: exchanges with 32 peers at once (with 64, if they are short: then sends are soon over), or 64 messages of a group each way.
 const WINDOW: u32 = 64;
 /// Exchanges under way in place, each with a block of scratch.
 const SLOTS: u32 = 8;
@@ -80,7 +80,7 @@ impl Algorithm for Pairwise {
             Kind::Group => Profile::of(vec![Round::message(layout, (0, spec.ranks - 1), Share::NONE)]),
             _ if p == 1 => copy_only(spec, 1, 1),
             _ if spec.in_place => swap_profile(spec, layout),
-            _ => Profile::of(vec![with_everybody(layout, loneliest(layout), (1, p)).windowed(WINDOW / 2).copying(1, p)])
+            _ => Profile::of(vec![with_everybody(layout, loneliest(layout), (1, p)).windowed(WINDOW).copying(1, p)])
             .split(),
         }
     }

@@ -140,6 +140,10 @@ impl Family for TeamRing {
         DESCRIPTOR.name
     }
 
+    fn messages(&self, members: u32) -> u32 {
+        members - 1
+    }
+
     fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {
         for step in 1..team.len() as isize {
             schedule.exchange_reduce(

@@ -65,6 +65,13 @@ pub(crate) fn longest_hop(layout: &Layout) -> usize {
     hops.iter().rposition(|&hops| hops > 0).unwrap_or(0)
 }
 
+/// The outermost level that some rank crosses to the one at this distance.
+pub(crate) fn farthest(layout: &Layout, distance: u32) -> usize {
+    let ranks = layout.ranks();
+    let crossed = (0..ranks).map(|rank| layout.shared_level(rank, (rank + distance) % ranks));
+    crossed.max().unwrap_or(0)
+}
+
 /// What one port has to do that sends `messages` of `parts` of `of` over links of one level.
 pub(crate) fn one_port(level: usize, messages: u32, (parts, of): (u64, u64)) -> Vec<Traffic> {
     vec![Traffic { level, messages, share: Share::new(u64::from(messages) * parts, of) }]

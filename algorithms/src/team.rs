@@ -53,6 +53,12 @@ pub(crate) trait Family: Sync {
         (members, (0..members).map(|member| member..member + 1).collect())
     }
 
+    /// How many messages a member of a team of so many sends in a reduce-scatter, and in an all-gather, of a vector that is
+    /// cut as the family likes. A plan names each of them.
+    fn messages(&self, members: u32) -> u32 {
+        2 * (members.next_power_of_two().trailing_zeros() + 1)
+    }
+
     /// Why it does no reduce-scatter and all-gather of so many ranks, in which every one has a block of its own.
     fn refuses_blocks(&self, _ranks: u32) -> Option<&'static str> {
         None

@@ -4,11 +4,10 @@
 #![allow(clippy::print_stdout, reason = "a proof says what it proved")]
 
 mod cases;
+mod queue;
 
 use cases::{Case, Lengths, OPS, Pattern, Placement, variants};
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use ubccl_core::verify::{Report, Violation, verify_calls};
 use ubccl_core::{Algorithm, Choice, DataType, Kind};
@@ -46,7 +45,7 @@ fn all_cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for &algorithm in ubccl_algorithms::index() {
         for row in Kind::TABLE {
-            for ranks in (1..=33).chain([48, 64, 127, 384, 768]) {
+            for ranks in (1..=33).chain([48, 64, 72, 127, 384, 768]) {
                 let names = format!("{} {}", algorithm.descriptor().name, row.name);
                 if algorithm.supports(row.kind, ranks).is_err() || !names.contains(&only) {
                     continue;
@@ -199,38 +198,35 @@ struct Row {
 fn the_verifier_accepts_every_plan() {
     let mut cases = all_cases();
     cases.sort_by_key(|case| std::cmp::Reverse(weight(case)));
-    let (next, rows, failures) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()), Mutex::new(Vec::new()));
-    let work = || {
-        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let start = Instant::now();
-            match prove(case) {
-                Ok(report) => {
-                    let key = (case.algorithm.descriptor().name, case.kind.name());
-                    let mut rows = rows.lock().unwrap();
-                    let row: &mut Row = rows.entry(key).or_default();
-                    row.cases += 1;
-                    row.steps += report.steps;
-                    row.messages += report.messages;
-                    row.took += start.elapsed();
-                }
-                Err(violation) => failures.lock().unwrap().push(format!("{}: {violation}", case.text())),
+    let results = queue::do_all(&cases, |case| {
+        let start = Instant::now();
+        (prove(case), start.elapsed())
+    });
+    let (mut rows, mut failures) = (BTreeMap::new(), Vec::new());
+    for (case, (proved, took)) in cases.iter().zip(results) {
+        match proved {
+            Ok(report) => {
+                let row: &mut Row =
+                    rows.entry((case.algorithm.descriptor().name, case.kind.name())).or_default();
+                row.cases += 1;
+                row.steps += report.steps;
+                row.messages += report.messages;
+                row.took += took;
             }
+            Err(violation) => failures.push(format!("{}: {violation}", case.text())),
         }
-    };
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    }
     println!(
         "{:<14} {:<15} {:>6} {:>12} {:>12} {:>9}",
         "algorithm", "collective", "plans", "steps", "messages", "s"
     );
-    for ((algorithm, kind), row) in rows.into_inner().unwrap() {
+    for ((algorithm, kind), row) in rows {
         let Row { cases, steps, messages, took } = row;
         println!(
             "{algorithm:<14} {kind:<15} {cases:>6} {steps:>12} {messages:>12} {:>9.1}",
             took.as_secs_f64()
         );
     }
-    let failures = failures.into_inner().unwrap();
     let first: Vec<_> = failures.iter().take(20).map(String::as_str).collect();
     assert!(failures.is_empty(), "{} of {} are refused:\n{}", failures.len(), cases.len(), first.join("\n"));
 }

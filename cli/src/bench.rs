@@ -1,15 +1,15 @@
 //! `ubccl bench` and `ubccl sim`: from the command line to the table.
 
-use crate::contest;
 use crate::args::{BenchArgs, FabricArgs, Pin, SweepArgs};
+use crate::contest;
 use crate::failure::{Failure, Outcome};
 use crate::json::JsonLines;
 use crate::launch::{Launch, Processes};
 use crate::measure::{Effort, Stopwatch};
+use crate::orders::Crew;
 use crate::report::{self, Agenda, Report, Summary, can_show_progress, conclude, print};
 use crate::sim::{Simulator, most_real_bytes, peak_memory_bytes};
 use crate::table::general;
-use crate::orders::Crew;
 use crate::target::{self, Machine, MachineOptions, Member, Planner, Settings, settings};
 use crate::threads::{Muster, Threads};
 use crate::together::Together;
@@ -24,7 +24,9 @@ const MOST_LISTED: usize = 16;
 pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
     let mut given = args.sweep.how.settings();
     given.extend(args.transport.clone().map(|name| (settings::TRANSPORT.name.to_owned(), name)));
-    given.extend(args.timeout.map(|time| (settings::TIMEOUT.name.to_owned(), format!("{}ns", time.as_nanos()))));
+    given.extend(
+        args.timeout.map(|time| (settings::TIMEOUT.name.to_owned(), format!("{}ns", time.as_nanos()))),
+    );
     let config = target::configuration(&given)?;
     let (transport, is_virtual) = target::find_transport(&config.transport).map_err(Failure::new)?;
     if is_virtual {

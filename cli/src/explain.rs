@@ -73,8 +73,7 @@ fn row(candidate: &Candidate, cost: &Cost, width: usize) -> String {
     let Candidate { algorithm, choice, is_chunked, is_picked, .. } = candidate;
     let mark = if *is_picked { '*' } else { ' ' };
     let chunk = if *is_chunked { show_bytes(choice.chunk_bytes.into()) } else { "-".to_owned() };
-    let mut text =
-        format!("{mark} {:width$}  {:>5}  {chunk:>8}", algorithm.descriptor().name, choice.lanes);
+    let mut text = format!("{mark} {:width$}  {:>5}  {chunk:>8}", algorithm.descriptor().name, choice.lanes);
     let Cost { latency_ps, bandwidth_ps, reduction_ps, contention_ps } = *cost;
     for ps in [cost.total_ps(), latency_ps, bandwidth_ps, reduction_ps, contention_ps] {
         text += &format!("  {:>12.3}", ps / 1e6);

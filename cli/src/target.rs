@@ -13,7 +13,7 @@ pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
 use ubccl::settings::SETTINGS;
 use ubccl::sim::{RankMemory, World, WorldConfig};
-use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Tuning, Result, Setting};
+use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting, Tuning};
 
 /// One rank's communicator, as the measuring needs it.
 pub(crate) trait Target {
@@ -46,7 +46,6 @@ pub(crate) fn configuration(settings: &Settings) -> Result<Config> {
     let given: Vec<(&str, &str)> = settings.iter().map(|(name, text)| (&**name, &**text)).collect();
     Config::from_arguments(&given)
 }
-
 
 /// Shows on standard error what `UBCCL_DEBUG` asks for. What is wrong with the configuration is for the subcommand to
 /// say, if it uses one.
@@ -269,8 +268,14 @@ pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<(String, Choice
 }
 
 /// A measured time as the fit takes it.
-pub(crate) fn measurement(call: &Call, algorithm: String, choice: Choice, seconds: f64) -> Result<Measurement<'static>> {
-    let one = untabled(call, 0).ok_or_else(|| Error::unsupported("only equal blocks are measured to be fitted"))?;
+pub(crate) fn measurement(
+    call: &Call,
+    algorithm: String,
+    choice: Choice,
+    seconds: f64,
+) -> Result<Measurement<'static>> {
+    let one =
+        untabled(call, 0).ok_or_else(|| Error::unsupported("only equal blocks are measured to be fitted"))?;
     Ok(Measurement { call: one, ranks: call.ranks, algorithm, choice, seconds })
 }
 

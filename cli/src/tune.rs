@@ -37,7 +37,9 @@ pub(crate) fn run(args: &TuneArgs, out: &mut dyn Write) -> Outcome<()> {
     let transport = target::configuration(&given)?.transport;
     let (transport, is_virtual) = target::find_transport(&transport).map_err(Failure::new)?;
     if is_virtual {
-        return Err(Failure::new(format!("{transport} is simulated: its fabric's description says what things cost")));
+        return Err(Failure::new(format!(
+            "{transport} is simulated: its fabric's description says what things cost"
+        )));
     }
     let mut measurements = Vec::new();
     for &ranks in &args.ranks {

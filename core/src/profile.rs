@@ -56,6 +56,8 @@ pub struct Profile {
     /// What is cut into chunks of [`Choice::chunk_bytes`](crate::Choice::chunk_bytes), which overlap: a chunk's rounds
     /// need not wait for the other chunks'. `None` if nothing is.
     pub chunked: Option<Share>,
+    /// Rounds from this one on begin when all chunks are through those before. 0 if none waits for that.
+    pub fence: usize,
     /// Whether each lane moves its share of the data, beside the other lanes.
     pub split: bool,
 }
@@ -154,6 +156,11 @@ impl Profile {
     /// The same, with that much cut into chunks.
     pub fn chunked(self, parts: u64, of: u64) -> Self {
         Profile { chunked: Some(Share::new(parts, of)), ..self }
+    }
+
+    /// The same, but rounds from this one on wait for all chunks.
+    pub fn fenced(self, fence: usize) -> Self {
+        Profile { fence, ..self }
     }
 
     /// The same, shared out among the lanes.

@@ -3,6 +3,7 @@
 //! The verifier proves plans over it, and the simulator moves it where real data would not fit.
 
 use std::fmt;
+use std::ops::Range;
 
 /// What a run of elements is: an expression over ranks' contributions. Element k of the run is the expression taken at
 /// element `origin + k` of every contribution in it.
@@ -35,6 +36,9 @@ impl Value {
     /// Memory nobody has written.
     pub const UNWRITTEN: Value = Value { expression: 0, contributors: 0, origin: 0, doubled: true };
 
+    /// Whatever comes of elements that are not followed. It has no origin, and runs of it are one.
+    pub const ELSEWHERE: Value = Value { expression: 1, contributors: 0, origin: 0, doubled: false };
+
     /// Rank `rank`'s contribution from its element `origin` on, among `ranks` ranks.
     pub fn contribution(rank: u32, ranks: u32, origin: u64) -> Self {
         let name = name_of(rank);
@@ -46,6 +50,11 @@ impl Value {
     pub fn reduction(parts: impl IntoIterator<Item = Value>, ranks: u32) -> Self {
         let mut parts = parts.into_iter();
         let Some(mut sum) = parts.next() else { return Value::UNWRITTEN };
+        if sum == Value::ELSEWHERE {
+            // With something else it is a mixture: nobody may take that for either.
+            let others = parts.find(|part| *part != Value::ELSEWHERE);
+            return others.map_or(Value::ELSEWHERE, |_| Value { doubled: true, ..sum });
+        }
         let mut terms = 1_u128;
         for part in parts {
             terms += 1;
@@ -76,6 +85,9 @@ impl Value {
 
     /// The same, `by` elements further.
     pub fn further(self, by: u64) -> Self {
+        if self == Value::ELSEWHERE {
+            return self;
+        }
         Value { origin: self.origin + by as i64, ..self }
     }
 }
@@ -130,7 +142,9 @@ impl SymbolicMemory {
     pub fn of(pieces: impl IntoIterator<Item = Piece>) -> Self {
         let mut memory = SymbolicMemory { segments: Vec::new(), len: 0 };
         for piece in pieces.into_iter().filter(|piece| piece.len > 0) {
-            memory.segments.push(Segment { start: memory.len, value: piece.value });
+            if !is_run(memory.segments.last().map(|last| last.value), piece.value) {
+                memory.segments.push(Segment { start: memory.len, value: piece.value });
+            }
             memory.len += piece.len;
         }
         memory
@@ -162,30 +176,55 @@ impl SymbolicMemory {
 
     /// Writes `pieces` from `start` on.
     pub fn write(&mut self, start: u64, pieces: &[Piece]) {
-        let mut at = start;
-        for piece in pieces.iter().filter(|piece| piece.len > 0) {
-            self.write_one(at, *piece);
-            at += piece.len;
+        let end = start + pieces.iter().map(|piece| piece.len).sum::<u64>();
+        debug_assert!(end <= self.len, "write from {start} to {end} in {}", self.len);
+        if start == end {
+            return;
         }
-    }
-
-    fn write_one(&mut self, start: u64, piece: Piece) {
-        let end = start + piece.len;
-        debug_assert!(end <= self.len, "write of {start}+{} in {}", piece.len, self.len);
         let first = self.segments.partition_point(|segment| segment.start < start);
-        let last = self.segments.partition_point(|segment| segment.start < end);
+        let last = first + self.segments[first..].partition_point(|segment| segment.start < end);
         let ends_on_boundary = end == self.len || self.segments.get(last).is_some_and(|s| s.start == end);
-        let new = Segment { start, value: piece.value };
-        if ends_on_boundary && last == first + 1 {
-            self.segments[first] = new;
+        let is_plain = |piece: &Piece| piece.len > 0 && piece.value != Value::ELSEWHERE;
+        if ends_on_boundary && last - first == pieces.len() && pieces.iter().all(is_plain) {
+            let mut at = start;
+            for (segment, piece) in self.segments[first..last].iter_mut().zip(pieces) {
+                *segment = Segment { start: at, value: piece.value };
+                at += piece.len;
+            }
             return;
         }
         let tail = (!ends_on_boundary).then(|| {
             let cut = &self.segments[last - 1];
             Segment { start: end, value: cut.value.further(end - cut.start) }
         });
-        self.segments.splice(first..last, [new].into_iter().chain(tail));
+        self.replace(first..last, start, pieces, tail);
     }
+
+    /// Puts segments of `pieces` from `start` on, and `tail`, in the place of these.
+    fn replace(&mut self, mut old: Range<usize>, start: u64, pieces: &[Piece], tail: Option<Segment>) {
+        let before = old.start.checked_sub(1).map(|index| self.segments[index].value);
+        let (mut at, mut previous) = (start, before);
+        let mut new = Vec::with_capacity(pieces.len() + 1);
+        let new_segments = pieces.iter().filter(|piece| piece.len > 0).map(|piece| {
+            at += piece.len;
+            Segment { start: at - piece.len, value: piece.value }
+        });
+        for segment in new_segments.chain(tail) {
+            if !is_run(previous, segment.value) {
+                new.push(segment);
+            }
+            previous = Some(segment.value);
+        }
+        if self.segments.get(old.end).is_some_and(|next| is_run(previous, next.value)) {
+            old.end += 1;
+        }
+        self.segments.splice(old, new);
+    }
+}
+
+/// Runs of what is not followed are one segment.
+fn is_run(previous: Option<Value>, value: Value) -> bool {
+    value == Value::ELSEWHERE && previous == Some(value)
 }
 
 /// Reduces runs of pieces that are equally long, in list order, into `out`.

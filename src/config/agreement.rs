@@ -69,7 +69,10 @@ mod tests {
         let theirs = Config { chunk_bytes: Some(4096), rank: 3, ..Config::default() };
         assert!(difference(&told(&mine), &told(&mine)).is_none());
         let (setting, theirs, mine) = difference(&told(&theirs), &told(&mine)).unwrap();
-        assert_eq!((setting.name, &*theirs, &*mine), ("chunk", "4096 B (argument)", "chosen by cost (default)"));
+        assert_eq!(
+            (setting.name, &*theirs, &*mine),
+            ("chunk", "4096 B (argument)", "chosen by cost (default)")
+        );
         assert!(difference("nonsense", &told(&Config::default())).unwrap().1.contains("version"));
     }
 

@@ -41,6 +41,7 @@ use crate::mesh_two_shot::TeamMesh;
 use crate::nb::Nb;
 use crate::nhr::Nhr;
 use crate::ring::TeamRing;
+use crate::rounds::loneliest;
 use crate::schedule::{Grid, Schedule};
 use crate::share::refuse;
 use crate::team::Family;
@@ -54,11 +55,18 @@ use ubccl_core::{Algorithm, AlgorithmDescriptor, Error, Kind, Layout, Profile, R
 /// The families that a composition may name.
 pub(crate) static FAMILIES: &[&dyn Family] = &[&TeamRing, &TeamMesh, &Nhr, &Nb, &HalvingDoubling, &TeamTree];
 
+/// The families' names.
+pub fn families() -> impl Iterator<Item = &'static str> + Clone {
+    FAMILIES.iter().map(|family| family.name())
+}
+
 /// A family at each of some levels of a layout.
 pub struct Composition {
     descriptor: &'static AlgorithmDescriptor,
     layout: Arc<Layout>,
     tiers: Vec<Tier>,
+    /// Per tier: how many its largest team has.
+    teams: Vec<u32>,
 }
 
 /// One level of a composition.
@@ -93,7 +101,8 @@ impl Composition {
     pub(crate) fn new(tiers: Vec<Tier>, layout: &Arc<Layout>) -> Self {
         let name = |tier: &Tier| format!("{}:{}", layout.levels()[tier.level].name(), tier.family.name());
         let descriptor = descriptor(tiers.iter().map(name).collect::<Vec<_>>().join(";"));
-        Composition { descriptor, layout: layout.clone(), tiers }
+        let teams = (0..tiers.len()).map(|tier| largest_team(layout, &tiers, tier)).collect();
+        Composition { descriptor, layout: layout.clone(), tiers, teams }
     }
 }
 
@@ -108,7 +117,6 @@ fn parse_tier(item: &str, text: &str, layout: &Layout) -> Result<Tier> {
     })?;
     let (level, family) = (level.trim(), family.trim().replace('_', "-"));
     let levels = || layout.levels().iter().map(|level| level.name());
-    let families = || FAMILIES.iter().map(|family| family.name());
     Ok(Tier {
         level: levels()
             .position(|name| name == level)
@@ -148,7 +156,7 @@ impl Algorithm for Composition {
             let (name, made) = (self.descriptor.name, self.layout.ranks());
             return Err(Error::unsupported(format!("{name} was composed for {made} ranks, not for {ranks}")));
         }
-        supports(self.descriptor.name, &self.tiers, kind, ranks)
+        supports(self.descriptor.name, (&self.tiers, &self.teams), kind, ranks)
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -168,13 +176,24 @@ impl Algorithm for Composition {
     }
 }
 
-/// Whether such tiers do a kind.
-pub(crate) fn supports(name: &str, tiers: &[Tier], kind: Kind, ranks: u32) -> Result<()> {
+/// Messages of a tier above which a plan would be no small plan.
+const MOST_MESSAGES: u32 = 4096;
+/// Ranks above which it would be none if it named the blocks of all.
+const MOST_BLOCKS: u32 = 8192;
+
+/// Whether such tiers, with teams of at most so many, do a kind.
+pub(crate) fn supports(name: &str, (tiers, teams): (&[Tier], &[u32]), kind: Kind, ranks: u32) -> Result<()> {
+    let refused = |why: Option<&str>| why.map_or(Ok(()), |why| refuse(name, kind, why));
     match kind {
-        Kind::AllReduce | Kind::Broadcast | Kind::Reduce => Ok(()),
+        Kind::AllReduce | Kind::Broadcast | Kind::Reduce => {
+            let is_large = |(tier, &team): (&Tier, &u32)| tier.family.messages(team) > MOST_MESSAGES;
+            let are_many = tiers.iter().zip(teams).any(is_large);
+            refused(are_many.then_some("a rank would send thousands of messages; use nb or halving-doubling"))
+        }
         Kind::ReduceScatter | Kind::AllGather => {
-            let mut refusals = tiers.iter().filter_map(|tier| tier.family.refuses_blocks(ranks));
-            refusals.next().map_or(Ok(()), |why| refuse(name, kind, why))
+            let are_many = (tiers.len() > 1 && ranks > MOST_BLOCKS)
+                .then_some("each rank's block would be a message of its own; name one level");
+            refused(tiers.iter().find_map(|tier| tier.family.refuses_blocks(ranks)).or(are_many))
         }
         Kind::AllToAll | Kind::AllToAllV => {
             let mut refusals = tiers.iter().filter_map(|tier| tier.family.refuses_exchange());
@@ -216,7 +235,8 @@ pub(crate) fn schedule<'a>(
     schedule
 }
 
-/// What of a schedule makes the profile: the root's, of kinds that have one.
+/// What of a schedule makes the profile: the root's, of kinds that have one, of others the busiest's of a few ranks that
+/// are likely to be.
 pub(crate) fn profile(
     spec: &Spec,
     name: &'static str,
@@ -224,8 +244,21 @@ pub(crate) fn profile(
     layout: &Layout,
     machine: &Layout,
 ) -> Profile {
-    let busiest = Spec { rank: spec.root.unwrap_or(spec.rank), ..*spec };
-    schedule(&busiest, name, tiers, layout, machine).into_profile()
+    let of = |rank| schedule(&Spec { rank, ..*spec }, name, tiers, layout, machine).into_profile();
+    if let Some(root) = spec.root {
+        return of(root);
+    }
+    let outermost = machine.levels().len() - 1;
+    let weight = |profile: &Profile| {
+        let traffic = || profile.rounds.iter().flat_map(|round| &round.traffic);
+        let messages = |level: usize| {
+            traffic().filter(|part| part.level >= level).map(|part| part.messages).sum::<u32>()
+        };
+        (profile.bytes(f64::from(spec.ranks)), messages(outermost), messages(0))
+    };
+    let ranks = [0, loneliest(layout), spec.ranks / 2, spec.ranks - 1];
+    let heavier = |a: Profile, b: Profile| if weight(&b) > weight(&a) { b } else { a };
+    ranks.into_iter().map(of).reduce(heavier).unwrap_or_default()
 }
 
 /// The groups of a tier, and what they are made of: groups of the tier below, or ranks.
@@ -235,6 +268,13 @@ fn members(layout: &Layout, tiers: &[Tier], tier: usize, rank: Rank) -> Vec<Rang
     let Some(below) = tier.checked_sub(1) else { return group.map(|rank| rank..rank + 1).collect() };
     let below = &layout.levels()[tiers[below].level];
     (below.group_of(group.start)..=below.group_of(group.end - 1)).map(|member| below.group(member)).collect()
+}
+
+/// How many members the largest group of a tier has.
+fn largest_team(layout: &Layout, tiers: &[Tier], tier: usize) -> u32 {
+    let level = &layout.levels()[tiers[tier].level];
+    let size = |group| members(layout, tiers, tier, level.group(group).start).len() as u32;
+    (0..level.groups()).map(size).max().unwrap_or(0)
 }
 
 /// A list of one run of cells.

@@ -350,7 +350,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Runs of these cells, merged where they touch, cut where slices must be, and where memory ends.
-    fn pieces(&self, cells: &[Range<u32>]) -> Vec<Range<u32>> {
+    pub(crate) fn pieces(&self, cells: &[Range<u32>]) -> Vec<Range<u32>> {
         let mut merged: Vec<Range<u32>> = Vec::new();
         let mut sorted: Vec<Range<u32>> = cells.iter().filter(|run| !run.is_empty()).cloned().collect();
         sorted.sort_unstable_by_key(|run| run.start);

@@ -104,7 +104,12 @@ impl<'a> Reckoning<'a> {
     }
 
     fn usage(&self) -> Usage {
-        let mut all = self.piped();
+        let (before, after) = self.profile.rounds.split_at(self.profile.fence.min(self.profile.rounds.len()));
+        // Before and after a fence each port does what its rounds say.
+        let mut all = match before {
+            [] => self.piped(after, &self.profile.busiest),
+            _ => self.piped(before, &[]).plus(&self.piped(after, &[]), 1.0),
+        };
         if self.model.cores.is_some() && self.shared {
             all = longer(self.model, all, self.crowded());
         }
@@ -113,11 +118,11 @@ impl<'a> Reckoning<'a> {
     }
 
     /// Piece after piece: bound by the way of one, or by the busiest port.
-    fn piped(&self) -> Usage {
+    fn piped(&self, rounds: &[Round], busiest: &[Traffic]) -> Usage {
         let (mut way, mut slowest, mut ports) = (Usage::default(), Usage::default(), Usage::default());
         let (mut last, mut ranks) = (Usage::default(), Usage::default());
         let others = self.pieces - 1.0;
-        for round in &self.profile.rounds {
+        for round in rounds {
             let times = f64::from(round.times);
             let parts = self.parts(round, 1.0, self.first);
             for part in [&parts.latency, &parts.port, &parts.rank] {
@@ -134,11 +139,11 @@ impl<'a> Reckoning<'a> {
             }
         }
         way.add(&slowest, 1.0);
-        if others <= 0.0 && self.profile.busiest.is_empty() {
+        if others <= 0.0 && busiest.is_empty() {
             return way;
         }
-        if !self.profile.busiest.is_empty() {
-            ports = self.port(&self.profile.busiest, self.pieces, 1.0, true);
+        if !busiest.is_empty() {
+            ports = self.port(busiest, self.pieces, 1.0, true);
         }
         longer(self.model, way, self.together(ports, ranks).plus(&last, 1.0))
     }

@@ -1,6 +1,7 @@
 //! Who touched which elements of one rank's memory last.
 
 use super::flat::{Flat, NONE};
+use super::part::Followed;
 use super::violation::Violation;
 use crate::collective::Rank;
 use crate::symbolic::{Piece, SymbolicMemory, Value};
@@ -167,17 +168,23 @@ impl Accesses {
         index
     }
 
-    /// The rank's memory before the first step, cut where its steps cut it, so that running them need not.
-    pub(super) fn initial_memory(&self, flat: &Flat) -> SymbolicMemory {
-        let input = &flat.layouts[self.rank as usize].input;
-        let ends = self.segments.iter().skip(1).map(|segment| segment.start).chain([self.end]);
-        SymbolicMemory::of(self.segments.iter().zip(ends).map(|(&Segment { start, .. }, end)| {
-            let value = if input.contains(&start) {
-                Value::contribution(self.rank, flat.ranks, start - input.start)
-            } else {
-                Value::UNWRITTEN
-            };
-            Piece { len: end - start, value }
+    /// The rank's memory before the first step, cut where its steps cut it, so that running them need not; uncut, if
+    /// little of it is followed.
+    pub(super) fn initial_memory(&self, flat: &Flat, followed: &Followed) -> SymbolicMemory {
+        let (rank, input) = (self.rank, &flat.layouts[self.rank as usize].input);
+        let uncut = [0, input.start, input.end];
+        let cuts = self.segments.iter().map(|segment| segment.start);
+        let is_cut = |_: &u64| followed.is_everything();
+        let starts = cuts.filter(is_cut).chain(uncut.into_iter().filter(|cut| !is_cut(cut)));
+        let mut starts: Vec<u64> = starts.chain([self.end]).collect();
+        starts.dedup();
+        SymbolicMemory::of(starts.windows(2).flat_map(|ends| {
+            let (start, len) = (ends[0], ends[1] - ends[0]);
+            let is_input = input.contains(&start);
+            let brought =
+                is_input.then(|| followed.contribution((rank, flat.ranks), start - input.start, len));
+            let unwritten = (!is_input).then_some(Piece { len, value: Value::UNWRITTEN });
+            brought.into_iter().flatten().chain(unwritten)
         }))
     }
 }

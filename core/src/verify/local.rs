@@ -12,6 +12,7 @@
 
 use super::access::Accesses;
 use super::flat::Flat;
+use super::part::Followed;
 use super::violation::{Mode, Violation, Waits};
 use crate::collective::Rank;
 use crate::symbolic::SymbolicMemory;
@@ -27,7 +28,12 @@ pub(super) struct Local {
 
 impl Local {
     /// Checks the steps of `rank`; answers its memory as it is before the first step, cut where the plan cuts it.
-    pub(super) fn check(&mut self, flat: &Flat, rank: Rank) -> Result<SymbolicMemory, Violation> {
+    pub(super) fn check(
+        &mut self,
+        flat: &Flat,
+        followed: &Followed,
+        rank: Rank,
+    ) -> Result<SymbolicMemory, Violation> {
         let lanes = &flat.lanes[flat.lanes_of(rank)];
         self.knowledge.reset(flat, rank);
         self.accesses.reset(flat, rank);
@@ -50,7 +56,7 @@ impl Local {
             let waits = Waits::ForEdge(flat.describe(target));
             return Err(Violation::Deadlock { mode: Mode::Buffered, step: flat.describe(step), waits });
         }
-        Ok(self.accesses.initial_memory(flat))
+        Ok(self.accesses.initial_memory(flat, followed))
     }
 
     /// An edge's target that was not taken yet.

@@ -28,6 +28,7 @@ mod matching;
 #[doc(hidden)]
 pub mod mutate;
 mod outcome;
+mod part;
 mod resolve;
 mod run;
 #[doc(hidden)]
@@ -38,6 +39,7 @@ mod violation;
 #[cfg(test)]
 mod tests;
 
+pub use part::Part;
 pub use violation::{Mode, Place, StepAt, Violation, Waits, Wrong};
 
 use crate::collective::{Collective, Rank};
@@ -46,6 +48,7 @@ use crate::plan::Plan;
 use data::Data;
 use flat::Flat;
 use outcome::Expected;
+use part::Followed;
 use run::Run;
 use track::{Depth, Starts, Track};
 
@@ -103,6 +106,19 @@ pub fn verify_calls<'a>(
     calls: &dyn Fn(Rank) -> Collective<'a>,
     ranks: u32,
 ) -> Result<Report, Violation> {
+    verify_part(plans, calls, ranks, Part::ALL)
+}
+
+/// The same, but the operation and the outcome (5 and 6) of one part only: for so many ranks that the contents of all
+/// would not fit. With all parts, it proves what [`verify_calls`] does.
+///
+/// Errors: as [`verify`].
+pub fn verify_part<'a>(
+    plans: &dyn Fn(Rank) -> Plan,
+    calls: &dyn Fn(Rank) -> Collective<'a>,
+    ranks: u32,
+    part: Part,
+) -> Result<Report, Violation> {
     // The tables may live longer than the plans are needed.
     let calls = &|rank| calls(rank);
     if ranks == 0 {
@@ -114,13 +130,15 @@ pub fn verify_calls<'a>(
     }
     let mut flat = Flat::new(plans, calls, ranks)?;
     let mut local = local::Local::default();
-    let memories = (0..ranks).map(|rank| local.check(&flat, rank)).collect::<Result<Vec<_>, _>>()?;
+    let followed = Followed::new(&flat, part);
+    let memories = (0..ranks).map(|rank| local.check(&flat, &followed, rank));
+    let memories = memories.collect::<Result<Vec<_>, _>>()?;
     let (messages, elements) = matching::match_messages(&mut flat)?;
     let flat = &flat;
     let mut data = Data::new(flat, memories);
     Run::new(flat, Mode::Rendezvous).finish(&mut data)?;
     data.check_nesting(flat)?;
-    check_outcome(flat, &mut data)?;
+    check_outcome(flat, followed, &mut data)?;
     drop(data);
     let mut depth = Track::new(flat, Depth);
     Run::new(flat, Mode::Buffered).finish(&mut depth)?;
@@ -145,8 +163,8 @@ fn busiest(flat: &Flat) -> u64 {
     (0..flat.ranks).map(of).max().unwrap_or(0)
 }
 
-fn check_outcome(flat: &Flat, data: &mut Data) -> Result<(), Violation> {
-    let mut expected = Expected::new(flat, flat.association)?;
+fn check_outcome(flat: &Flat, followed: Followed, data: &mut Data) -> Result<(), Violation> {
+    let mut expected = Expected::new(flat, followed, flat.association)?;
     (0..flat.ranks)
         .try_for_each(|rank| expected.check(flat, rank, &mut |range, pieces| data.read(rank, range, pieces)))
 }

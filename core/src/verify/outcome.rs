@@ -1,6 +1,7 @@
 //! What the ranks must end with: the collective's definition, and the plan's declared order of combination.
 
 use super::flat::Flat;
+use super::part::Followed;
 use super::violation::{Violation, Wrong};
 use crate::collective::{Collective, Content, Rank};
 use crate::plan::Association;
@@ -10,6 +11,7 @@ use std::ops::Range;
 /// What every output must be.
 pub(super) struct Expected {
     ranks: u32,
+    followed: Followed,
     /// The reduction of each block of the reduced vector; one block if the order is the same for all.
     blocks: Vec<Value>,
     /// Where each block begins in the reduced vector, and at last its end.
@@ -19,7 +21,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub(super) fn new(flat: &Flat, association: Association) -> Result<Self, Violation> {
+    pub(super) fn new(flat: &Flat, followed: Followed, association: Association) -> Result<Self, Violation> {
         let (ranks, kind, call) = (flat.ranks, flat.specs[0].kind, flat.calls[0]);
         let leaf = |rank: u32| Value::contribution(rank % ranks, ranks, 0);
         let blocks = match association {
@@ -52,7 +54,7 @@ impl Expected {
         };
         let is_own = association == Association::Own && kind.row().reduces;
         let agreed = is_own.then(|| SymbolicMemory::unwritten(call.input_elements(ranks, 0)));
-        Ok(Expected { ranks, blocks, starts, agreed })
+        Ok(Expected { ranks, followed, blocks, starts, agreed })
     }
 
     /// Compares all of a rank's output with what `found` says is in a range of the rank's memory.
@@ -75,13 +77,19 @@ impl Expected {
             let mut output = read(holding.start, holding.len);
             match holding.content {
                 Content::Of { rank, at } => {
-                    let value = Value::contribution(rank, self.ranks, at);
-                    output.check(Piece { len: holding.len, value })?;
+                    let mut pieces = self.followed.contribution((rank, self.ranks), at, holding.len);
+                    pieces.try_for_each(|piece| output.check(piece))?;
                 }
-                Content::Reduction { at } => match &mut self.agreed {
-                    Some(agreed) => output.agree(agreed, self.blocks[0], at)?,
-                    None => self.reduction(at, holding.len).try_for_each(|piece| output.check(piece))?,
-                },
+                Content::Reduction { at } => {
+                    let inside = self.followed.within(0, at, holding.len);
+                    output.elsewhere(inside.start)?;
+                    let (first, len) = (at + inside.start, inside.end - inside.start);
+                    match &mut self.agreed {
+                        Some(agreed) => output.agree(agreed, self.blocks[0], first, len)?,
+                        None => self.reduction(first, len).try_for_each(|piece| output.check(piece))?,
+                    }
+                    output.elsewhere(holding.len - inside.end)?;
+                }
             }
         }
         holdings.sort_unstable_by_key(|holding| holding.start);
@@ -104,8 +112,9 @@ impl Expected {
         let own = layout.input.start.clamp(first, last)..layout.input.end.clamp(first, last);
         output.unwritten(own.start - first)?;
         if !own.is_empty() {
-            let value = Value::contribution(rank, self.ranks, own.start - layout.input.start);
-            output.check(Piece { len: own.end - own.start, value })?;
+            let (at, len) = (own.start - layout.input.start, own.end - own.start);
+            let mut pieces = self.followed.contribution((rank, self.ranks), at, len);
+            pieces.try_for_each(|piece| output.check(piece))?;
         }
         output.unwritten(last - own.end)
     }
@@ -145,51 +154,62 @@ struct Output {
 impl Output {
     fn check(&mut self, wanted: Piece) -> Result<(), Violation> {
         let ranks = self.ranks;
-        self.compare(wanted.len, |k, found| Wrong::of(wanted.value.further(k), found, ranks))
+        self.compare(wanted.len, |k, _, found| Wrong::of(wanted.value.further(k), found, ranks))
     }
 
-    /// All of it is a reduction of everybody, from element `at` of the reduced vector on, in the order that other ranks
-    /// have; where there is none yet, this one becomes it.
-    fn agree(&self, agreed: &mut SymbolicMemory, everybody: Value, at: u64) -> Result<(), Violation> {
-        let (mut offset, mut known) = (0, Vec::new());
-        for piece in &self.found {
-            known.clear();
-            agreed.read(at + offset, piece.len, &mut known);
-            let first = offset;
-            for part in &known {
-                let is_new = part.value.contributors == 0;
-                let expression = if is_new { piece.value.expression } else { part.value.expression };
-                let wanted = Value { expression, ..everybody.further(at + offset) };
-                let found = piece.value.further(offset - first);
-                if let Some(wrong) = Wrong::of(wanted, found, self.ranks) {
-                    return Err(Violation::Outcome {
-                        rank: self.rank,
-                        element: self.element + offset,
-                        wrong,
-                    });
-                }
-                if is_new {
-                    agreed.write(at + offset, &[Piece { len: part.len, value: found }]);
-                }
-                offset += part.len;
+    /// The next `len` elements are a reduction of everybody, from element `at` of the reduced vector on, in the order that
+    /// other ranks have; where there is none yet, this one becomes it.
+    fn agree(
+        &mut self,
+        agreed: &mut SymbolicMemory,
+        everybody: Value,
+        at: u64,
+        len: u64,
+    ) -> Result<(), Violation> {
+        let ranks = self.ranks;
+        let mut known = Vec::new();
+        agreed.read(at, len, &mut known);
+        let mut done = 0;
+        for part in known {
+            let first = at + done;
+            let is_new = part.value.contributors == 0;
+            let mut new = Vec::new();
+            self.compare(part.len, |k, len, found| {
+                let expression = if is_new { found.expression } else { part.value.expression };
+                new.push(Piece { len, value: found });
+                Wrong::of(Value { expression, ..everybody.further(first + k) }, found, ranks)
+            })?;
+            if is_new {
+                agreed.write(first, &new);
             }
+            done += part.len;
         }
         Ok(())
     }
 
-    fn unwritten(&mut self, len: u64) -> Result<(), Violation> {
-        let is_written = |value: Value| value.contributors != 0 || value.expression != 0;
-        self.compare(len, |_, found| is_written(found).then_some(Wrong::Gap))
+    /// The next `len` elements are none that are followed.
+    fn elsewhere(&mut self, len: u64) -> Result<(), Violation> {
+        let ranks = self.ranks;
+        self.compare(len, |_, _, found| Wrong::of(Value::ELSEWHERE, found, ranks))
     }
 
-    /// Compares the next `len` elements, run by run: `wrong` is given how far into them a run begins.
-    fn compare(&mut self, len: u64, wrong: impl Fn(u64, Value) -> Option<Wrong>) -> Result<(), Violation> {
+    fn unwritten(&mut self, len: u64) -> Result<(), Violation> {
+        let is_written = |value: Value| value.contributors != 0 || value.expression != 0;
+        self.compare(len, |_, _, found| is_written(found).then_some(Wrong::Gap))
+    }
+
+    /// Compares the next `len` elements, run by run: `wrong` is given how far into them a run begins, and how long it is.
+    fn compare(
+        &mut self,
+        len: u64,
+        mut wrong: impl FnMut(u64, u64, Value) -> Option<Wrong>,
+    ) -> Result<(), Violation> {
         let mut done = 0;
         while let (Some(found), true) = (self.found.get(self.next), done < len) {
-            if let Some(wrong) = wrong(done, found.value.further(self.into)) {
+            let run = (len - done).min(found.len - self.into);
+            if let Some(wrong) = wrong(done, run, found.value.further(self.into)) {
                 return Err(Violation::Outcome { rank: self.rank, element: self.element, wrong });
             }
-            let run = (len - done).min(found.len - self.into);
             (self.element, done) = (self.element + run, done + run);
             let is_over = self.into + run == found.len;
             (self.next, self.into) = if is_over { (self.next + 1, 0) } else { (self.next, self.into + run) };

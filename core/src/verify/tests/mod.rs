@@ -11,6 +11,7 @@ mod form;
 mod hazards;
 mod operations;
 mod outcome;
+mod parts;
 mod progress;
 mod tables;
 
