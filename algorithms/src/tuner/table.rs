@@ -99,7 +99,9 @@ impl Table {
         let good: Vec<usize> = (0..costs.len()).filter(|&way| costs[way] <= least * AS_GOOD).collect();
         let few = good.iter().map(messages).reduce(f64::min)?;
         // Of equals the first: the index has those first that keep ranks in step.
-        good.into_iter().filter(|way| messages(way) <= few * AS_FEW).min_by(|a, b| costs[*a].total_cmp(&costs[*b]))
+        good.into_iter()
+            .filter(|way| messages(way) <= few * AS_FEW)
+            .min_by(|a, b| costs[*a].total_cmp(&costs[*b]))
     }
 }
 
