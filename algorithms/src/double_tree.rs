@@ -144,15 +144,24 @@ fn either(second: bool, place: u32, places: u32) -> Near<u32> {
     }
 }
 
+/// The place without a parent, of either tree.
+fn top(second: bool, places: u32) -> u32 {
+    match second {
+        false => 0,
+        true if places.is_multiple_of(2) => places - 1,
+        true => 1 % places,
+    }
+}
+
 /// Whom a rank talks to in a tree.
 fn neighbours(spec: &Spec, second: bool) -> Near<Rank> {
     let Spec { rank, ranks, root, .. } = *spec;
     let Some(root) = root else { return either(second, rank, ranks) };
     let others = ranks - 1;
     let at = |place: u32| (root + 1 + place) % ranks;
-    let top = || (0..others).find(|&place| either(second, place, others).parent.is_none());
     if rank == root {
-        return Near { parent: None, children: top().map(at).into_iter().collect() };
+        let top = (others > 0).then(|| at(top(second, others)));
+        return Near { parent: None, children: top.into_iter().collect() };
     }
     let mut near = either(second, (rank + others - root) % ranks, others).map(at);
     near.parent.get_or_insert(root);
@@ -347,7 +356,7 @@ mod tests {
                     }
                     match near.parent {
                         Some(parent) => assert!(either(second, parent, places).children.contains(&place)),
-                        None => assert_eq!(place, u32::from(second) * if places % 2 == 0 { places - 1 } else { 1 % places }),
+                        None => assert_eq!(place, top(second, places)),
                     }
                 }
             }
