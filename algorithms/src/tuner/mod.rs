@@ -4,6 +4,7 @@
 //! beyond + − × ÷ and comparisons), so all pick alike without talking.
 
 mod candidates;
+mod correction;
 mod fit;
 mod model;
 mod nnls;
@@ -12,6 +13,7 @@ mod table;
 mod usage;
 
 pub use fit::{Point, Residuals};
+pub use correction::Correction;
 pub use model::{Fitted, LinkCost, Model};
 pub use predict::Cost;
 
@@ -139,7 +141,7 @@ impl Tuner {
         let class = call.op().map_or(0, |op| usize::from(!op.nests()) + 2 * usize::from(!op.commutes()));
         let key = usize::from(call.kind().code()) * CLASSES + class;
         let make =
-            || Table::new(&representative(call, &self.layout), &self.layout, self.limits, self.only.as_ref());
+            || Table::new(&self.model, &representative(call, &self.layout), &self.layout, (self.limits, self.only.as_ref()));
         let root = call.root().filter(|&root| root > 0 && !self.is_even());
         let Some(root) = root else {
             let table =
