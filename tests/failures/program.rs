@@ -5,7 +5,7 @@ use crate::support::oracle::{Call, RUBBISH, exact_data, outputs_over, sizes};
 use crate::support::ranks::{Setup, collective, start_threads};
 use crate::virtual_transports;
 use ubccl::sim::{RankMemory, World, WorldConfig};
-use ubccl::{Choice, Collective, Communicator, DataType, Error, ErrorKind, Kind};
+use ubccl::{Collective, Communicator, DataType, Error, ErrorKind, Kind};
 
 /// One call of one rank.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -18,6 +18,10 @@ type Octave = Vec<(u64, Pick)>;
 
 /// A way that costs this much more than the cheapest is as good, if it sends fewer messages: they cost what no model knows.
 const AS_GOOD: f64 = 1.02;
+/// Ways that cost up to this much more are equal.
+const EQUAL: f64 = 1.001;
+/// So many times as many messages are as few.
+const AS_FEW: f64 = 1.5;
 
 impl Table {
     /// Of all calls like this one, whatever their size.
@@ -94,10 +98,13 @@ impl Table {
         let least = costs.iter().copied().reduce(f64::min)?;
         let messages =
             |&way: &usize| model.messages(&self.ways.ways[way].profile, bytes, &self.ways.ways[way].choice);
-        let good = (0..costs.len()).filter(|&way| costs[way] <= least * AS_GOOD);
-        good.min_by(|a, b| {
-            (messages(a), costs[*a]).partial_cmp(&(messages(b), costs[*b])).unwrap_or(a.cmp(b))
-        })
+        let good: Vec<usize> = (0..costs.len()).filter(|&way| costs[way] <= least * AS_GOOD).collect();
+        let few = good.iter().map(messages).reduce(f64::min)?;
+        // Of equals the first: the index has those first that keep ranks in step.
+        let cheapest = |ways: &[usize]| ways.iter().map(|&way| costs[way]).reduce(f64::min);
+        let good: Vec<usize> = good.into_iter().filter(|way| messages(way) <= few * AS_FEW).collect();
+        let least = cheapest(&good)?;
+        good.into_iter().find(|&way| costs[way] <= least * EQUAL)
     }
 }
 
