@@ -13,7 +13,7 @@ use crate::machine;
 use std::collections::BTreeMap;
 use std::path::Path;
 use ubccl_algorithms::find;
-use ubccl_algorithms::tuner::{Fitted, Model};
+use ubccl_algorithms::tuner::{Fitted, Model, Point};
 use ubccl_core::endpoint::Machine;
 use ubccl_core::topology::parse_toml;
 use ubccl_core::{Choice, Collective, Error, ErrorKind, Exchange, Layout, Result, Spec};
@@ -141,8 +141,34 @@ impl Tuning {
     ///
     /// Errors: InvalidArgument, for an algorithm that does not exist, or too few measurements.
     pub fn fit(transport: &str, measurements: &[Measurement<'_>]) -> Result<Self> {
-        let _ = (transport, measurements);
-        Err(Error::unsupported("later"))
+        let config = Config { transport: transport.to_owned(), ..Config::default() };
+        let costs = Costs::of_config(&config)?;
+        let cores = crate::cores::own();
+        let point = |measurement: &Measurement<'_>| {
+            let Measurement { call, ranks, algorithm, choice, seconds } = measurement;
+            let layout = Layout::flat(*ranks);
+            let spec = Spec::new(call, *ranks, 0, false, *choice);
+            let profile = find(algorithm)?.profile(&spec, &layout);
+            Ok(Point {
+                profile,
+                layout,
+                bytes: call.longest_bytes(*ranks),
+                choice: *choice,
+                seconds: *seconds,
+            })
+        };
+        let points = measurements.iter().map(point).collect::<Result<Vec<_>>>()?;
+        let start = Model { cores: Some(cores), fitted: None, ..costs.model };
+        let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        let (model, residuals) = start.fit(&points)?;
+        let fitted = Fitted {
+            machine: machine::identity(),
+            date,
+            residual_median: residuals.median,
+            residual_worst: residuals.worst,
+            points: points.len() as u32,
+        };
+        Ok(Tuning { transport: transport.to_owned(), model: Model { fitted: Some(fitted), ..model } })
     }
 
     /// How far predictions are from measurements, as a share of these: half of them are nearer, and the farthest.

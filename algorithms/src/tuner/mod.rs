@@ -4,11 +4,14 @@
 //! beyond + − × ÷ and comparisons), so all pick alike without talking.
 
 mod candidates;
+mod fit;
 mod model;
+mod nnls;
 mod predict;
 mod table;
 mod usage;
 
+pub use fit::{Point, Residuals};
 pub use model::{Fitted, LinkCost, Model};
 pub use predict::Cost;
 
