@@ -169,7 +169,10 @@ impl Tuning {
             residual_worst: residuals.worst,
             points: points.len() as u32,
         };
-        Ok(Tuning { transport: transport.to_owned(), model: Model { correction, fitted: Some(fitted), ..model } })
+        Ok(Tuning {
+            transport: transport.to_owned(),
+            model: Model { correction, fitted: Some(fitted), ..model },
+        })
     }
 
     /// How far predictions are from measurements, as a share of these: half of them are nearer, and the farthest.
@@ -204,9 +207,10 @@ fn corrections(model: &Model, measurements: &[Measurement<'_>], points: &[Point]
         let key = (kind.code(), measurement.ranks, &*measurement.algorithm);
         found.entry(key).or_insert((kind, Vec::new())).1.push((point.bytes, factor));
     }
-    let correction = |((_, ranks, algorithm), (kind, measured)): ((u8, u32, &str), (Kind, Vec<(u64, f64)>))| {
-        Correction::new(kind, algorithm, ranks, measured)
-    };
+    let correction =
+        |((_, ranks, algorithm), (kind, measured)): ((u8, u32, &str), (Kind, Vec<(u64, f64)>))| {
+            Correction::new(kind, algorithm, ranks, measured)
+        };
     found.into_iter().map(correction).collect()
 }
 
