@@ -7,10 +7,14 @@
 //! before. Phases are lanes: with chunks, one phase of a chunk overlaps another phase of another.
 
 mod grid;
+mod marks;
+mod touched;
 
 pub(crate) use grid::Grid;
 
+use marks::Marks;
 use std::ops::Range;
+use touched::Touched;
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
@@ -27,13 +31,6 @@ enum Place {
     Scratch,
 }
 
-/// What has to be waited for before a cell's memory is touched.
-#[derive(Clone, Debug, Default)]
-struct Touched {
-    writer: Option<StepId>,
-    readers: Vec<StepId>,
-}
-
 /// See the module.
 pub(crate) struct Schedule<'a> {
     plan: PlanBuilder,
@@ -42,8 +39,8 @@ pub(crate) struct Schedule<'a> {
     grid: Grid,
     /// Where each cell of the vector is held.
     places: Vec<Place>,
-    /// Per memory (input, output, scratch) and cell.
-    touched: [Vec<Touched>; 3],
+    /// Per memory: input, output, scratch.
+    touched: [Touched; 3],
     /// Per lane, per step: whether the lane has waited for it.
     known: Vec<Vec<bool>>,
     needs_scratch: bool,
@@ -73,7 +70,7 @@ impl<'a> Schedule<'a> {
             layout,
             grid,
             places: vec![Place::Nowhere; cells],
-            touched: std::array::from_fn(|_| vec![Touched::default(); cells]),
+            touched: std::array::from_fn(|_| Touched::new()),
             known: Vec::new(),
             needs_scratch: false,
             rounds: Vec::new(),
@@ -351,16 +348,12 @@ impl<'a> Schedule<'a> {
 
     /// Runs of these cells, merged where they touch, cut where slices must be, and where memory ends.
     pub(crate) fn pieces(&self, cells: &[Range<u32>]) -> Vec<Range<u32>> {
-        let mut merged: Vec<Range<u32>> = Vec::new();
-        let mut sorted: Vec<Range<u32>> = cells.iter().filter(|run| !run.is_empty()).cloned().collect();
-        sorted.sort_unstable_by_key(|run| run.start);
-        for run in sorted {
-            match merged.last_mut() {
-                Some(last) if last.end == run.start => last.end = run.end,
-                _ => merged.push(run),
-            }
+        if let [run] = cells {
+            return self.grid.pieces(run.clone());
         }
-        merged.into_iter().flat_map(|run| self.grid.pieces(run)).collect()
+        let mut marks = Marks::new(self.grid.cells());
+        cells.iter().for_each(|run| marks.add(run));
+        marks.runs().flat_map(|run| self.grid.pieces(run)).collect()
     }
 
     /// Maximal runs of the cells of `range` that `is_in`.
@@ -469,19 +462,10 @@ impl<'a> Schedule<'a> {
     fn order(&mut self, step: StepId, reads: &[(Place, Range<u32>)], write: Option<(Place, Range<u32>)>) {
         let mut wanted: Vec<StepId> = Vec::new();
         for (place, piece) in reads {
-            for cell in piece.clone() {
-                let touched = self.memory(*place, cell);
-                wanted.extend(touched.writer);
-                touched.readers.push(step);
-            }
+            self.memory(*place).read(piece, step, &mut wanted);
         }
         if let Some((place, piece)) = write {
-            for cell in piece {
-                let touched = self.memory(place, cell);
-                wanted.extend(touched.writer);
-                wanted.append(&mut touched.readers);
-                touched.writer = Some(step);
-            }
+            self.memory(place).write(&piece, step, &mut wanted);
         }
         wanted.sort_unstable();
         wanted.dedup();
@@ -495,7 +479,7 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    fn memory(&mut self, place: Place, cell: u32) -> &mut Touched {
+    fn memory(&mut self, place: Place) -> &mut Touched {
         // In place, what lies in both buffers is one memory.
         let place = if self.spec.in_place && place == Place::Output { Place::Input } else { place };
         let memory = match place {
@@ -504,7 +488,7 @@ impl<'a> Schedule<'a> {
             Place::Scratch => 2,
             Place::Nowhere => unreachable!("a piece is held before it is read"),
         };
-        &mut self.touched[memory][cell as usize]
+        &mut self.touched[memory]
     }
 }
 
