@@ -38,7 +38,9 @@ fn root_children(radix: u64, p: u64) -> u64 {
 /// How many hops the farthest of p places is from the root: digits that are not 0.
 fn farthest(radix: u64, p: u64) -> u32 {
     let digits = |place: u64| {
-        (0..64).map_while(|level| radix.checked_pow(level)).filter(move |unit| place / unit % radix != 0)
+        (0..64)
+            .map_while(|level| radix.checked_pow(level))
+            .filter(move |unit| !(place / unit).is_multiple_of(radix))
     };
     (0..p).map(|place| digits(place).count() as u32).max().unwrap()
 }

@@ -76,7 +76,8 @@ fn octaves(bytes: u64) -> f64 {
 impl Model {
     /// What is known of an algorithm.
     pub(super) fn correction(&self, kind: Kind, algorithm: &str, ranks: u32) -> Option<&Correction> {
-        let known = self.correction.iter().filter(|row| row.algorithm == algorithm && row.kind == kind.name());
+        let known =
+            self.correction.iter().filter(|row| row.algorithm == algorithm && row.kind == kind.name());
         known.min_by_key(|row| (row.ranks.abs_diff(ranks), row.ranks))
     }
 }
@@ -120,7 +121,8 @@ mod tests {
         assert_eq!(factor(Kind::AllGather, "ring", 4), None);
         assert_eq!(factor(Kind::AllReduce, "nhr", 4), None);
         assert_eq!(Model::from_toml(&model.to_toml().unwrap()).unwrap(), model);
-        let wrong = Model { correction: vec![Correction { bytes: vec![8, 8], ..of(2, 1.0) }], ..model.clone() };
+        let wrong =
+            Model { correction: vec![Correction { bytes: vec![8, 8], ..of(2, 1.0) }], ..model.clone() };
         let error = Model::from_toml(&wrong.to_toml().unwrap()).unwrap_err();
         assert!(error.message().contains("correction of ring for all_reduce on 2 ranks"), "{error}");
     }
