@@ -197,9 +197,12 @@ impl Tuning {
     }
 }
 
+/// Sizes, each with a factor.
+type Sizes = Vec<(u64, f64)>;
+
 /// How each algorithm differs from what the model's numbers say of it.
 fn corrections(model: &Model, measurements: &[Measurement<'_>], points: &[Point]) -> Vec<Correction> {
-    let mut factors: BTreeMap<(u8, u32, &str), Vec<(u64, f64)>> = BTreeMap::new();
+    let mut factors: BTreeMap<(u8, u32, &str), Sizes> = BTreeMap::new();
     for (measurement, point) in measurements.iter().zip(points) {
         let predicted_ps = model.cost(&point.profile, point.bytes, &point.choice, &point.layout).total_ps();
         let factor = point.seconds * 1e12 / predicted_ps.max(1.0);
