@@ -18,6 +18,8 @@ type Octave = Vec<(u64, Pick)>;
 
 /// A way that costs this much more than the cheapest is as good, if it sends fewer messages: they cost what no model knows.
 const AS_GOOD: f64 = 1.02;
+/// What is this much dearer is as cheap: the difference is how sums were rounded.
+const EQUAL: f64 = 1.001;
 /// So many times as many messages are as few.
 const AS_FEW: f64 = 1.5;
 
@@ -98,8 +100,10 @@ impl Table {
             |&way: &usize| model.messages(&self.ways.ways[way].profile, bytes, &self.ways.ways[way].choice);
         let good: Vec<usize> = (0..costs.len()).filter(|&way| costs[way] <= least * AS_GOOD).collect();
         let few = good.iter().map(messages).reduce(f64::min)?;
+        let few: Vec<usize> = good.into_iter().filter(|way| messages(way) <= few * AS_FEW).collect();
+        let least = few.iter().map(|&way| costs[way]).reduce(f64::min)?;
         // Of equals the first: the index has those first that keep ranks in step.
-        good.into_iter().filter(|way| messages(way) <= few * AS_FEW).min_by(|a, b| costs[*a].total_cmp(&costs[*b]))
+        few.into_iter().find(|&way| costs[way] <= least * EQUAL)
     }
 }
 
