@@ -13,10 +13,10 @@ use crate::machine;
 use std::collections::BTreeMap;
 use std::path::Path;
 use ubccl_algorithms::find;
-use ubccl_algorithms::tuner::{Fitted, Model};
+use ubccl_algorithms::tuner::{Correction, Fitted, Model, Point};
 use ubccl_core::endpoint::Machine;
 use ubccl_core::topology::parse_toml;
-use ubccl_core::{Choice, Collective, Error, ErrorKind, Exchange, Layout, Result, Spec};
+use ubccl_core::{Choice, Collective, Error, ErrorKind, Exchange, Kind, Layout, Result, Spec};
 
 /// Measured by `ubccl tune` on the machine that the file's head tells, without its name: for machines nobody tuned.
 const BUILT_IN: &str = include_str!("costs/built_in.toml");
@@ -141,8 +141,35 @@ impl Tuning {
     ///
     /// Errors: InvalidArgument, for an algorithm that does not exist, or too few measurements.
     pub fn fit(transport: &str, measurements: &[Measurement<'_>]) -> Result<Self> {
-        let _ = (transport, measurements);
-        Err(Error::unsupported("later"))
+        let config = Config { transport: transport.to_owned(), ..Config::default() };
+        let costs = Costs::of_config(&config)?;
+        let cores = crate::cores::own();
+        let point = |measurement: &Measurement<'_>| {
+            let Measurement { call, ranks, algorithm, choice, seconds } = measurement;
+            let layout = Layout::flat(*ranks);
+            let spec = Spec::new(call, *ranks, 0, false, *choice);
+            let profile = find(algorithm)?.profile(&spec, &layout);
+            Ok(Point {
+                profile,
+                layout,
+                bytes: call.longest_bytes(*ranks),
+                choice: *choice,
+                seconds: *seconds,
+            })
+        };
+        let points = measurements.iter().map(point).collect::<Result<Vec<_>>>()?;
+        let start = Model { cores: Some(cores), correction: Vec::new(), fitted: None, ..costs.model };
+        let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+        let (model, residuals) = start.fit(&points)?;
+        let correction = corrections(&model, measurements, &points);
+        let fitted = Fitted {
+            machine: machine::identity(),
+            date,
+            residual_median: residuals.median,
+            residual_worst: residuals.worst,
+            points: points.len() as u32,
+        };
+        Ok(Tuning { transport: transport.to_owned(), model: Model { correction, fitted: Some(fitted), ..model } })
     }
 
     /// How far predictions are from measurements, as a share of these: half of them are nearer, and the farthest.
@@ -165,6 +192,22 @@ impl Tuning {
         std::fs::write(path, HEAD.to_owned() + &text)
             .map_err(|error| Error::system(format!("{} cannot be written", path.display()), error))
     }
+}
+
+/// How each algorithm differs from what the model's numbers say of it.
+fn corrections(model: &Model, measurements: &[Measurement<'_>], points: &[Point]) -> Vec<Correction> {
+    let mut found: BTreeMap<(u8, u32, &str), (Kind, Vec<(u64, f64)>)> = BTreeMap::new();
+    for (measurement, point) in measurements.iter().zip(points) {
+        let kind = measurement.call.kind();
+        let predicted_ps = model.cost(&point.profile, point.bytes, &point.choice, &point.layout).total_ps();
+        let factor = point.seconds * 1e12 / predicted_ps.max(1.0);
+        let key = (kind.code(), measurement.ranks, &*measurement.algorithm);
+        found.entry(key).or_insert((kind, Vec::new())).1.push((point.bytes, factor));
+    }
+    let correction = |((_, ranks, algorithm), (kind, measured)): ((u8, u32, &str), (Kind, Vec<(u64, f64)>))| {
+        Correction::new(kind, algorithm, ranks, measured)
+    };
+    found.into_iter().map(correction).collect()
 }
 
 /// First in every file.

@@ -118,11 +118,12 @@ fn every_collective_gives_the_oracles_bytes_on_every_transport() {
     }
 }
 
-/// For floats whose order of addition shows: all ranks, transports and repetitions have the same bits.
+/// For floats whose order of addition shows: all ranks, transports and repetitions have the same bits, whatever the one
+/// algorithm is. (What the tuner picks differs by transport: `reproducible.rs` is about that.)
 #[test]
 fn random_floats_give_the_same_bits_on_every_transport_and_rank() {
     let mut random = Random(seed("floats"));
-    for algorithm in algorithms() {
+    for algorithm in algorithms().into_iter().flatten().map(Some) {
         for ranks in [2_usize, 3, 5, 8] {
             let mut cases = Vec::new();
             let sums = [ReduceOp::Sum, ReduceOp::Avg].map(Call::AllReduce);

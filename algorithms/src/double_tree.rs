@@ -22,9 +22,8 @@
 //! | reduce | the same | n | at most n |
 //!
 //! With chunks under way, all ports are busy in both directions: the time of a long call tends to that of its bytes, and
-//! short ones take a tree's steps. On one lane chunks first all go up, then down, and over an odd number of places the
-//! trees wait for each other, up to half as many steps again; from two lanes on each tree has its own, from four on so
-//! has each direction.
+//! short ones take a tree's steps. On one lane chunks first all go up, then down; from two lanes on each tree has its
+//! own, from four on so has each direction.
 //!
 //! Source: P. Sanders, J. Speck and J. L. Träff, Parallel Computing 35 (2009); the trees are those of NCCL 2.4, which are
 //! there for any number of ranks. Where that is odd, one rank is an inner node in both.
@@ -154,15 +153,24 @@ fn either(second: bool, place: u32, places: u32) -> Near<u32> {
     }
 }
 
+/// The place without a parent, of either tree.
+fn top(second: bool, places: u32) -> u32 {
+    match second {
+        false => 0,
+        true if places.is_multiple_of(2) => places - 1,
+        true => 1 % places,
+    }
+}
+
 /// Whom a rank talks to in a tree.
 fn neighbours(spec: &Spec, second: bool) -> Near<Rank> {
     let Spec { rank, ranks, root, .. } = *spec;
     let Some(root) = root else { return either(second, rank, ranks) };
     let others = ranks - 1;
     let at = |place: u32| (root + 1 + place) % ranks;
-    let top = || (0..others).find(|&place| either(second, place, others).parent.is_none());
     if rank == root {
-        return Near { parent: None, children: top().map(at).into_iter().collect() };
+        let top = (others > 0).then(|| at(top(second, others)));
+        return Near { parent: None, children: top.into_iter().collect() };
     }
     let mut near = either(second, (rank + others - root) % ranks, others).map(at);
     near.parent.get_or_insert(root);
@@ -291,52 +299,52 @@ impl Half {
     }
 }
 
-/// Which parts of which halves a lane does.
+/// In which order a lane of both trees goes through them: what waits less comes first, in the leaves and, on the way up,
+/// where a rank is the top of the first tree. Over one or three places, two ranks are neighbours in both trees, the same
+/// way round: their messages have to keep to one order.
+fn in_order(halves: &[Half; 2], rises: bool) -> [&Half; 2] {
+    let [first, second] = halves;
+    let Spec { ranks, root, .. } = first.spec;
+    let places = ranks - u32::from(root.is_some());
+    let is_top = first.near.parent.is_none_or(|parent| Some(parent) == root);
+    match (second.is_leaf() || rises && is_top) && !matches!(places, 1 | 3) {
+        true => [second, first],
+        false => [first, second],
+    }
+}
+
+/// Writes the lanes: which of them goes which way in which tree.
 fn fill(plan: &mut PlanBuilder, halves: &[Half; 2]) {
     let spec = *plan.spec();
-    // In a lane of both, what waits for nobody comes first. (Over an odd number, two ranks may be neighbours in both trees,
-    // the same way round: their messages have to keep to one order.)
-    let places = spec.ranks - u32::from(spec.root.is_some());
-    let [first, second] = match halves[1].is_leaf() && places.is_multiple_of(2) {
-        true => [&halves[1], &halves[0]],
-        false => [&halves[0], &halves[1]],
-    };
     if spec.ranks == 1 {
         return each_lane(plan, WINDOW, |plan, lane| keep_own(plan, lane, Shape::whole(Buffer::Output)));
     }
-    let lanes: &[&[&Half]] = match spec.choice.lanes > 1 {
-        true => &[&[&halves[0]], &[&halves[1]]],
-        false => &[&[first, second]],
+    let lane_of = |rises: bool| match spec.choice.lanes > 1 {
+        true => halves.iter().map(|half| vec![half]).collect(),
+        false => vec![in_order(halves, rises).to_vec()],
     };
-    let has_downs = spec.kind == Kind::AllReduce && spec.choice.lanes >= 4;
-    let mut downs = Vec::new();
-    for &halves in lanes {
+    let (rising, sinking) = (lane_of(true), lane_of(false));
+    let has_ups = spec.kind != Kind::Broadcast;
+    let has_downs = spec.kind != Kind::Reduce;
+    let are_apart = has_ups && has_downs && spec.choice.lanes >= 4;
+    let mut risen = [None; 2];
+    let ways = |up: bool| rising.iter().zip(&sinking).map(move |lanes| (up, lanes));
+    // Both ways of a lane one after the other, or in lanes of their own.
+    for (is_first, (up, down)) in ways(true).chain(ways(false).filter(|_| are_apart)) {
         plan.lane(WINDOW);
-        halves[0].begin(plan);
-        if spec.kind == Kind::Broadcast {
-            halves.iter().for_each(|half| half.down(plan, None));
-            continue;
+        if has_ups && is_first {
+            halves[0].begin(plan);
+            up.iter().for_each(|half| risen[usize::from(half.tree)] = half.up(plan));
         }
-        let risen: Vec<_> = halves.iter().map(|half| half.up(plan)).collect();
-        match spec.kind {
-            Kind::AllReduce if has_downs => downs.push((halves, risen)),
-            Kind::AllReduce => sink(plan, halves, &risen),
-            _ => {}
+        if has_downs && (!is_first || !are_apart) {
+            halves[0].begin(plan);
+            down.iter().for_each(|half| half.down(plan, risen[usize::from(half.tree)]));
         }
-    }
-    for (halves, risen) in downs {
-        plan.lane(WINDOW);
-        sink(plan, halves, &risen);
     }
     if spec.kind == Kind::Broadcast && spec.rank == root_of(&spec) && !spec.in_place {
         plan.straight();
         plan.copy(Shape::whole(Buffer::Input), Shape::whole(Buffer::Output));
     }
-}
-
-fn sink(plan: &mut PlanBuilder, halves: &[&Half], risen: &[Option<StepId>]) {
-    halves[0].begin(plan);
-    halves.iter().zip(risen).for_each(|(half, risen)| half.down(plan, *risen));
 }
 
 #[cfg(test)]
@@ -357,7 +365,7 @@ mod tests {
                     }
                     match near.parent {
                         Some(parent) => assert!(either(second, parent, places).children.contains(&place)),
-                        None => assert_eq!(place, u32::from(second) * if places % 2 == 0 { places - 1 } else { 1 % places }),
+                        None => assert_eq!(place, top(second, places)),
                     }
                 }
             }

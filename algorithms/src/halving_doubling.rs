@@ -19,10 +19,11 @@
 //! | all-reduce, p = h | 2 log2 p | 2(p−1)/p·n | (p−1)/p·n |
 //! | all-reduce, p > h | 2 log2 h + 2 | (2(h−1)/h + 1)·n | ((h−1)/h + 1)·n |
 //! | reduce-scatter, all-gather, p = h | log2 p | (p−1)/p·n | (p−1)/p·n, none |
-//! | reduce-scatter, p > h | log2 h + 2 | (p−1)/p·n and two blocks at most, n from those that rest | n + (p−1)/p·n |
-//! | all-gather, p > h | log2 h + 2 | (p−1)/p·n and as much to the one that rests | none |
+//! | reduce-scatter, p > h | log2 h + 2 | into the busiest port n + s/p·n, s = the sum of d + min(d, p−h) over d = 1, 2, …, h/2 | the same |
+//! | all-gather, p > h | log2 h + 2 | from the busiest port (p−1)/p·n + s/p·n | none |
 //!
 //! Of reduce-scatter and all-gather, those that rest have blocks of their own: these are with their partners meanwhile.
+//! If no more rest than half of h, one halving does not wait for the fold: there is a step less.
 //!
 //! Source: R. Rabenseifner, ICCS 2004; R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005).
 

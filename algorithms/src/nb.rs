@@ -15,8 +15,11 @@
 //!
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
 //! |---|---|---|---|
-//! | all-gather, reduce-scatter | ⌈log2 p⌉ | (p−1)/p·n | none, (p−1)/p·n |
-//! | all-reduce | 2⌈log2 p⌉ | 2(p−1)/p·n | (p−1)/p·n |
+//! | all-gather, reduce-scatter | ⌈log2 2p/3⌉ | (p−1)/p·n | none, (p−1)/p·n |
+//! | all-reduce | 2⌈log2 2p/3⌉ | 2(p−1)/p·n | (p−1)/p·n |
+//!
+//! A rank sends ⌈log2 p⌉ times. Where p is at most 3/2 of a power of two, the last sending needs nothing that the one
+//! before brought: steps, messages that hang on each other, are one less.
 //!
 //! Source: J. Bruck, C. Ho, S. Kipnis, E. Upfal and D. Weathersby, IEEE TPDS 8 (1997); HCCL's NB. We differ from HCCL in
 //! which blocks go where: its steps send every second block to a near rank, ours send neighbouring blocks to a far one,

@@ -16,8 +16,11 @@
 //!
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
 //! |---|---|---|---|
-//! | all-gather, reduce-scatter | ⌈log2 p⌉ | (p−1)/p·n | none, (p−1)/p·n |
-//! | all-reduce | 2⌈log2 p⌉ | 2(p−1)/p·n | (p−1)/p·n |
+//! | all-gather, reduce-scatter | ⌈log2 2p/3⌉ | (p−1)/p·n | none, (p−1)/p·n |
+//! | all-reduce | 2⌈log2 2p/3⌉, one less where p is above 3/2 and at most 7/4 of a power of two | 2(p−1)/p·n | (p−1)/p·n |
+//!
+//! A rank sends ⌈log2 p⌉ times each half. Where p is at most 3/2 of a power of two, one of these sendings needs nothing
+//! that the one before brought: steps, messages that hang on each other, are one less.
 //!
 //! Blocks of a step are a message each unless they are neighbours in memory. An all-reduce may number them as it likes:
 //! for p = q·2^t, rank a + 2^t·b takes block reverse(a)·q + b, bits of a reversed. Then the blocks of a step whose 2d

@@ -14,7 +14,7 @@
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
 //! |---|---|---|---|
 //! | all-reduce, ordered-ring | 1 + p−1 | 2(p−1)/p·n | (p−1)/p·n |
-//! | all-reduce, ordered-nb, ordered-nhr | 1 + ⌈log2 p⌉ | 2(p−1)/p·n | (p−1)/p·n |
+//! | all-reduce, ordered-nb, ordered-nhr | 1 + ⌈log2 2p/3⌉ | 2(p−1)/p·n | (p−1)/p·n |
 //!
 //! Every element is combined in one reduction over ranks 0 to p−1, in that order, on one rank: the same bits as those of
 //! both meshes. Beside the two-shot mesh this one sends p−1 messages once and not twice. All p−1 contributions of a block

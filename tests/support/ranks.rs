@@ -123,18 +123,44 @@ pub fn on_threads<T: Send + 'static>(
     setup: &Setup,
     body: impl Fn(&Communicator) -> T + Clone + Send + 'static,
 ) -> Vec<T> {
+    on_threads_as(setup, |config| config, body)
+}
+
+/// The same; `configure` changes the configurations.
+pub fn on_threads_as<T: Send + 'static>(
+    setup: &Setup,
+    configure: impl Fn(Config) -> Config,
+    body: impl Fn(&Communicator) -> T + Clone + Send + 'static,
+) -> Vec<T> {
     let run = move |_rank, comm: Result<Communicator, ubccl::Error>| {
         let comm = comm.expect("all ranks come");
         let result = body(&comm);
         (result, comm.close())
     };
-    let results = start_threads(setup, |config| config, run).into_iter().enumerate();
+    let results = start_threads(setup, configure, run).into_iter().enumerate();
     let closed = |(rank, (result, closed)): (usize, (T, Result<(), ubccl::Error>))| {
         closed.unwrap_or_else(|error| panic!("{setup:?}: rank {rank} did not close: {error}"));
         result
     };
     results.map(closed).collect()
 }
+
+/// Where ranks stand, and what they wish.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// As a configuration has it.
+    pub layout: Option<&'static str>,
+    /// What a simulated machine is.
+    pub fabric: &'static str,
+    pub reproducible: bool,
+}
+
+/// Nowhere in particular.
+pub const ANYWHERE: Standing = Standing {
+    layout: None,
+    fabric: "custom:latency_ps=1000000,bytes_per_s=1000000000",
+    reproducible: false,
+};
 
 /// One call with data: what it needs and what it gave.
 #[derive(Clone, Debug)]
@@ -150,14 +176,20 @@ pub struct Case {
 /// Runs the cases on every rank, in order; answers each rank's outputs, case by case. Checks guard bytes, and that an
 /// input out of place is unchanged.
 pub fn run(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
+    run_at(&ANYWHERE, setup, cases)
+}
+
+/// The same, of ranks that stand so.
+pub fn run_at(standing: &Standing, setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
     let descriptor =
         ubccl::transports().find(|t| t.name == setup.transport).expect("a transport of the index");
     if descriptor.clock == ubccl::Clock::Virtual {
-        return run_virtual(setup, cases);
+        return run_virtual(standing, setup, cases);
     }
     let cases = cases.to_vec();
-    let ranks = setup.ranks;
-    on_threads(setup, move |comm| cases.iter().map(|case| run_one(comm, case, ranks)).collect())
+    let (ranks, Standing { layout, reproducible, .. }) = (setup.ranks, *standing);
+    let configure = |config| Config { layout: layout.map(Into::into), reproducible, ..config };
+    on_threads_as(setup, configure, move |comm| cases.iter().map(|case| run_one(comm, case, ranks)).collect())
 }
 
 fn run_one(comm: &Communicator, case: &Case, ranks: u32) -> Vec<u8> {
@@ -182,10 +214,12 @@ fn run_one(comm: &Communicator, case: &Case, ranks: u32) -> Vec<u8> {
     output.get().to_vec()
 }
 
-fn run_virtual(setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
+fn run_virtual(standing: &Standing, setup: &Setup, cases: &[Case]) -> Vec<Vec<Vec<u8>>> {
     let config = WorldConfig {
         transport: setup.transport.into(),
-        fabric: "custom:latency_ps=1000000,bytes_per_s=1000000000".into(),
+        fabric: standing.fabric.into(),
+        layout: standing.layout.map(Into::into),
+        reproducible: standing.reproducible,
         ranks: setup.ranks,
         algorithm: setup.algorithm.map(Into::into),
         lanes: setup.choice.lanes,

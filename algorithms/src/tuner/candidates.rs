@@ -3,9 +3,9 @@
 
 use super::Limits;
 use crate::composition::{Composition, FAMILIES};
+use crate::reproducible::is_reproducible;
 use crate::{Selected, index};
 use std::sync::Arc;
-use ubccl_core::plan::Association;
 use ubccl_core::{Choice, Collective, Error, Kind, Layout, Profile, Result, Spec};
 
 /// One way to do a call, and what it costs whatever the size.
@@ -80,17 +80,13 @@ impl Ways {
 ///
 /// Errors: Unsupported.
 fn check_reproducible(algorithm: &Selected, spec: &Spec) -> Result<()> {
-    if spec.op.is_none() || is_reproducible(algorithm, spec) {
+    if is_reproducible(&**algorithm, spec) {
         return Ok(());
     }
     let name = algorithm.descriptor().name;
     Err(Error::unsupported(format!(
         "{name} combines in an order of its own, and results are to be reproducible"
     )))
-}
-
-fn is_reproducible(algorithm: &Selected, spec: &Spec) -> bool {
-    algorithm.plan(spec).association() == Association::Flat
 }
 
 /// The same algorithm with as many lanes and chunks as make a difference to it.

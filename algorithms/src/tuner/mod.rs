@@ -4,6 +4,7 @@
 //! beyond + − × ÷ and comparisons), so all pick alike without talking.
 
 mod candidates;
+mod correction;
 mod fit;
 mod model;
 mod nnls;
@@ -11,6 +12,7 @@ mod predict;
 mod table;
 mod usage;
 
+pub use correction::Correction;
 pub use fit::{Point, Residuals};
 pub use model::{Fitted, LinkCost, Model};
 pub use predict::Cost;
@@ -138,8 +140,14 @@ impl Tuner {
     fn with_table<T>(&self, call: &Collective<'_>, act: impl FnOnce(&Table) -> T) -> Result<T> {
         let class = call.op().map_or(0, |op| usize::from(!op.nests()) + 2 * usize::from(!op.commutes()));
         let key = usize::from(call.kind().code()) * CLASSES + class;
-        let make =
-            || Table::new(&representative(call, &self.layout), &self.layout, self.limits, self.only.as_ref());
+        let make = || {
+            Table::new(
+                &self.model,
+                &representative(call, &self.layout),
+                &self.layout,
+                (self.limits, self.only.as_ref()),
+            )
+        };
         let root = call.root().filter(|&root| root > 0 && !self.is_even());
         let Some(root) = root else {
             let table =

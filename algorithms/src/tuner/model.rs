@@ -1,5 +1,6 @@
 //! What a machine costs: the numbers of which a profile becomes a time.
 
+use super::correction::Correction;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 use ubccl_core::endpoint::Machine;
@@ -37,6 +38,9 @@ pub struct Model {
     pub cores: Option<u32>,
     /// The links, by level of the topology, innermost first. Further levels are like the last.
     pub level: Vec<LinkCost>,
+    /// What was measured of single algorithms beside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub correction: Vec<Correction>,
     /// Where the numbers come from, if they were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fitted: Option<Fitted>,
@@ -111,6 +115,7 @@ impl Model {
             copy_bytes_per_s: rate(machine.copy_bytes_per_s),
             cores: None,
             level: level.collect(),
+            correction: Vec::new(),
             fitted: None,
         }
     }
@@ -141,7 +146,7 @@ impl Model {
             }
             level.check().or_else(|what| wrong(format!("level '{name}': {what}")))?;
         }
-        Ok(())
+        self.correction.iter().try_for_each(Correction::check)
     }
 
     /// Which of its levels the links of a layout's level are.

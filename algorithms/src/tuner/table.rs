@@ -1,7 +1,7 @@
 //! The picks of one kind of call, by size.
 
 use super::candidates::{Way, Ways};
-use super::{Candidate, Limits, Model, Pick};
+use super::{Candidate, Correction, Limits, Model, Pick};
 use crate::Selected;
 use std::sync::{Arc, OnceLock};
 use ubccl_core::{Choice, Collective, Layout};
@@ -9,6 +9,8 @@ use ubccl_core::{Choice, Collective, Layout};
 /// Picks for every size. Those of an octave are found when one of its sizes is first asked for.
 pub(super) struct Table {
     ways: Ways,
+    /// What is known of each way beside.
+    corrections: Vec<Option<Correction>>,
     /// By the number of bits of a size.
     octaves: Vec<OnceLock<Octave>>,
 }
@@ -18,7 +20,7 @@ type Octave = Vec<(u64, Pick)>;
 
 /// A way that costs this much more than the cheapest is as good, if it sends fewer messages: they cost what no model knows.
 const AS_GOOD: f64 = 1.02;
-/// What is this much dearer is as cheap: the difference is how sums were rounded.
+/// Ways that cost up to this much more are equal.
 const EQUAL: f64 = 1.001;
 /// So many times as many messages are as few.
 const AS_FEW: f64 = 1.5;
@@ -26,17 +28,26 @@ const AS_FEW: f64 = 1.5;
 impl Table {
     /// Of all calls like this one, whatever their size.
     pub(super) fn new(
+        model: &Model,
         call: &Collective<'_>,
         layout: &Arc<Layout>,
-        limits: Limits,
-        only: Option<&Selected>,
+        (limits, only): (Limits, Option<&Selected>),
     ) -> Self {
         let octaves = (0..=u64::BITS).map(|_| OnceLock::new()).collect();
         let ways = match only {
             Some(only) => Ways::of(only, call, layout, limits),
             None => Ways::find(call, layout, limits),
         };
-        Table { ways, octaves }
+        let correction = |way: &Way| {
+            model.correction(call.kind(), way.algorithm.descriptor().name, layout.ranks()).cloned()
+        };
+        let corrections = ways.ways.iter().map(correction).collect();
+        Table { ways, corrections, octaves }
+    }
+
+    /// How many times as long as the model's numbers say a way takes.
+    fn factor(&self, way: usize, bytes: u64) -> f64 {
+        self.corrections[way].as_ref().map_or(1.0, |correction| correction.factor(bytes))
     }
 
     /// How a call of so many bytes is to be done, if there is a way.
@@ -53,7 +64,7 @@ impl Table {
         let candidate = |(index, way): (usize, &Way)| Candidate {
             algorithm: way.algorithm.clone(),
             choice: way.choice,
-            cost: Ok(model.cost(&way.profile, bytes, &way.choice, layout)),
+            cost: Ok(model.cost(&way.profile, bytes, &way.choice, layout).times(self.factor(index, bytes))),
             is_chunked: way.profile.chunked.is_some(),
             is_picked: Some(index) == picked,
         };
@@ -93,17 +104,20 @@ impl Table {
 
     /// Which way is picked for a size.
     fn best(&self, model: &Model, layout: &Layout, bytes: u64) -> Option<usize> {
-        let total = |way: &Way| model.usage(&way.profile, bytes, &way.choice, layout).total_ps(model);
-        let costs: Vec<f64> = self.ways.ways.iter().map(total).collect();
+        let total = |(index, way): (usize, &Way)| {
+            model.usage(&way.profile, bytes, &way.choice, layout).total_ps(model) * self.factor(index, bytes)
+        };
+        let costs: Vec<f64> = self.ways.ways.iter().enumerate().map(total).collect();
         let least = costs.iter().copied().reduce(f64::min)?;
         let messages =
             |&way: &usize| model.messages(&self.ways.ways[way].profile, bytes, &self.ways.ways[way].choice);
         let good: Vec<usize> = (0..costs.len()).filter(|&way| costs[way] <= least * AS_GOOD).collect();
         let few = good.iter().map(messages).reduce(f64::min)?;
-        let few: Vec<usize> = good.into_iter().filter(|way| messages(way) <= few * AS_FEW).collect();
-        let least = few.iter().map(|&way| costs[way]).reduce(f64::min)?;
         // Of equals the first: the index has those first that keep ranks in step.
-        few.into_iter().find(|&way| costs[way] <= least * EQUAL)
+        let cheapest = |ways: &[usize]| ways.iter().map(|&way| costs[way]).reduce(f64::min);
+        let good: Vec<usize> = good.into_iter().filter(|way| messages(way) <= few * AS_FEW).collect();
+        let least = cheapest(&good)?;
+        good.into_iter().find(|&way| costs[way] <= least * EQUAL)
     }
 }
 

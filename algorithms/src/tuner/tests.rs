@@ -22,6 +22,7 @@ fn model(level: Vec<LinkCost>) -> Model {
         copy_bytes_per_s: None,
         cores: None,
         level,
+        correction: Vec::new(),
         fitted: None,
     }
 }

@@ -1,4 +1,5 @@
 //! Calls to make plans for.
+#![allow(dead_code, reason = "each test binary uses its part of it")]
 
 mod tables;
 

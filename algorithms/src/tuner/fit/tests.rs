@@ -24,6 +24,7 @@ fn truth() -> Model {
         copy_bytes_per_s: Some(1.1e10),
         cores: Some(2),
         level: vec![host],
+        correction: Vec::new(),
         fitted: None,
     }
 }
