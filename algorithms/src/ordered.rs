@@ -18,7 +18,7 @@
 //!
 //! Every element is combined in one reduction over ranks 0 to p−1, in that order, on one rank: the same bits as those of
 //! both meshes. Beside the two-shot mesh this one sends p−1 messages once and not twice. All p−1 contributions of a block
-//! are under way at once, since a sum that is rounded once is one step.
+//! are under way at once, since a sum that is rounded once is one step. For up to 1024 ranks.
 //!
 //! Source: the direct reduce-scatter is HCCL's mesh; that a fixed order makes sums reproducible is as in J. Demmel and
 //! H. D. Nguyen, ARITH 21 (2013), who pay with more arithmetic for any order.
@@ -27,7 +27,7 @@ use crate::nb::Nb;
 use crate::nhr::Nhr;
 use crate::ring::TeamRing;
 use crate::schedule::{Grid, Schedule};
-use crate::share::{check_window, mesh_window, refuse};
+use crate::share::{mesh_window, refuse};
 use crate::team::{Family, Team};
 use std::ops::Range;
 use ubccl_core::plan::{Association, MAX_WINDOW_PER_PEER, Plan};
@@ -38,6 +38,9 @@ pub struct Ordered {
     gathers: &'static dyn Family,
     descriptor: &'static AlgorithmDescriptor,
 }
+
+/// Ranks above which a plan that names a message to each would be no small plan.
+const MOST_RANKS: u32 = 1024;
 
 const SOURCE: &str = "direct reduce-scatter in rank order, then an all-gather";
 
@@ -104,7 +107,11 @@ impl Algorithm for Ordered {
         if kind != Kind::AllReduce {
             return refuse(name, kind, "it is an all-reduce; in rank order reduce the meshes and linear");
         }
-        check_window(name, ranks)?;
+        if ranks > MOST_RANKS {
+            return Err(Error::unsupported(format!(
+                "{name} does at most {MOST_RANKS} ranks, not {ranks}: its plan names every message; use mesh-two-shot"
+            )));
+        }
         // A lane that talks to more than 64 ranks names each of them in at most 64 steps: two are the first half's, and an
         // all-gather sends to and receives from one.
         let messages = 2 + 2 * self.gathers.messages(ranks);
