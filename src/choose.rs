@@ -1,12 +1,14 @@
 //! Which algorithm a call gets, with how many lanes and what chunks: what is forced, otherwise what the tuner expects to
 //! be fastest. The same on all ranks, since they reckon with the same costs.
 
+use crate::communicator::{Communicator, Settings};
 use crate::config::Config;
 use crate::sim::WorldConfig;
 use std::sync::Arc;
 use ubccl_algorithms::select;
-use ubccl_algorithms::tuner::{Limits, Model, Pick, Tuner};
-use ubccl_core::{Collective, Kind, Layout, Result};
+use ubccl_algorithms::tuner::{Candidate, Limits, Model, Pick, Tuner};
+use ubccl_core::plan::Plan;
+use ubccl_core::{Choice, Collective, Error, Kind, Layout, Result};
 
 /// What a communicator is told about its algorithms.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +79,65 @@ impl Chooser {
     /// Whose candidates a call may choose from.
     pub(crate) fn tuner(&self) -> &Tuner {
         self.forced.as_ref().unwrap_or(&self.free)
+    }
+}
+
+/// Which algorithm calls get, and how to have it otherwise.
+impl Communicator {
+    /// The algorithm that a call gets here.
+    ///
+    /// Errors: Unsupported, if the configured algorithm can't do it.
+    pub fn algorithm_for(&self, call: &Collective<'_>) -> Result<&'static str> {
+        Ok(self.shared.lock().plan(call, false)?.algorithm())
+    }
+
+    /// Has calls use this algorithm from now on, with so many lanes and such chunks; with `None`, whatever the
+    /// configuration says.
+    ///
+    /// Order:  every rank calls it between the same two calls, with the same arguments; until then their plans differ,
+    ///         and calls fail as a Mismatch.
+    /// Errors: InvalidArgument, listing what there is, or for more lanes than this communicator was made with.
+    pub fn force(&self, wanted: Option<(&str, Choice)>) -> Result<()> {
+        let Settings { wishes, layout, costs, .. } = &self.shared.settings;
+        let wishes = match wanted {
+            None => wishes.clone(),
+            Some((_, Choice { lanes, .. })) if lanes == 0 || lanes > wishes.lanes => {
+                let most = wishes.lanes;
+                return Err(Error::invalid(format!("{lanes} lanes: this communicator has 1 to {most}")));
+            }
+            Some((algorithm, Choice { lanes, chunk_bytes })) => Wishes {
+                algorithm: Some(algorithm.to_owned()),
+                lanes,
+                chunk_bytes: Some(chunk_bytes),
+                reproducible: wishes.reproducible,
+            },
+        };
+        let chooser = Chooser::new(costs.model(layout), layout, &wishes)?;
+        self.shared.lock().replace_chooser(chooser);
+        Ok(())
+    }
+
+    /// With how many lanes and what chunks a call runs here.
+    ///
+    /// Errors: as [`Communicator::algorithm_for`].
+    pub fn choice_for(&self, call: &Collective<'_>) -> Result<Choice> {
+        self.shared.lock().choice(call, false)
+    }
+
+    /// What a call may be done with here, by predicted time: the first is what it gets.
+    ///
+    /// Errors: InvalidArgument, for a call that cannot be.
+    pub fn candidates(&self, call: &Collective<'_>) -> Result<Vec<Candidate>> {
+        self.shared.check_call(call)?;
+        Ok(self.shared.lock().chooser().tuner().explain(call))
+    }
+
+    /// This rank's plan of a call.
+    ///
+    /// Errors: as [`Communicator::algorithm_for`].
+    pub fn plan(&self, call: &Collective<'_>, in_place: bool) -> Result<Plan> {
+        self.shared.check_call(call)?;
+        Ok((*self.shared.lock().plan(call, in_place)?).clone())
     }
 }
 

@@ -19,11 +19,10 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use ubccl_algorithms::tuner::Candidate;
 use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
 use ubccl_core::{
-    Choice, Collective, DataType, Deadline, Element, Error, ErrorKind, Kind, Layout, Rank, Result, Signature,
+    Collective, DataType, Deadline, Element, Error, ErrorKind, Kind, Layout, Rank, Result, Signature,
 };
 
 /// A group of ranks that call collectives together.
@@ -242,62 +241,6 @@ impl Communicator {
         // SAFETY: as in `run_async`.
         let op = unsafe { self.shared.issue(call, Buffers::InPlace(memory), Some(Box::new(buffer))) }?;
         Ok(Work::new(self.shared.clone(), op))
-    }
-
-    /// The algorithm that a call gets here.
-    ///
-    /// Errors: Unsupported, if the configured algorithm can't do it.
-    pub fn algorithm_for(&self, call: &Collective<'_>) -> Result<&'static str> {
-        Ok(self.shared.lock().plan(call, false)?.algorithm())
-    }
-
-    /// Has calls use this algorithm from now on, with so many lanes and such chunks; with `None`, whatever the
-    /// configuration says.
-    ///
-    /// Order:  every rank calls it between the same two calls, with the same arguments; until then their plans differ,
-    ///         and calls fail as a Mismatch.
-    /// Errors: InvalidArgument, listing what there is, or for more lanes than this communicator was made with.
-    pub fn force(&self, wanted: Option<(&str, Choice)>) -> Result<()> {
-        let Settings { wishes, layout, costs, .. } = &self.shared.settings;
-        let wishes = match wanted {
-            None => wishes.clone(),
-            Some((_, Choice { lanes, .. })) if lanes == 0 || lanes > wishes.lanes => {
-                let most = wishes.lanes;
-                return Err(Error::invalid(format!("{lanes} lanes: this communicator has 1 to {most}")));
-            }
-            Some((algorithm, Choice { lanes, chunk_bytes })) => Wishes {
-                algorithm: Some(algorithm.to_owned()),
-                lanes,
-                chunk_bytes: Some(chunk_bytes),
-                reproducible: wishes.reproducible,
-            },
-        };
-        let chooser = Chooser::new(costs.model(layout), layout, &wishes)?;
-        self.shared.lock().replace_chooser(chooser);
-        Ok(())
-    }
-
-    /// With how many lanes and what chunks a call runs here.
-    ///
-    /// Errors: as [`Communicator::algorithm_for`].
-    pub fn choice_for(&self, call: &Collective<'_>) -> Result<Choice> {
-        self.shared.lock().choice(call, false)
-    }
-
-    /// What a call may be done with here, by predicted time: the first is what it gets.
-    ///
-    /// Errors: InvalidArgument, for a call that cannot be.
-    pub fn candidates(&self, call: &Collective<'_>) -> Result<Vec<Candidate>> {
-        self.shared.check_call(call)?;
-        Ok(self.shared.lock().chooser().tuner().explain(call))
-    }
-
-    /// This rank's plan of a call.
-    ///
-    /// Errors: as [`Communicator::algorithm_for`].
-    pub fn plan(&self, call: &Collective<'_>, in_place: bool) -> Result<Plan> {
-        self.shared.check_call(call)?;
-        Ok((*self.shared.lock().plan(call, in_place)?).clone())
     }
 
     /// Begins to measure where the time of calls goes, which slows them by some clock reads each.

@@ -197,21 +197,24 @@ impl Tuning {
     }
 }
 
+/// Sizes, each with a factor.
+type Sizes = Vec<(u64, f64)>;
+
 /// How each algorithm differs from what the model's numbers say of it.
 fn corrections(model: &Model, measurements: &[Measurement<'_>], points: &[Point]) -> Vec<Correction> {
-    let mut found: BTreeMap<(u8, u32, &str), (Kind, Vec<(u64, f64)>)> = BTreeMap::new();
+    let mut factors: BTreeMap<(u8, u32, &str), Sizes> = BTreeMap::new();
     for (measurement, point) in measurements.iter().zip(points) {
-        let kind = measurement.call.kind();
         let predicted_ps = model.cost(&point.profile, point.bytes, &point.choice, &point.layout).total_ps();
         let factor = point.seconds * 1e12 / predicted_ps.max(1.0);
-        let key = (kind.code(), measurement.ranks, &*measurement.algorithm);
-        found.entry(key).or_insert((kind, Vec::new())).1.push((point.bytes, factor));
+        let key = (measurement.call.kind().code(), measurement.ranks, &*measurement.algorithm);
+        factors.entry(key).or_default().push((point.bytes, factor));
     }
-    let correction =
-        |((_, ranks, algorithm), (kind, measured)): ((u8, u32, &str), (Kind, Vec<(u64, f64)>))| {
-            Correction::new(kind, algorithm, ranks, measured)
-        };
-    found.into_iter().map(correction).collect()
+    let kinds = Kind::TABLE.iter().map(|row| row.kind);
+    let of_kind = |kind: Kind| {
+        let mine = factors.iter().filter(move |(key, _)| key.0 == kind.code());
+        mine.map(move |(key, measured)| Correction::new(kind, key.2, key.1, measured.clone()))
+    };
+    kinds.flat_map(of_kind).collect()
 }
 
 /// First in every file.

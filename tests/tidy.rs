@@ -204,13 +204,18 @@ fn the_indices_are_complete() {
     check_index("transports/src", "TransportDescriptor", names);
 }
 
+/// What makes descriptors at run time, of what it is asked for: no line of the index.
+const MADE_ON_DEMAND: [&str; 1] = ["composition"];
+
 /// Every module that makes a descriptor is a line of the index, every line is such a module, no name stands twice.
 fn check_index(folder: &str, descriptor: &str, names: Vec<&str>) {
     let library = Source::read(&root().join(folder).join("lib.rs"));
     let entries: BTreeSet<String> = index_entries(&library).into_iter().collect();
     let makes_one = |line: &String| line.contains(&format!("{descriptor} {{")) && !line.contains("struct ");
     let makers = under(folder).into_iter().filter(|source| source.shipped().iter().any(makes_one));
-    let modules: BTreeSet<String> = makers.map(|source| module_of(folder, &source.path)).collect();
+    let modules = makers.map(|source| module_of(folder, &source.path));
+    let modules: BTreeSet<String> =
+        modules.filter(|module| !MADE_ON_DEMAND.contains(&module.as_str())).collect();
     assert_eq!(entries, modules, "{folder}: modules in the index (left), modules with a descriptor (right)");
     let distinct: BTreeSet<&str> = names.iter().copied().collect();
     assert_eq!(distinct.len(), names.len(), "{folder}: a name stands twice among {names:?}");

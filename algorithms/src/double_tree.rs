@@ -91,7 +91,16 @@ impl Algorithm for DoubleTree {
         let load = |port: &Vec<Traffic>| port.iter().map(|part| (part.share.parts, part.level)).collect::<Vec<_>>();
         let parts = |port: &Vec<Traffic>| port.iter().map(|part| part.share.parts).sum::<u64>();
         let busiest = ports.max_by_key(|port| (parts(port), load(port))).unwrap_or_default();
-        Profile::of(rounds).busiest(busiest).chunked(1, 2)
+        let profile = Profile::of(rounds).busiest(busiest).chunked(1, 2);
+        let height = farthest.len();
+        match spec.kind {
+            Kind::Broadcast => profile,
+            // The trees wait for each other with each chunk: who is a leaf of one sums a chunk of the other first.
+            Kind::Reduce if spec.choice.lanes < 2 => profile.staged(vec![0]),
+            _ if spec.choice.lanes < 2 => profile.staged(vec![0]).fenced(height),
+            Kind::AllReduce if spec.choice.lanes < 4 => profile.fenced(height),
+            _ => profile,
+        }
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

@@ -53,11 +53,16 @@ pub struct Profile {
     /// What the busiest rank puts on its port in all, or takes from it, where the rounds are not all of one rank. Empty
     /// where they are: then it is their sum.
     pub busiest: Vec<Traffic>,
+    /// What other ranks do, where it differs: the last to end is one of them.
+    pub also: Vec<Profile>,
     /// What is cut into chunks of [`Choice::chunk_bytes`](crate::Choice::chunk_bytes), which overlap: a chunk's rounds
     /// need not wait for the other chunks'. `None` if nothing is.
     pub chunked: Option<Share>,
     /// Rounds from this one on begin when all chunks are through those before. 0 if none waits for that.
     pub fence: usize,
+    /// Where runs of rounds begin that a lane does for one chunk before it turns to the next. Empty if each round is a
+    /// turn of its own: then a chunk's round overlaps the next chunk's one before it.
+    pub stages: Vec<usize>,
     /// Whether each lane moves its share of the data, beside the other lanes.
     pub split: bool,
 }
@@ -163,23 +168,36 @@ impl Profile {
         Profile { fence, ..self }
     }
 
+    /// The same, but a lane turns to the next chunk only where such a run of rounds is over.
+    pub fn staged(self, stages: Vec<usize>) -> Self {
+        Profile { stages, ..self }
+    }
+
     /// The same, shared out among the lanes.
     pub fn split(self) -> Self {
         Profile { split: true, ..self }
     }
 
+    /// The same, and all wait for ranks that do something else: what those do.
+    pub fn also(self, also: Vec<Profile>) -> Self {
+        Profile { also, ..self }
+    }
+
     /// Steps, as papers count them: rounds that move something, one after the other.
     pub fn steps(&self) -> u32 {
-        self.rounds.iter().filter(|round| !round.traffic.is_empty()).map(|round| round.times).sum()
+        let moving = self.rounds.iter().filter(|round| !round.traffic.is_empty());
+        let others = self.also.iter().map(Profile::steps).max().unwrap_or(0);
+        moving.map(|round| round.times).sum::<u32>().max(others)
     }
 
     /// The bytes that the busiest rank sends (or takes in), of a call of so many bytes.
     pub fn bytes(&self, bytes: f64) -> f64 {
         let of = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.of_bytes(bytes)).sum::<f64>();
-        match self.busiest[..] {
+        let own = match self.busiest[..] {
             [] => self.rounds.iter().map(|round| of(&round.traffic) * f64::from(round.times)).sum(),
             _ => of(&self.busiest),
-        }
+        };
+        self.also.iter().map(|other| other.bytes(bytes)).fold(own, f64::max)
     }
 }
 

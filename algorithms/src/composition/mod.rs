@@ -47,6 +47,7 @@ use crate::share::refuse;
 use crate::team::Family;
 use nest::Nest;
 use rails::Rails;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use ubccl_core::plan::{Association, Plan};
@@ -235,8 +236,7 @@ pub(crate) fn schedule<'a>(
     schedule
 }
 
-/// What of a schedule makes the profile: the root's, of kinds that have one, of others the busiest's of a few ranks that
-/// are likely to be.
+/// What of schedules makes the profile: the root's, of kinds that have one, of others those of a few ranks that differ.
 pub(crate) fn profile(
     spec: &Spec,
     name: &'static str,
@@ -248,17 +248,17 @@ pub(crate) fn profile(
     if let Some(root) = spec.root {
         return of(root);
     }
-    let outermost = machine.levels().len() - 1;
-    let weight = |profile: &Profile| {
-        let traffic = || profile.rounds.iter().flat_map(|round| &round.traffic);
-        let messages = |level: usize| {
-            traffic().filter(|part| part.level >= level).map(|part| part.messages).sum::<u32>()
-        };
-        (profile.bytes(f64::from(spec.ranks)), messages(outermost), messages(0))
-    };
-    let ranks = [0, loneliest(layout), spec.ranks / 2, spec.ranks - 1];
-    let heavier = |a: Profile, b: Profile| if weight(&b) > weight(&a) { b } else { a };
-    ranks.into_iter().map(of).reduce(heavier).unwrap_or_default()
+    // Those alone in their groups, and those at either end of a group's links.
+    let ranks = [0, 1, loneliest(layout), spec.ranks / 2, spec.ranks / 2 + 1, spec.ranks - 1];
+    let ranks: BTreeSet<u32> = ranks.into_iter().filter(|&rank| rank < spec.ranks).collect();
+    let mut profiles: Vec<Profile> = Vec::new();
+    for profile in ranks.into_iter().map(of) {
+        if !profiles.contains(&profile) {
+            profiles.push(profile);
+        }
+    }
+    let also = profiles.split_off(1);
+    profiles.pop().unwrap_or_default().also(also)
 }
 
 /// The groups of a tier, and what they are made of: groups of the tier below, or ranks.

@@ -47,6 +47,8 @@ pub(crate) struct Schedule<'a> {
     rounds: Vec<Round>,
     /// What comes in each of them; they say what goes.
     taken: Vec<Round>,
+    /// How many rounds there were when each lane began.
+    stages: Vec<usize>,
     /// Which of the rounds messages are part of.
     now: usize,
     /// Per cell: how many messages, one after the other, brought it to what it is.
@@ -75,6 +77,7 @@ impl<'a> Schedule<'a> {
             needs_scratch: false,
             rounds: Vec::new(),
             taken: Vec::new(),
+            stages: Vec::new(),
             now: 0,
             depths: vec![0; cells],
             chunked: false,
@@ -109,6 +112,7 @@ impl<'a> Schedule<'a> {
         if self.known.len() < usize::from(self.spec.choice.lanes.max(1)) {
             self.plan.lane(window);
             self.known.push(Vec::new());
+            self.stages.push(self.rounds.len());
             self.begin_loop();
         }
     }
@@ -334,7 +338,7 @@ impl<'a> Schedule<'a> {
         }
         let is_sum = parts(&total(&rounds)) == parts(&busiest);
         let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });
-        if self.chunked { profile.chunked(1, 1) } else { profile }
+        if self.chunked { profile.chunked(1, 1).staged(self.stages) } else { profile }
     }
 
     fn account(&mut self, gives: bool, peer: Rank, piece: &Range<u32>) {

@@ -3,7 +3,7 @@
 //! ```text
 //! N   = pieces: lanes × chunks of a lane's share, where there are lanes and chunks; each is a part of all messages
 //! way = Σ over rounds (latency + the port's messages + reductions and copies), of one piece
-//! T   = launch + max( way + what the slowest round does for the other N − 1 pieces,
+//! T   = launch + max( way + what the slowest round (or lane's run of rounds) does for the other N − 1 pieces,
 //!                     what the busiest port does for all + the last latency,
 //!                     what the cores of a node do for all its ranks, one rank after the other, + all latencies )
 //! ```
@@ -56,12 +56,13 @@ impl Model {
 
     /// How many messages the busiest rank sends, or takes in.
     pub(super) fn messages(&self, profile: &Profile, bytes: u64, choice: &Choice) -> f64 {
+        let others = profile.also.iter().map(|other| self.messages(other, bytes, choice)).fold(0.0, f64::max);
         let of = |traffic: &[Traffic]| traffic.iter().map(|part| f64::from(part.messages)).sum::<f64>();
         let each = match profile.busiest[..] {
             [] => profile.rounds.iter().map(|round| f64::from(round.times) * of(&round.traffic)).sum(),
             _ => of(&profile.busiest),
         };
-        pieces(profile, bytes as f64, choice).0 * each
+        (pieces(profile, bytes as f64, choice).0 * each).max(others)
     }
 
     /// What the whole of it is made of.
@@ -103,7 +104,13 @@ impl<'a> Reckoning<'a> {
         Reckoning { model, profile, layout, bytes, pieces, first, shared: true }
     }
 
+    /// Of the rank that is last.
     fn usage(&self) -> Usage {
+        let others = self.profile.also.iter().map(|other| Reckoning { profile: other, ..*self }.of_rank());
+        others.fold(self.of_rank(), |last, other| longer(self.model, last, other))
+    }
+
+    fn of_rank(&self) -> Usage {
         let (before, after) = self.profile.rounds.split_at(self.profile.fence.min(self.profile.rounds.len()));
         // Before and after a fence each port does what its rounds say.
         let mut all = match before {
@@ -122,7 +129,8 @@ impl<'a> Reckoning<'a> {
         let (mut way, mut slowest, mut ports) = (Usage::default(), Usage::default(), Usage::default());
         let (mut last, mut ranks) = (Usage::default(), Usage::default());
         let others = self.pieces - 1.0;
-        for round in rounds {
+        let (is_staged, mut run) = (!self.profile.stages.is_empty(), Usage::default());
+        for (index, round) in rounds.iter().enumerate() {
             let times = f64::from(round.times);
             let parts = self.parts(round, 1.0, self.first);
             for part in [&parts.latency, &parts.port, &parts.rank] {
@@ -133,7 +141,11 @@ impl<'a> Reckoning<'a> {
             }
             if others > 0.0 {
                 let rest = self.parts(round, others, 1.0 - self.first);
-                slowest = longer(self.model, slowest, self.together(rest.port, rest.rank));
+                if !is_staged || self.profile.stages.contains(&index) {
+                    run = Usage::default();
+                }
+                run.add(&self.turn(&rest, others), if is_staged { times } else { 1.0 });
+                slowest = longer(self.model, slowest, run);
                 ports.add(&parts.port.plus(&rest.port, 1.0), times);
                 ranks.add(&parts.rank.plus(&rest.rank, 1.0), times);
             }
@@ -146,6 +158,14 @@ impl<'a> Reckoning<'a> {
             ports = self.port(busiest, self.pieces, 1.0, true);
         }
         longer(self.model, way, self.together(ports, ranks).plus(&last, 1.0))
+    }
+
+    /// What keeps a round's successor from the next piece: in a lane's run of rounds, the wait for messages as well.
+    fn turn(&self, rest: &Parts, others: f64) -> Usage {
+        match self.profile.stages.is_empty() {
+            true => self.together(rest.port, rest.rank),
+            false => rest.port.plus(&rest.rank, 1.0).plus(&rest.latency, others),
+        }
     }
 
     /// What one rank does at the same time: ports and engines work beside each other, a processor does one thing.

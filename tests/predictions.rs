@@ -1,0 +1,93 @@
+//! What the tuner predicts of simulated machines is about what simulations take, and its picks are about the best there is.
+
+#![allow(clippy::print_stdout, reason = "says how near it was")]
+
+use ubccl::sim::{World, WorldConfig};
+use ubccl::{Candidate, Choice, Collective, DataType, Kind, ReduceOp};
+use ubccl_core::Spec;
+
+/// A call whose longest buffer has about so many bytes.
+fn call(kind: Kind, bytes: u64, ranks: u32) -> Collective<'static> {
+    let seed = Collective::broadcast(1, DataType::F32, 0);
+    let op = kind.row().reduces.then_some(ReduceOp::Sum);
+    let spec = Spec { kind, op, ..Spec::new(&seed, ranks, 0, false, Choice::default()) };
+    spec.collective(bytes / spec.collective(1).longest_bytes(ranks).max(1))
+}
+
+fn config(fabric: &str, ranks: u32) -> WorldConfig {
+    WorldConfig { fabric: fabric.to_owned(), ranks, ..WorldConfig::default() }
+}
+
+/// How long a candidate takes, simulated.
+fn simulated_ps(fabric: &str, ranks: u32, call: Collective<'static>, candidate: &Candidate) -> f64 {
+    let forced = WorldConfig {
+        algorithm: Some(candidate.algorithm.descriptor().name.to_owned()),
+        lanes: candidate.choice.lanes,
+        chunk_bytes: Some(candidate.choice.chunk_bytes),
+        ..config(fabric, ranks)
+    };
+    let mut world = World::new(forced).expect("what is a candidate can be forced");
+    world.run(&|_| call, false).expect("it runs").elapsed_ps as f64
+}
+
+/// Kinds that move data between all ranks, and whose sizes all ranks know.
+fn kinds() -> impl Iterator<Item = Kind> {
+    let is_known = |kind: &Kind| !kind.row().tabled && !matches!(kind, Kind::SendReceive | Kind::Barrier);
+    Kind::TABLE.iter().map(|row| row.kind).filter(is_known)
+}
+
+const SIZES: [u64; 4] = [8, 64 << 10, 2 << 20, 32 << 20];
+
+#[test]
+fn picks_take_about_as_long_as_predicted() {
+    for (fabric, ranks) in
+        [("ideal", 48), ("cloudmatrix384", 40), ("cloudmatrix384", 72), ("cloudmatrix384-die", 21)]
+    {
+        for kind in kinds() {
+            for bytes in SIZES {
+                let call = call(kind, bytes, ranks);
+                let mut world = World::new(config(fabric, ranks)).unwrap();
+                let candidates = world.candidates(&call).unwrap();
+                let picked = candidates.into_iter().find(|candidate| candidate.is_picked).expect("one is");
+                let predicted = picked.cost.as_ref().unwrap().total_ps();
+                let took = world.run(&|_| call, false).unwrap().elapsed_ps as f64;
+                let name = picked.algorithm.descriptor().name;
+                let text = format!(
+                    "{fabric} {ranks} {call}: {name} {:?} takes {took}, not {predicted}",
+                    picked.choice
+                );
+                println!("{text}");
+                assert!((0.6..1.6).contains(&(predicted / took)), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_much_better_than_the_pick() {
+    // Two whole nodes. Short chunks, of which there are many, are left out: simulating each would take minutes.
+    let (fabric, ranks) = ("cloudmatrix384", 16);
+    for kind in kinds() {
+        for bytes in SIZES {
+            let call = call(kind, bytes, ranks);
+            let candidates = World::new(config(fabric, ranks)).unwrap().candidates(&call).unwrap();
+            let is_short =
+                |candidate: &Candidate| candidate.choice.chunk_bytes < 64 << 10 && !candidate.is_picked;
+            let allowed =
+                candidates.iter().filter(|candidate| candidate.cost.is_ok() && !is_short(candidate));
+            let times = allowed.map(|candidate| (simulated_ps(fabric, ranks, call, candidate), candidate));
+            let (mut picked, mut best) = ((f64::MAX, None), (f64::MAX, None));
+            for (took, candidate) in times {
+                if candidate.is_picked {
+                    picked = (took, Some(candidate));
+                }
+                if took < best.0 {
+                    best = (took, Some(candidate));
+                }
+            }
+            let text = format!("{call}: {picked:?} is picked, {best:?} is best");
+            println!("{:.3} {text}", picked.0 / best.0);
+            assert!(picked.0 <= 1.15 * best.0, "{text}");
+        }
+    }
+}
