@@ -11,8 +11,9 @@ use super::flat::{Flat, NONE};
 use super::mutate::Random;
 use crate::collective::{Collective, Rank};
 use crate::kind::Kind;
-use crate::plan::{MAX_LANES, Plan};
+use crate::plan::{Association, MAX_LANES, Plan};
 use crate::symbolic::Value;
+use std::collections::BTreeMap;
 
 /// Schedules by chance, beside those that hold back each step of the changed rank.
 const RANDOM_SCHEDULES: usize = 24;
@@ -21,7 +22,8 @@ const HELD_BACK: usize = 160;
 
 /// Whether `mutant`, which differs from `original` in the plan of `changed`, gave for these calls under every schedule tried what
 /// `original` gives: same values, same expressions, inputs unchanged, no step stuck, no message left; and as a barrier
-/// still holds every rank.
+/// still holds every rank. Where the order of combination is the algorithm's own, another one is as good, if it is the
+/// same everywhere and always.
 pub fn equivalent<'a>(
     original: &[Plan],
     mutant: &[Plan],
@@ -37,8 +39,30 @@ pub fn equivalent<'a>(
     // What names no memory or no rank cannot be run at all.
     let Ok(mutant) = Flat::new(&mutants, &calls, ranks) else { return false };
     let wanted = Execution::run(&flat, Schedule::new(random.bits())).expect("real plans run");
+    let wanted = match flat.association {
+        Association::Own => match Execution::run(&mutant, Schedule::new(random.bits())) {
+            Some(found) if same_but_for_order(&wanted, &found, ranks) => found,
+            _ => return false,
+        },
+        _ => wanted,
+    };
     let same = |schedule| Execution::run(&mutant, schedule).as_ref() == Some(&wanted);
     schedules(&mutant, changed, random).into_iter().all(same) && holds_as_barrier(&mutant, random)
+}
+
+/// Whether everything is the same but for the expressions of reductions, and these are the same as each other where they
+/// were.
+fn same_but_for_order(wanted: &[Vec<Value>], found: &[Vec<Value>], ranks: u32) -> bool {
+    let mut orders = BTreeMap::new();
+    let pairs = wanted.iter().flatten().zip(found.iter().flatten());
+    wanted.iter().map(Vec::len).eq(found.iter().map(Vec::len))
+        && pairs.into_iter().all(|(wanted, found)| {
+            if !wanted.is_reduction(ranks) {
+                return wanted == found;
+            }
+            let order = *orders.entry((wanted.expression, wanted.origin)).or_insert(found.expression);
+            *found == Value { expression: order, ..*wanted }
+        })
 }
 
 /// Whether plans give the same for these calls under every schedule tried.
