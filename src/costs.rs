@@ -220,3 +220,39 @@ fn corrections(model: &Model, measurements: &[Measurement<'_>], points: &[Point]
 /// First in every file.
 const HEAD: &str = "# What messages, copies and reductions cost on this machine, by transport: written by `ubccl tune`,\n\
                     # read where UBCCL_TUNING or --tuning names this file.\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_real_transport_has_built_in_costs_that_hold() {
+        let models: Models = parse_toml("the built-in costs", BUILT_IN).unwrap();
+        for transport in ubccl_transports::index().iter().map(|transport| transport.descriptor()) {
+            if transport.clock == ubccl_core::endpoint::Clock::Real {
+                models[transport.name].check().unwrap();
+                assert!(models[transport.name].fitted.is_none(), "{}: for any machine", transport.name);
+            }
+        }
+    }
+
+    #[test]
+    fn another_machines_file_is_refused_and_ones_own_is_read() {
+        let mut models: Models = parse_toml("the built-in costs", BUILT_IN).unwrap();
+        let fitted = |machine: &str| Fitted {
+            machine: machine.to_owned(),
+            date: "2026-01-02".to_owned(),
+            residual_median: 0.1,
+            residual_worst: 0.5,
+            points: 7,
+        };
+        let path = Path::new("here.toml");
+        for model in models.values_mut() {
+            model.fitted = Some(fitted(&machine::identity()));
+        }
+        assert_eq!(of_here(models.clone(), path).unwrap(), models);
+        models.get_mut("shm").unwrap().fitted = Some(fitted("another, 3 CPUs"));
+        let error = of_here(models, path).unwrap_err();
+        assert!(error.message().contains("another machine (another, 3 CPUs; this is"), "{error}");
+    }
+}

@@ -209,7 +209,8 @@ impl Blocks {
             last = Some(copy(plan, Index::fixed(held), Index::fixed(packed), rest));
         }
         plan.repeat(Trips::Fixed(full), Trips::ONCE);
-        let (held, packed) = (Index::fixed(distance).per_outer(2 * distance), Index::fixed(0).per_outer(distance));
+        let (held, packed) =
+            (Index::fixed(distance).per_outer(2 * distance), Index::fixed(0).per_outer(distance));
         let each = copy(plan, held, packed, step.distance);
         let first = Index::fixed(0);
         for copy in last.into_iter().chain([each]) {

@@ -30,9 +30,7 @@
 
 use crate::rounds::{copy_only, own_copy};
 use crate::share::{each_lane, keep_own, refuse, root_of, share, signed};
-use ubccl_core::plan::{
-    Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
-};
+use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips};
 use ubccl_core::profile::{Round, Share, Traffic};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Choice, Kind, Layout, Profile, Rank, Result, Spec};
 
@@ -61,7 +59,11 @@ impl Algorithm for DoubleTree {
     fn supports(&self, kind: Kind, _ranks: u32) -> Result<()> {
         match kind {
             Kind::AllReduce | Kind::Reduce | Kind::Broadcast => Ok(()),
-            _ => refuse(DESCRIPTOR.name, kind, "its trees carry the whole vector: all-reduce, reduce, broadcast"),
+            _ => refuse(
+                DESCRIPTOR.name,
+                kind,
+                "its trees carry the whole vector: all-reduce, reduce, broadcast",
+            ),
         }
     }
 
@@ -70,7 +72,8 @@ impl Algorithm for DoubleTree {
             return copy_only(spec, 1, 1);
         }
         let of_rank = |rank| Spec { rank, ..*spec };
-        let ways = (0..spec.ranks).flat_map(|rank| [false, true].map(|second| way_up(&of_rank(rank), second)));
+        let ways =
+            (0..spec.ranks).flat_map(|rank| [false, true].map(|second| way_up(&of_rank(rank), second)));
         // What a rank on the way of the farthest does: it talks to all its children.
         let farthest = ways.max_by_key(Vec::len).unwrap_or_default();
         let hop = |near: &(Rank, Vec<Rank>)| {
@@ -78,7 +81,10 @@ impl Algorithm for DoubleTree {
         };
         let up = farthest.iter().map(hop);
         let down = up.clone().rev();
-        let up = up.map(|round| Round { reduced: Share::new(round.traffic.iter().map(|part| part.share.parts).sum(), 2), ..round });
+        let up = up.map(|round| Round {
+            reduced: Share::new(round.traffic.iter().map(|part| part.share.parts).sum(), 2),
+            ..round
+        });
         let mut rounds: Vec<Round> = match spec.kind {
             Kind::Reduce => up.collect(),
             Kind::Broadcast => down.collect(),
@@ -88,7 +94,8 @@ impl Algorithm for DoubleTree {
             rounds.extend(own_copy(spec, 1, 1));
         }
         let ports = (0..spec.ranks).map(|rank| traffic(&of_rank(rank), layout));
-        let load = |port: &Vec<Traffic>| port.iter().map(|part| (part.share.parts, part.level)).collect::<Vec<_>>();
+        let load =
+            |port: &Vec<Traffic>| port.iter().map(|part| (part.share.parts, part.level)).collect::<Vec<_>>();
         let parts = |port: &Vec<Traffic>| port.iter().map(|part| part.share.parts).sum::<u64>();
         let busiest = ports.max_by_key(|port| (parts(port), load(port))).unwrap_or_default();
         let profile = Profile::of(rounds).busiest(busiest).chunked(1, 2);

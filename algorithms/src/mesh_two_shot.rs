@@ -30,9 +30,7 @@ use crate::schedule::Schedule;
 use crate::share::{check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed};
 use crate::team::{Family, Team};
 use std::slice;
-use ubccl_core::plan::{
-    Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
-};
+use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips};
 use ubccl_core::profile::Round;
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
 
@@ -138,8 +136,7 @@ impl Family for TeamMesh {
 
     fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {
         let distances: Vec<isize> = (1..team.len() as isize).collect();
-        let pieces: Vec<_> =
-            (0..team.len() as isize).map(|by| schedule.pieces(&team.blocks([by]))).collect();
+        let pieces: Vec<_> = (0..team.len() as isize).map(|by| schedule.pieces(&team.blocks([by]))).collect();
         let most = pieces.iter().map(Vec::len).max().unwrap_or(0);
         for some in distances.chunks(PEERS_AT_ONCE) {
             schedule.round();

@@ -80,7 +80,9 @@ impl Algorithm for Pairwise {
             Kind::Group => Profile::of(vec![Round::message(layout, (0, spec.ranks - 1), Share::NONE)]),
             _ if p == 1 => copy_only(spec, 1, 1),
             _ if spec.in_place => swap_profile(spec, layout),
-            _ => Profile::of(vec![with_everybody(layout, loneliest(layout), (1, p)).windowed(WINDOW).copying(1, p)])
+            _ => Profile::of(vec![
+                with_everybody(layout, loneliest(layout), (1, p)).windowed(WINDOW).copying(1, p),
+            ])
             .split(),
         }
     }

@@ -79,7 +79,10 @@ impl Algorithm for Ring {
             Kind::Broadcast => {
                 let chain = along_circle(layout, spec.ranks - 1, Share::ALL);
                 let busiest = one_port(longest_hop(layout), 1, (1, 1));
-                Profile::of(chain.into_iter().map(|hop| hop.by(1)).collect()).busiest(busiest).chunked(1, 1).split()
+                Profile::of(chain.into_iter().map(|hop| hop.by(1)).collect())
+                    .busiest(busiest)
+                    .chunked(1, 1)
+                    .split()
             }
             Kind::AllGather | Kind::AllGatherV => {
                 let mut profile = circle_profile(layout, spec.ranks - 1, 0);

@@ -220,7 +220,8 @@ fn all_reduce(plan: &mut PlanBuilder, strands: &[Strand]) {
         passed.push([send, sum]);
     }
     turns(plan, strands, ranks - 1);
-    for (strand, ([first_send, first_sum], [send, sum])) in strands.iter().zip(first.into_iter().zip(passed)) {
+    for (strand, ([first_send, first_sum], [send, sum])) in strands.iter().zip(first.into_iter().zip(passed))
+    {
         let give = plan.send(strand.chunk(Buffer::Output, strand.turning(0)), strand.next());
         let take = plan.receive(strand.chunk(Buffer::Output, strand.turning(-1)), strand.at(-1));
         after(plan, give, take, Index::OUTER.plus(-1));

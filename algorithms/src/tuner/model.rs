@@ -159,7 +159,8 @@ impl Model {
 /// What simulations show and no profile tells: messages wait at a port in the order they come, so that leaves which are
 /// ahead hold up what an inner node waits for. Between 1.3 and 1.55, of 384 ranks on three fabrics from 16 MiB on.
 fn queues() -> Vec<Correction> {
-    let of = |kind| Correction::new(kind, crate::double_tree::DOUBLE_TREE.descriptor().name, 384, vec![(0, 1.5)]);
+    let of =
+        |kind| Correction::new(kind, crate::double_tree::DOUBLE_TREE.descriptor().name, 384, vec![(0, 1.5)]);
     [Kind::AllReduce, Kind::Reduce].map(of).into()
 }
 
