@@ -116,14 +116,15 @@ impl Communicator {
         let mut control = join(&mut config, deadline)?;
         check_alike(&mut control, &config)?;
         let cores = cores::shared_by(&mut control)?;
-        let costs = costs.of_first(&mut control, cores)?;
-        let wishes = Wishes::of(&config);
-        let chooser = Chooser::new(costs.model(&layout), &layout, &wishes)?;
         let options = ConnectOptions { lanes: config.lanes, pair_bytes: config.pair_bytes };
         // Who waits for a peer in vain knows less than the board, if that has a cause.
         let endpoint = transport
             .connect(&mut control, &options)
             .map_err(|error| control.poison().check().err().unwrap_or(error))?;
+        // The last exchange: whoever has started knows that all have connected.
+        let costs = costs.of_first(&mut control, cores)?;
+        let wishes = Wishes::of(&config);
+        let chooser = Chooser::new(costs.model(&layout), &layout, &wishes)?;
         let spin = match config.spin {
             Some(spin) => spin,
             None => cores::default_spin(cores, config.ranks),

@@ -195,7 +195,7 @@ fn tree_of(root: &Path) -> Vec<File> {
             let entry = entry.unwrap();
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = folder.join(&name);
-            if name == "target" || name.starts_with('.') {
+            if path == Path::new("target") || path == Path::new("fuzz/target") || name.starts_with('.') {
                 continue;
             }
             match entry.file_type().unwrap() {

@@ -140,9 +140,13 @@ fn a_rank_of_another_process_is_on_the_same_host() {
 #[test]
 fn a_simulated_ring_counts_each_level_of_the_fabric() {
     let _alone = ALONE.lock();
-    let mut world =
-        World::new(WorldConfig { ranks: 16, algorithm: Some("ring".into()), ..WorldConfig::default() })
-            .unwrap();
+    let mut world = World::new(WorldConfig {
+        ranks: 16,
+        algorithm: Some("ring".into()),
+        lanes: 1,
+        ..WorldConfig::default()
+    })
+    .unwrap();
     let call = Collective::all_reduce(1600, DataType::F32, ReduceOp::Sum);
     world.run(&|_| call, true).unwrap();
     let names: Vec<String> = world.counters(0).by_class.iter().map(|row| row.0.to_string()).collect();

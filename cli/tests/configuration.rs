@@ -45,7 +45,7 @@ fn every_value_is_printed_with_its_origin_and_no_secret() {
 #[test]
 fn one_setting_is_explained_and_an_unknown_one_gets_a_suggestion() {
     let output = common::run("config UBCCL_CHUNK");
-    for part in ["chunk = 262144 B (default)", "UBCCL_CHUNK", "1 to 4294967295 B"] {
+    for part in ["chunk = chosen by cost (default)", "UBCCL_CHUNK", "1 to 4294967295 B"] {
         assert!(out(&output).contains(part), "{part} is not in {}", out(&output));
     }
     let output = common::run("config chunky");

@@ -28,7 +28,7 @@ fn warn_tells_the_version_once_and_info_each_rank_once() {
     assert_eq!(count(&lines, "UBCCL"), 1, "{lines:?}");
     let lines = logged(&[("UBCCL_DEBUG", "info")]);
     for rank in ["[0]", "[1]"] {
-        let start = format!("{rank} UBCCL INFO init: 2 ranks over shm, algorithm chosen by size");
+        let start = format!("{rank} UBCCL INFO init: 2 ranks over shm, algorithm chosen by cost");
         assert_eq!(count(&lines, &start), 1, "{lines:?}");
     }
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
