@@ -248,6 +248,9 @@ pub(crate) struct TuneArgs {
     #[arg(long, value_name = "COUNTS", value_delimiter = ',', default_values_t = [2, 4, 8],
           value_parser = clap::value_parser!(u32).range(2..1 << 20))]
     pub(crate) ranks: Vec<u32>,
+    /// Buffers are at most so long; what is longer is reckoned
+    #[arg(short = 'e', long = "maxbytes", value_name = "SIZE", value_parser = parse_bytes, default_value = "32M")]
+    pub(crate) max_bytes: u64,
     /// The file to write [default: ubccl-tuning.toml]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,

@@ -4,7 +4,7 @@
 use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::floats;
-use crate::orders::{Answer, Crew, Order};
+use crate::orders::{Answer, Crew, How, Order};
 use crate::rank::Rank;
 use crate::target::{DataType, Error, Kind, ReduceOp, Target};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -214,12 +214,12 @@ impl Target for Fake {
         Ok(())
     }
 
-    fn force(&mut self, _: Option<&(String, u8, u32)>) -> Result<(), Error> {
+    fn force(&mut self, _: Option<&How>) -> Result<(), Error> {
         Ok(())
     }
 
-    fn algorithm(&self) -> Result<String, Error> {
-        Ok("by definition".into())
+    fn how(&self) -> Result<How, Error> {
+        Ok(How { algorithm: "by definition".into(), ..How::default() })
     }
 }
 

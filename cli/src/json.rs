@@ -20,6 +20,8 @@ struct Row<'a> {
     ranks: u32,
     transport: &'a str,
     algo: &'a str,
+    lanes: u8,
+    chunk_bytes: u32,
     iters: u32,
     p50_us: f64,
     min_us: f64,
@@ -84,7 +86,9 @@ fn row(call: &Call, around: Circumstances<'_>, measured: &Measured) -> String {
         in_place: around.in_place,
         ranks: call.ranks,
         transport: around.transport,
-        algo: &measured.algorithm,
+        algo: &measured.how.algorithm,
+        lanes: measured.how.lanes,
+        chunk_bytes: measured.how.chunk_bytes,
         iters: measured.iterations,
         p50_us: measured.times.p50_us,
         min_us: measured.times.min_us,
@@ -146,7 +150,7 @@ mod tests {
         let around = Circumstances { asked_bytes: 9, in_place: true, transport: "shm" };
         let line = row(&call(Kind::AllReduce, 2, 2), around, &measured(0.5, Some(0)));
         let golden = "{\"op\":\"all_reduce\",\"dtype\":\"f32\",\"bytes\":8,\"asked_bytes\":9,\"in_place\":true,\"ranks\":2,\
-            \"transport\":\"shm\",\"algo\":\"ring\",\"iters\":20,\"p50_us\":0.5,\"min_us\":0.5,\"p99_us\":0.5,\
+            \"transport\":\"shm\",\"algo\":\"ring\",\"lanes\":2,\"chunk_bytes\":65536,\"iters\":20,\"p50_us\":0.5,\"min_us\":0.5,\"p99_us\":0.5,\
             \"algbw_GBps\":0.016,\"busbw_GBps\":0.016,\"wrong\":0,\"cpu_us\":0.5,\"redop\":\"sum\",\"root\":null,\
             \"calls_per_iter\":1,\"p99_of_block\":false}";
         assert_eq!(line, golden);

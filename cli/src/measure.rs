@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::failure::{Failure, Outcome};
-use crate::orders::{Answer, Crew, Order};
+use crate::orders::{Answer, Crew, How, Order};
 use crate::pattern::repeatable_calls;
 use crate::rank::CALL_BY_CALL_BYTES;
 use crate::stats::{Times, slowest_rank_us};
@@ -50,8 +50,8 @@ pub(crate) struct Measured {
     pub(crate) iterations: u32,
     /// Calls in each of them; above 1 the 99th percentile is a block's.
     pub(crate) calls_per_iteration: u32,
-    /// The algorithm.
-    pub(crate) algorithm: String,
+    /// How it was done.
+    pub(crate) how: How,
     /// Wrong elements of all ranks, if checked.
     pub(crate) wrong: Option<u64>,
     /// What is wrong first, with its rank.
@@ -140,7 +140,7 @@ impl<C: Crew> Measure for Stopwatch<C> {
             times: times.ok_or_else(|| Failure::new("the ranks answered without times"))?,
             iterations: samples,
             calls_per_iteration: calls_per_sample,
-            algorithm: prepared.into_iter().next().map(|answer| answer.algorithm).unwrap_or_default(),
+            how: prepared.into_iter().next().map(|answer| answer.how).unwrap_or_default(),
             wrong: check.then_some(verdict.wrong),
             note: verdict.note,
             cpu_us: mean_cpu_us(&timed),

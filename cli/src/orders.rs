@@ -2,7 +2,9 @@
 
 use crate::call::CallCode;
 use crate::failure::Outcome;
+use crate::units::show_bytes;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// One thing that all ranks do together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -18,11 +20,8 @@ pub(crate) enum Order {
         /// The bytes of the largest buffer of the sweep.
         capacity: u64,
     },
-    /// Use this algorithm from now on, or the tuner's choice.
-    Choose {
-        /// Its name, lanes and bytes of a chunk.
-        algorithm: Option<(String, u8, u32)>,
-    },
+    /// Do calls so from now on, or as the tuner chooses.
+    Choose(Option<How>),
     /// Run so many calls back to back; the answer has their time as its one sample.
     Spin {
         /// How many.
@@ -60,8 +59,26 @@ pub(crate) struct Answer {
     pub(crate) wrong: u64,
     /// What is wrong, first case.
     pub(crate) note: Option<String>,
-    /// The algorithm of the prepared call.
+    /// How the prepared call is done.
+    pub(crate) how: How,
+}
+
+/// One way to do a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct How {
+    /// The algorithm's name.
     pub(crate) algorithm: String,
+    /// Channels used at once.
+    pub(crate) lanes: u8,
+    /// Bytes of a chunk, where the algorithm pipelines.
+    pub(crate) chunk_bytes: u32,
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let How { algorithm, lanes, chunk_bytes } = self;
+        write!(f, "{algorithm}, lanes {lanes}, chunk {}", show_bytes(u64::from(*chunk_bytes)))
+    }
 }
 
 /// All ranks, as the one that measures sees them.

@@ -3,7 +3,7 @@
 use crate::buffer::Guarded;
 use crate::call::Call;
 use crate::layout::{Layout, View, ViewMut, Wrong};
-use crate::orders::{Answer, Order};
+use crate::orders::{Answer, How, Order};
 use crate::pattern::Data;
 use crate::target::{Error, Kind, Target};
 use rustix::time::{ClockId, clock_gettime};
@@ -92,7 +92,7 @@ impl Tally {
     }
 
     fn answer(self, samples_ns: Vec<u64>, cpu_ns: u64, calls: u64) -> Answer {
-        Answer { samples_ns, cpu_ns, calls, wrong: self.wrong, note: self.note, algorithm: String::new() }
+        Answer { samples_ns, cpu_ns, calls, wrong: self.wrong, note: self.note, how: How::default() }
     }
 }
 
@@ -126,8 +126,8 @@ impl<T: Target> Rank<T> {
                 self.case = Some(Case { call, in_place, check });
                 self.prepare(capacity)
             }
-            Order::Choose { ref algorithm } => {
-                self.target.force(algorithm.as_ref())?;
+            Order::Choose(ref how) => {
+                self.target.force(how.as_ref())?;
                 Ok(Answer::default())
             }
             Order::Spin { calls } => self.spin(calls),
@@ -153,9 +153,9 @@ impl<T: Target> Rank<T> {
                 *buffer = Guarded::new(needed)?;
             }
         }
-        let algorithm = self.target.algorithm()?; // says whether the call is possible at all
+        let how = self.target.how()?; // says whether the call is possible at all
         let answer = self.checked_call(Data::Plain { seed: 0 })?;
-        Ok(Answer { algorithm, ..answer })
+        Ok(Answer { how, ..answer })
     }
 
     /// One call from fresh data, untimed.

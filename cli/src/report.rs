@@ -203,9 +203,9 @@ pub(crate) fn run(agenda: &Agenda, measure: &mut dyn Measure, report: &mut Repor
     Ok(summary)
 }
 
-/// The lines of one row: the algorithm if it is another than before, the row, what is wrong.
+/// The lines of one row: how it was done if that is another than before, the row, what is wrong.
 fn row(call: &Call, halves: &[Option<Measured>; 2], algorithm: &mut String, mark: &str) -> String {
-    let mut names: Vec<&str> = halves.iter().flatten().map(|half| half.algorithm.as_str()).collect();
+    let mut names: Vec<String> = halves.iter().flatten().map(|half| half.how.to_string()).collect();
     names.dedup();
     let names = names.join(", in place: ");
     let mut text = String::new();
@@ -312,7 +312,7 @@ mod tests {
         );
         assert_eq!(lines[4], "# two threads");
         let end = [
-            "# algorithm: ring",
+            "# algorithm: ring, lanes 2, chunk 64 KiB",
             "           8             2     float     sum      -1     2.00    0.00    0.00       0     2.00    0.00    0.00       0",
             "          16             4     float     sum      -1     2.00    0.01    0.01       0     2.00    0.01    0.01       0",
             "# Out of bounds values : 0 OK",

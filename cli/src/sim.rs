@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::layout::Layout;
 use crate::measure::{Measure, Measured, Simulated};
+use crate::orders::How;
 use crate::pattern::{Data, Totals};
 use crate::stats::Times;
 use crate::target::{Error, Machine, Simulation};
@@ -37,7 +38,7 @@ impl Measure for Simulator {
         }
         let is_real = self.check && call.bytes() <= most_real_bytes(call.ranks);
         let mut times_us = Vec::new();
-        let (mut wrong, mut note, mut algorithm) = (0, None, String::new());
+        let (mut wrong, mut note, mut how) = (0, None, How::default());
         let mut all = Simulated { messages: 0, events: 0, hash: 0, real_us: 0.0 };
         for iteration in 0..self.iterations {
             let (simulation, found) = if is_real {
@@ -52,14 +53,14 @@ impl Measure for Simulator {
             all.events += simulation.events.events;
             all.hash = simulation.events.hash; // the last one covers those before
             all.real_us += simulation.events.real_us;
-            algorithm = simulation.algorithm;
+            how = simulation.how;
         }
         Ok(Measured {
             times: Times::of(times_us)
                 .ok_or_else(|| Failure::new("--iters 0 measures nothing; use 1 or more"))?,
             iterations: self.iterations,
             calls_per_iteration: 1,
-            algorithm,
+            how,
             wrong: self.check.then_some(wrong),
             note,
             cpu_us: 0.0, // virtual ranks use no processor

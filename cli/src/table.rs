@@ -101,6 +101,7 @@ pub(crate) fn footer(out_of_bounds: u64, mean_bus_bandwidth: f64) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::call::tests::call;
+    use crate::orders::How;
     use crate::stats::Times;
     use crate::target::{DataType, Kind};
 
@@ -110,7 +111,7 @@ pub(crate) mod tests {
             times: Times { p50_us: time_us, min_us: time_us, p99_us: time_us },
             iterations: 20,
             calls_per_iteration: 1,
-            algorithm: "ring".into(),
+            how: How { algorithm: "ring".into(), lanes: 2, chunk_bytes: 65536 },
             wrong,
             note: None,
             cpu_us: time_us,

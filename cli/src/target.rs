@@ -8,6 +8,7 @@ mod calls;
 
 use crate::call::Call;
 use crate::measure::Simulated;
+use crate::orders::How;
 use calls::{Calls, untabled};
 pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
@@ -29,10 +30,10 @@ pub(crate) trait Target {
     fn run_in_place(&mut self, buffer: &mut [u8]) -> Result<()>;
     /// Waits until all ranks are here.
     fn barrier(&mut self) -> Result<()>;
-    /// Uses this algorithm (name, lanes, bytes of a chunk) from now on, or the tuner's choice.
-    fn force(&mut self, algorithm: Option<&(String, u8, u32)>) -> Result<()>;
-    /// The name of the algorithm that the selected call runs.
-    fn algorithm(&self) -> Result<String>;
+    /// Does calls so from now on, or as the tuner chooses.
+    fn force(&mut self, how: Option<&How>) -> Result<()>;
+    /// How the selected call is done.
+    fn how(&self) -> Result<How>;
     /// Begins (`true`) or ends to measure where the time goes; the end tells nanoseconds of check, look-up, post and
     /// poll.
     fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]>;
@@ -129,14 +130,16 @@ impl Target for Member {
         self.communicator.barrier()
     }
 
-    fn force(&mut self, algorithm: Option<&(String, u8, u32)>) -> Result<()> {
-        let wanted = algorithm
-            .map(|(name, lanes, chunk_bytes)| (&**name, Choice { lanes: *lanes, chunk_bytes: *chunk_bytes }));
-        self.communicator.force(wanted)
+    fn force(&mut self, wanted: Option<&How>) -> Result<()> {
+        self.communicator.force(wanted.map(|&How { ref algorithm, lanes, chunk_bytes }| {
+            (algorithm.as_str(), Choice { lanes, chunk_bytes })
+        }))
     }
 
-    fn algorithm(&self) -> Result<String> {
-        self.with_call(|communicator, call| communicator.algorithm_for(call).map(str::to_owned))
+    fn how(&self) -> Result<How> {
+        self.with_call(|communicator, call| {
+            Ok(how(communicator.algorithm_for(call)?, communicator.choice_for(call)?))
+        })
     }
 
     fn breakdown(&mut self, begin: bool) -> Option<[u64; 4]> {
@@ -182,8 +185,8 @@ pub(crate) struct Simulation {
     pub(crate) elapsed_ps: u64,
     /// Wrong elements, as far as the simulation itself can tell.
     pub(crate) wrong: u64,
-    /// The algorithm.
-    pub(crate) algorithm: String,
+    /// How it was done.
+    pub(crate) how: How,
     /// What happened; without the real time, which the caller knows.
     pub(crate) events: Simulated,
 }
@@ -237,9 +240,9 @@ impl Machine {
 }
 
 fn simulation(outcome: ubccl::sim::Outcome) -> Simulation {
-    let ubccl::sim::Outcome { elapsed_ps, stats, wrong, algorithm, .. } = outcome;
+    let ubccl::sim::Outcome { elapsed_ps, stats, wrong, algorithm, choice, .. } = outcome;
     let events = Simulated { messages: stats.messages, events: stats.events, hash: stats.hash, real_us: 0.0 };
-    Simulation { elapsed_ps, wrong, algorithm: algorithm.to_owned(), events }
+    Simulation { elapsed_ps, wrong, how: how(algorithm, choice), events }
 }
 
 /// What plans and explains without a communicator.
@@ -248,6 +251,12 @@ pub(crate) fn planner(settings: &Settings, ranks: u32, fabric: Option<String>) -
         Some(fabric) => Planner::simulated(&WorldConfig { fabric, ranks, ..world_config(settings)? }),
         None => Planner::new(&Config { rank: 0, ranks, rendezvous: None, ..configuration(settings)? }),
     }
+}
+
+/// An algorithm and its numbers, as the program passes them on.
+pub(crate) fn how(algorithm: &str, choice: Choice) -> How {
+    let Choice { lanes, chunk_bytes } = choice;
+    How { algorithm: algorithm.to_owned(), lanes, chunk_bytes }
 }
 
 /// The plan of one rank's call.

@@ -51,7 +51,7 @@ pub(crate) fn run(args: &TuneArgs, out: &mut dyn Write) -> Outcome<()> {
         let settings = vec![(settings::TRANSPORT.name.to_owned(), transport.to_owned())];
         let planner = target::planner(&settings, ranks, None)?;
         bench::with_crew(transport, ranks, settings, &mut |crew| {
-            measure(crew, &planner, ranks, &mut measurements)
+            measure(crew, &planner, ranks, args.max_bytes, &mut measurements)
         })?;
     }
     let tuning = target::fit(transport, &measurements)?;
@@ -73,13 +73,15 @@ fn measure(
     crew: &mut dyn Crew,
     planner: &Planner,
     ranks: u32,
+    max_bytes: u64,
     measurements: &mut Vec<Measurement<'static>>,
 ) -> Outcome<()> {
     let effort = Effort { iterations: Some(ITERATIONS), warmup: Some(4), checks: 0, breakdown: false };
     let mut stopwatch = Stopwatch { crew, effort };
-    let capacity = SIZES[SIZES.len() - 1];
+    let sizes: Vec<u64> = SIZES.into_iter().filter(|&bytes| bytes <= max_bytes).collect();
+    let capacity = sizes.iter().copied().max().unwrap_or(0);
     for kind in KINDS {
-        for bytes in SIZES.into_iter().take(if kind == Kind::Barrier { 1 } else { SIZES.len() }) {
+        for &bytes in sizes.iter().take(if kind == Kind::Barrier { 1 } else { sizes.len() }) {
             let call = Call { kind, count: 0, dtype: DataType::F32, op: ReduceOp::Sum, root: 0, ranks };
             let call = call.sized(bytes);
             stopwatch.effort.iterations = Some(if bytes > LARGE { ITERATIONS_LARGE } else { ITERATIONS });
@@ -87,8 +89,7 @@ fn measure(
             let mut least_us = vec![f64::INFINITY; ways.len()];
             for _ in 0..ROUNDS {
                 for ((algorithm, choice), least_us) in ways.iter().zip(&mut least_us) {
-                    let wanted = Some((algorithm.clone(), choice.lanes, choice.chunk_bytes));
-                    stopwatch.crew.run(&Order::Choose { algorithm: wanted })?;
+                    stopwatch.crew.run(&Order::Choose(Some(target::how(algorithm, *choice))))?;
                     let measured = stopwatch.measure(&call, false, capacity)?;
                     *least_us = least_us.min(measured.times.p50_us);
                 }
@@ -98,5 +99,5 @@ fn measure(
             }
         }
     }
-    stopwatch.crew.run(&Order::Choose { algorithm: None }).map(drop)
+    stopwatch.crew.run(&Order::Choose(None)).map(drop)
 }

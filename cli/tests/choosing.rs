@@ -1,0 +1,134 @@
+//! How algorithms are chosen, forced, explained, measured and tuned, as a user of the program sees it.
+
+mod common;
+use common::{err, finish, out, run, ubccl};
+use std::fs;
+use std::path::PathBuf;
+use ubccl::{Collective, Config, DataType, Planner, ReduceOp};
+
+/// A file of this test's own, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Scratch(std::env::temp_dir().join(format!("ubccl-cli-{name}-{}.toml", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The candidates of `ubccl explain`: whether it is taken, its name, and the five times.
+fn candidates(text: &str) -> Vec<(bool, String, Vec<f64>)> {
+    let rows = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    rows.map(|line| {
+        let words: Vec<&str> = line.trim_start_matches('*').split_whitespace().collect();
+        let times = words[words.len() - 5..].iter().map(|word| word.parse().unwrap()).collect();
+        (line.starts_with('*'), words[0].to_owned(), times)
+    })
+    .collect()
+}
+
+#[test]
+fn every_candidate_is_explained_by_its_parts_and_one_is_taken() {
+    for place in ["--fabric cloudmatrix384 --ranks 384", "--ranks 5", "--transport tcp --ranks 2"] {
+        let output = run(&format!("explain all_reduce 1MiB {place}"));
+        assert!(output.status.success(), "{place}: {}", err(&output));
+        let text = out(&output);
+        let rows = candidates(&text);
+        assert!(rows.len() > 10, "{text}");
+        for (_, name, times) in &rows {
+            let parts: f64 = times[1..].iter().sum();
+            assert!((times[0] - parts).abs() < 0.01, "{name}: {} is not {parts} in {text}", times[0]);
+        }
+        let taken: Vec<_> = rows.iter().filter(|row| row.0).collect();
+        let cheapest = rows.iter().map(|row| row.2[0]).fold(f64::INFINITY, f64::min);
+        assert_eq!(taken.len(), 1, "{text}");
+        assert!(taken[0].2[0] <= cheapest * 1.02, "{text}");
+        let why = text.lines().last().unwrap_or_default();
+        assert!(why.starts_with('#') && why.contains(&taken[0].1), "{why}");
+    }
+}
+
+#[test]
+fn argument_environment_file_and_api_select_the_same_and_nonsense_lists_what_there_is() {
+    let wanted = "node:mesh;supernode:nhr";
+    let plan = ["plan", "all_reduce", "--ranks", "8", "-b", "64K"];
+    let file = Scratch::new("selection");
+    fs::write(&file.0, format!("algo = '{wanted}'\nlayout = 'node=4;supernode=8'\n")).unwrap();
+    let mut by_argument = ubccl("");
+    by_argument.args(plan).args(["--algo", wanted, "--layout", "node=4;supernode=8"]);
+    let mut by_environment = ubccl("");
+    by_environment.args(plan).env("UBCCL_ALGO", wanted).env("UBCCL_LAYOUT", "node=4;supernode=8");
+    let mut by_file = ubccl("");
+    by_file.args(plan).env("UBCCL_CONFIG", &file.0);
+    let [first, second, third] = [by_argument, by_environment, by_file].map(|mut command| {
+        let output = finish(command.spawn().unwrap());
+        assert!(output.status.success(), "{}", err(&output));
+        out(&output)
+    });
+    let config = Config {
+        ranks: 8,
+        algorithm: Some(wanted.into()),
+        layout: Some("node=4;supernode=8".into()),
+        ..Config::default()
+    };
+    let call = Collective::all_reduce(16 << 10, DataType::F32, ReduceOp::Sum);
+    let api = Planner::new(&config).unwrap().plan(&call, 0, false).unwrap();
+    assert!(first.contains(&format!("plan {} all_reduce rank 0 ", api.algorithm())), "{first}");
+    assert_eq!(first, second);
+    assert_eq!(first, third);
+
+    let mut nonsense = ubccl("plan all_reduce");
+    nonsense.env("UBCCL_ALGO", "rings");
+    for output in [run("plan all_reduce --algo rings"), finish(nonsense.spawn().unwrap())] {
+        assert!(!output.status.success());
+        for name in ["'rings'", "double-tree", "halving-doubling", "nhr"] {
+            assert!(err(&output).contains(name), "{name} is not in {}", err(&output));
+        }
+    }
+}
+
+#[test]
+fn a_contest_measures_every_algorithm_and_places_the_pick() {
+    let output = run("bench all_reduce --algo all --ranks 2 -b 1K -e 2K -f 2 -n 1 -w 1");
+    assert!(output.status.success(), "{} {}", out(&output), err(&output));
+    let text = out(&output);
+    let entries = |taken: bool| {
+        text.lines().filter(move |line| line.contains(" measured ") && line.starts_with('*') == taken)
+    };
+    assert_eq!(entries(true).count(), 2, "a pick for each size: {text}");
+    for name in ["ring", "mesh-one-shot", "double-tree"] {
+        assert_eq!(
+            entries(false).chain(entries(true)).filter(|line| line.contains(&format!(" {name} "))).count()
+                / 2,
+            1,
+            "{name}: {text}"
+        );
+    }
+    let last = text.lines().rfind(|line| line.contains("picks within")).unwrap_or_default();
+    assert!(last.contains(" of 2;"), "{text}");
+}
+
+#[test]
+fn what_was_tuned_is_written_with_machine_and_residuals_and_used() {
+    let file = Scratch::new("tuned");
+    let path = file.0.to_str().unwrap();
+    let output = run(&format!("tune --ranks 2 -e 4K --out {path}"));
+    assert!(output.status.success(), "{} {}", out(&output), err(&output));
+    let text = fs::read_to_string(&file.0).unwrap();
+    for part in ["[shm.fitted]", "machine = ", "date = ", "residual_median = ", "points = "] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let explained = |rest: &str| out(&run(&format!("explain all_reduce 1K --ranks 2 {rest}")));
+    let tuned = explained(&format!("--tuning {path}"));
+    assert_eq!(candidates(&tuned).iter().filter(|row| row.0).count(), 1, "{tuned}");
+    assert_ne!(tuned, explained(""), "the file makes no difference");
+
+    fs::write(&file.0, text.replace("machine = \"", "machine = \"not ")).unwrap();
+    let refused = run(&format!("explain all_reduce 1K --ranks 2 --tuning {path}"));
+    assert!(!refused.status.success() && err(&refused).contains("another machine"), "{}", err(&refused));
+}
