@@ -54,9 +54,19 @@ impl Chooser {
     pub(crate) fn new(model: Model, layout: &Arc<Layout>, wishes: &Wishes) -> Result<Self> {
         let Wishes { lanes, chunk_bytes, reproducible, .. } = *wishes;
         let limits = Limits { lanes, chunk_bytes, reproducible };
+        let free = Arc::new(Tuner::new(model.clone(), layout.clone(), limits));
+        Chooser { free, forced: None }.forcing(model, layout, wishes)
+    }
+
+    /// The same, with what these wishes force.
+    ///
+    /// Errors: InvalidArgument, listing the algorithms, for one that does not exist.
+    fn forcing(&self, model: Model, layout: &Arc<Layout>, wishes: &Wishes) -> Result<Self> {
+        let Wishes { lanes, chunk_bytes, reproducible, .. } = *wishes;
+        let limits = Limits { lanes, chunk_bytes, reproducible };
         let only = wishes.algorithm.as_deref().map(|text| select(text, layout)).transpose()?;
-        let forced = only.map(|only| Arc::new(Tuner::with_only(model.clone(), layout.clone(), limits, only)));
-        Ok(Chooser { free: Arc::new(Tuner::new(model, layout.clone(), limits)), forced })
+        let forced = only.map(|only| Arc::new(Tuner::with_only(model, layout.clone(), limits, only)));
+        Ok(Chooser { forced, ..self.free() })
     }
 
     /// The same, with nothing forced.
@@ -112,8 +122,9 @@ impl Communicator {
                 reproducible: wishes.reproducible,
             },
         };
-        let chooser = Chooser::new(costs.model(layout), layout, &wishes)?;
-        self.shared.lock().replace_chooser(chooser);
+        let mut engine = self.shared.lock();
+        let chooser = engine.chooser().forcing(costs.model(layout), layout, &wishes)?;
+        engine.replace_chooser(chooser);
         Ok(())
     }
 

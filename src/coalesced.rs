@@ -73,7 +73,7 @@ impl Communicator {
         let buffers = Buffers::InPlace(host_mut(bytes));
         // SAFETY: the buffer is borrowed until this returns, by which time nothing is under way; the plan is the call's.
         let op = unsafe { self.shared.issue_planned(call, (plan, signature), buffers) }?;
-        self.shared.wait_borrowed(&[op]).map(drop)
+        self.shared.wait_borrowed(self.shared.lock(), &[op]).map(drop)
     }
 }
 

@@ -52,6 +52,13 @@ pub struct Communicator {
     _wake_on_change: WakerGuard,
 }
 
+/// What a communicator knows from the one that it is a part of.
+pub(crate) struct Inherited {
+    pub(crate) costs: Costs,
+    /// Whether there are more ranks than cores.
+    pub(crate) crowded: bool,
+}
+
 /// What a communicator, its works and the service thread share.
 pub(crate) struct Shared {
     pub(crate) rank: Rank,
@@ -94,14 +101,14 @@ impl Communicator {
         Self::start(config, deadline, None)
     }
 
-    /// The same until a deadline that may have reasons to be over early, with a parent's costs if there is one.
-    pub(crate) fn start(config: Config, deadline: Deadline, costs: Option<Costs>) -> Result<Self> {
+    /// The same until a deadline that may have reasons to be over early, with what a parent knows if there is one.
+    pub(crate) fn start(config: Config, deadline: Deadline, parent: Option<Inherited>) -> Result<Self> {
         let rank = config.rank;
-        Self::connect(config, deadline, costs)
+        Self::connect(config, deadline, parent)
             .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
     }
 
-    fn connect(mut config: Config, deadline: Deadline, costs: Option<Costs>) -> Result<Self> {
+    fn connect(mut config: Config, deadline: Deadline, parent: Option<Inherited>) -> Result<Self> {
         config.check()?;
         config.origins.tell(&config);
         let layout = Arc::new(config.layout()?);
@@ -110,7 +117,10 @@ impl Communicator {
             ubccl_algorithms::select(algorithm, &layout)
                 .map_err(|error| config.blame(&settings::ALGO, error))?;
         }
-        let costs = costs.map_or_else(|| Costs::of_config(&config), Ok)?;
+        let (costs, parent_crowded) = match parent {
+            Some(Inherited { costs, crowded }) => (costs, crowded),
+            None => (Costs::of_config(&config)?, false),
+        };
         let transport = ubccl_transports::find(&config.transport)
             .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
         let mut control = join(&mut config, deadline)?;
@@ -125,10 +135,7 @@ impl Communicator {
         let costs = costs.of_first(&mut control, cores)?;
         let wishes = Wishes::of(&config);
         let chooser = Chooser::new(costs.model(&layout), &layout, &wishes)?;
-        let spin = match config.spin {
-            Some(spin) => spin,
-            None => cores::default_spin(cores, config.ranks),
-        };
+        let crowded = parent_crowded || cores < config.ranks;
         let waker = endpoint.waker();
         let (rank, ranks) = (config.rank, config.ranks);
         let options = EngineOptions { rank, ranks, chooser, phantom: false };
@@ -143,7 +150,8 @@ impl Communicator {
             limits: Limits {
                 operation_timeout: config.operation_timeout.into(),
                 warn_after: config.warn_after,
-                spin,
+                spin: config.spin,
+                crowded,
             },
             settings: Settings {
                 transport: config.transport.clone(),
@@ -157,7 +165,7 @@ impl Communicator {
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
-        logging::tell_start(&config, spin);
+        logging::tell_start(&config, crowded);
         let progress: Weak<dyn Progress> = Arc::downgrade(&(shared.clone() as Arc<dyn Progress>));
         shared.control.service().register_progress(progress);
         let communicator =
@@ -403,17 +411,27 @@ impl Shared {
 
     /// Waits for an operation that was just issued, and sees to it that nothing of it is under way afterwards.
     fn finish_blocking(&self, engine: MutexGuard<'_, Engine>, op: OpId) -> Result<()> {
-        drop(engine);
-        self.wait_borrowed(&[op]).map(drop)
+        self.wait_borrowed(engine, &[op]).map(drop)
     }
 
     /// Waits for operations over borrowed buffers: when it returns, nothing of them is under way. Answers whose message
     /// the last one received, if it did.
-    pub(crate) fn wait_borrowed(&self, ops: &[OpId]) -> Result<Option<Rank>> {
+    pub(crate) fn wait_borrowed<'a>(
+        &'a self,
+        engine: MutexGuard<'a, Engine>,
+        ops: &[OpId],
+    ) -> Result<Option<Rank>> {
         let unwind = Unwind(self);
-        let result = ops.iter().try_for_each(|&op| self.wait(op, None).map(drop));
+        let (mut engine, mut result) = (engine, Ok(()));
+        for &op in ops {
+            let done;
+            (engine, done) = self.wait_holding(engine, op, None);
+            result = done.map(drop);
+            if result.is_err() {
+                break;
+            }
+        }
         std::mem::forget(unwind);
-        let mut engine = self.lock();
         if ops.iter().any(|&op| engine.status(op) == Status::Pending) {
             // Waiting itself failed: the buffers go back to the caller, so nothing may be under way.
             engine.cancel();

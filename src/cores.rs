@@ -1,7 +1,6 @@
 //! How many cores the ranks of a communicator have between them.
 
 use rustix::thread::{CpuSet, sched_getaffinity};
-use std::time::Duration;
 use ubccl_core::{Error, Exchange, Result};
 
 /// Cores that the ranks may use together: the union of their affinities, and no more than the smallest CPU quota a
@@ -23,14 +22,6 @@ pub(crate) fn shared_by(exchange: &mut dyn Exchange) -> Result<u32> {
 /// Cores that this process may use.
 pub(crate) fn own() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
-}
-
-/// With a core for every rank a waiting call spins for long: waking a blocked core costs 50 µs. With more ranks than
-/// cores a spinning rank keeps the one it waits for from running.
-pub(crate) fn default_spin(cores: u32, ranks: u32) -> Duration {
-    const WITH_A_CORE_EACH: Duration = Duration::from_millis(1);
-    const WITH_MORE_RANKS: Duration = Duration::from_micros(5);
-    if cores >= ranks { WITH_A_CORE_EACH } else { WITH_MORE_RANKS }
 }
 
 /// The quota (or no limit), then the mask.

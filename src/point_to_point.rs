@@ -232,8 +232,7 @@ impl Shared {
         // SAFETY: the caller vouches; `wait_borrowed` returns when nothing is under way, even by a panic.
         let op = unsafe { engine.issue_tagged(call, None) }?;
         self.show(&mut engine);
-        drop(engine);
-        self.wait_borrowed(&[op])
+        self.wait_borrowed(engine, &[op])
     }
 
     /// Issues, and leaves the rest to the works and the service thread.

@@ -11,7 +11,7 @@
 //! and not on others.
 
 use crate::choose::Wishes;
-use crate::communicator::{Communicator, Settings, Shared};
+use crate::communicator::{Communicator, Inherited, Settings, Shared};
 use crate::config::Config;
 use crate::control::Rendezvous;
 use std::time::{Duration, Instant};
@@ -112,8 +112,7 @@ impl Shared {
             start_timeout,
             operation_timeout: *self.limits.operation_timeout.read(),
             warn_after: self.limits.warn_after,
-            // Not decided anew: groups of one parent run at the same time, on the same cores.
-            spin: Some(self.limits.spin),
+            spin: self.limits.spin,
             ..Config::default()
         }
     }
@@ -125,7 +124,9 @@ impl Shared {
             let parent = parent.clone();
             move || parent.is_set()
         });
-        let started = Communicator::start(config, deadline, Some(self.settings.costs.clone()));
+        // Not decided anew: groups of one parent run at the same time, on the same cores.
+        let inherited = Inherited { costs: self.settings.costs.clone(), crowded: self.limits.crowded };
+        let started = Communicator::start(config, deadline, Some(inherited));
         if started.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Start | ErrorKind::Remote)) {
             let patience = Instant::now() + CAUSE_GRACE;
             while !parent.is_set() && Instant::now() < patience {

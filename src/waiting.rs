@@ -13,6 +13,8 @@ use ubccl_core::{Cause, Error, ErrorKind, Rank, Result, Signature};
 
 /// Polls between two looks at the clock, at who left and at stray messages.
 const IDLE_POLLS: u32 = 256;
+/// Polls before a rank gives its core to another, if there are more ranks than cores.
+const POLLS_PER_YIELD: u32 = 8;
 /// A sleeper looks again after this long even if nothing woke it: a backstop, not a rhythm.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// A message names at most this many ranks.
@@ -24,6 +26,9 @@ pub(crate) struct Limits {
     pub(crate) operation_timeout: RwLock<Duration>,
     pub(crate) warn_after: Duration,
     pub(crate) spin: Duration,
+    /// Whether there are more ranks than cores: a rank that waits keeps the one it waits for from running, unless it
+    /// gives its core away between looks.
+    pub(crate) crowded: bool,
 }
 
 /// What a waiting call remembers between looks at the clock.
@@ -46,27 +51,60 @@ impl Shared {
     }
 
     /// Waits for an operation, or until `until`; `false` if that came first.
-    #[inline]
     pub(crate) fn wait(&self, op: OpId, until: Option<Instant>) -> Result<bool> {
+        self.wait_holding(self.lock(), op, until).1
+    }
+
+    /// The same for who has the engine already, and gets it back.
+    #[inline]
+    pub(crate) fn wait_holding<'a>(
+        &'a self,
+        mut engine: MutexGuard<'a, Engine>,
+        op: OpId,
+        until: Option<Instant>,
+    ) -> (MutexGuard<'a, Engine>, Result<bool>) {
         let mut patience = Patience::default();
         loop {
-            let mut engine = self.lock();
-            if self.burst(&mut engine, op, &mut patience)? {
-                return Ok(true);
+            match self.wait_a_while(&mut engine, op, until, &mut patience) {
+                Ok(None) => {}
+                Ok(Some(is_done)) => return (engine, Ok(is_done)),
+                Err(error) => return (engine, Err(error)),
             }
-            let now = Instant::now();
-            if until.is_some_and(|until| now >= until) {
-                return Ok(false);
+            if self.is_wanted() {
+                MutexGuard::unlock_fair(engine);
+                engine = self.lock();
             }
-            let next_look = self.look_around(&mut engine, now, false)?;
-            let idle_for = now - *patience.idle_since.get_or_insert(now);
-            let is_wanted = self.wanted.load(Ordering::SeqCst) > 0; // pairs with `lock`
-            if idle_for >= self.limits.spin && !is_wanted && !self.control.poison().is_set() {
-                let longest = until.map_or(next_look, |until| next_look.min(until - now));
-                engine.endpoint().sleep(longest)?;
-            }
-            MutexGuard::unlock_fair(engine);
         }
+    }
+
+    /// Whether another thread waits for the engine.
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) > 0 // pairs with `lock`
+    }
+
+    /// Drives for a while, looks around, and sleeps if it is time to. `None`: go on.
+    #[inline]
+    fn wait_a_while(
+        &self,
+        engine: &mut Engine,
+        op: OpId,
+        until: Option<Instant>,
+        patience: &mut Patience,
+    ) -> Result<Option<bool>> {
+        if self.burst(engine, op, patience)? {
+            return Ok(Some(true));
+        }
+        let now = Instant::now();
+        if until.is_some_and(|until| now >= until) {
+            return Ok(Some(false));
+        }
+        let next_look = self.look_around(engine, now, false)?;
+        let idle_for = now - *patience.idle_since.get_or_insert(now);
+        if idle_for >= self.limits.spin && !self.is_wanted() && !self.control.poison().is_set() {
+            let longest = until.map_or(next_look, |until| next_look.min(until - now));
+            engine.endpoint().sleep(longest)?;
+        }
+        Ok(None)
     }
 
     /// Drives for a while. `true` if the operation is done.
@@ -88,7 +126,10 @@ impl Shared {
                 }
                 Ok(false) => {
                     idle += 1;
-                    std::hint::spin_loop();
+                    match self.limits.crowded && idle % POLLS_PER_YIELD == 0 {
+                        true => std::thread::yield_now(),
+                        false => std::hint::spin_loop(),
+                    }
                 }
                 Err(fault) => return Err(self.fail(engine, fault)),
             }

@@ -44,7 +44,7 @@ fn rank(rank: u32, forbidden: bool) {
         rendezvous: Some(text.parse().expect("the parent's text parses")),
         rank,
         ranks: 2,
-        spin: Some(Duration::from_secs(60)),
+        spin: Duration::from_secs(60),
         ..Config::default()
     };
     let comm = Communicator::init(config).expect("both come");

@@ -77,8 +77,9 @@ pub struct Config {
     pub operation_timeout: Duration,
     /// After how long a waiting operation says which ranks are missing.
     pub warn_after: Duration,
-    /// How long a waiting call spins before it sleeps; `None` decides by ranks and cores.
-    pub spin: Option<Duration>,
+    /// How long a waiting call looks for messages before it sleeps. With more ranks than cores it gives its core away
+    /// between looks.
+    pub spin: Duration,
     /// How much is logged, where something shows it: see [`crate::logging`].
     pub debug: Level,
     /// What is logged about: subsystems with commas between, `^` before the first for all but them.
@@ -104,7 +105,8 @@ impl Default for Config {
             start_timeout: Duration::from_secs(120),
             operation_timeout: Duration::from_secs(30 * 60),
             warn_after: Duration::from_secs(10),
-            spin: None,
+            // Waking a blocked core costs 50 us.
+            spin: Duration::from_millis(1),
             debug: Level::Off,
             debug_subsys: "ALL".into(),
             origins: Origins::default(),

@@ -285,8 +285,8 @@ pub static WARN_AFTER: Setting = Setting {
 pub static SPIN_US: Setting = Setting {
     name: "spin_us",
     variable: "UBCCL_SPIN_US",
-    doc: "how long a waiting call spins before it sleeps",
-    absent: "by ranks and cores",
+    doc: "how long a waiting call looks for messages before it sleeps",
+    absent: "",
     agreement: Agreement::Own,
     place: Place::Anywhere,
     is_secret: false,
@@ -294,8 +294,8 @@ pub static SPIN_US: Setting = Setting {
         unit: TimeUnit::Microseconds,
         least: Duration::ZERO,
         most: YEAR,
-        get: |config| config.spin,
-        set: |config, time| config.spin = Some(time),
+        get: |config| Some(config.spin),
+        set: |config, time| config.spin = time,
     },
 };
 

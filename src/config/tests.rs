@@ -85,7 +85,7 @@ fn every_setting_is_read_from_its_variable_and_shown_with_it() {
     }
     assert_eq!((config.rank, config.ranks, config.chunk_bytes), (3, 4, Some(65536)));
     assert_eq!(config.operation_timeout, Duration::from_secs(5));
-    assert_eq!(config.spin, Some(Duration::from_micros(20)));
+    assert_eq!(config.spin, Duration::from_micros(20));
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn argument_comes_before_environment_before_file_before_default() {
     assert_eq!(told(&config, "chunk"), format!("chunk = 3072 B (file {} line 5)", file.path()));
     assert_eq!(told(&config, "warn_after"), format!("warn_after = 0.5 s (file {} line 6)", file.path()));
     assert_eq!(told(&config, "start_timeout"), "start_timeout = 120 s (default)");
-    assert_eq!(told(&config, "spin_us"), "spin_us = by ranks and cores (default)");
+    assert_eq!(told(&config, "spin_us"), "spin_us = 1000 us (default)");
     assert_eq!(told(&config, "config"), format!("config = {} (environment UBCCL_CONFIG)", file.path()));
 }
 

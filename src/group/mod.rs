@@ -185,7 +185,7 @@ impl<'g> Group<'g> {
         // `wait_borrowed` returns, nothing is under way.
         unsafe { entries.issue(shared, &mut engine, &|| None) }?;
         drop(engine);
-        shared.wait_borrowed(&entries.ops).map(drop)
+        shared.wait_borrowed(shared.lock(), &entries.ops).map(drop)
     }
 
     /// Issues the group without waiting. The work gives no buffers back: there are none that it owns.

@@ -59,7 +59,7 @@ fn abort_from_another_thread_ends_a_call_that_waits() {
     for transport in real_transports() {
         for is_asleep in [false, true] {
             let spin = if is_asleep { Duration::ZERO } else { Duration::from_secs(1000) };
-            let configure = move |config| ubccl::Config { spin: Some(spin), ..config };
+            let configure = move |config| ubccl::Config { spin, ..config };
             let errors = start_threads(&setup(transport, 2), configure, move |rank, comm| {
                 let comm = comm.expect("all ranks come");
                 // An abort before the last has come would be a start that failed.

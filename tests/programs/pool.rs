@@ -52,7 +52,7 @@ impl Pool {
                 transport: transport.into(),
                 operation_timeout: WATCHDOG / 2,
                 start_timeout: WATCHDOG / 2,
-                spin: Some(SPINS[ranks % 2]),
+                spin: SPINS[ranks % 2],
                 ..Config::default()
             };
             let (job, jobs) = channel();
