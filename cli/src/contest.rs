@@ -85,7 +85,8 @@ pub(crate) fn run<C: Crew>(
     print(out, &told)
 }
 
-/// Measures in turns, each time with another one first.
+/// Measures in turns, each round in another order: what one leaves behind (which ranks share a core, above all) must not
+/// always meet the same next one.
 fn rounds<C: Crew>(
     stopwatch: &mut Stopwatch<C>,
     call: &Call,
@@ -93,13 +94,19 @@ fn rounds<C: Crew>(
     entries: &mut [Entry],
     rounds: usize,
 ) -> Outcome<()> {
+    let count = entries.len();
+    let strides: Vec<usize> = (1..=count).filter(|&stride| is_coprime(stride, count)).collect();
     for round in 0..rounds {
-        for turn in 0..entries.len() {
-            let entry = (turn + round) % entries.len();
-            measure(stopwatch, call, capacity, &mut entries[entry])?;
+        let stride = strides[round % strides.len()];
+        for turn in 0..count {
+            measure(stopwatch, call, capacity, &mut entries[(turn * stride + round) % count])?;
         }
     }
     Ok(())
+}
+
+fn is_coprime(a: usize, b: usize) -> bool {
+    if b == 0 { a == 1 } else { is_coprime(b, a % b) }
 }
 
 /// The ways to measure: the pick first, and again as the last.

@@ -62,6 +62,8 @@ pub(crate) fn new_rendezvous() -> Result<Rendezvous> {
 /// A rank of a real communicator.
 pub(crate) struct Member {
     communicator: Communicator,
+    /// For barriers around what is timed, once an algorithm was forced: they must be the same for all algorithms.
+    barriers: Option<Communicator>,
     selected: Result<Selected>,
 }
 
@@ -78,6 +80,7 @@ impl Member {
     pub(crate) fn join(config: Config) -> Result<Self> {
         Ok(Member {
             communicator: Communicator::init(config)?,
+            barriers: None,
             selected: Ok(Selected::Plain(Collective::barrier())),
         })
     }
@@ -89,6 +92,7 @@ impl Member {
 
     /// Leaves in good order.
     pub(crate) fn close(self) -> Result<()> {
+        self.barriers.map_or(Ok(()), Communicator::close)?;
         self.communicator.close()
     }
 
@@ -127,10 +131,13 @@ impl Target for Member {
     }
 
     fn barrier(&mut self) -> Result<()> {
-        self.communicator.barrier()
+        self.barriers.as_ref().unwrap_or(&self.communicator).barrier()
     }
 
     fn force(&mut self, wanted: Option<&How>) -> Result<()> {
+        if self.barriers.is_none() {
+            self.barriers = Some(self.communicator.duplicate()?);
+        }
         self.communicator.force(wanted.map(|&How { ref algorithm, lanes, chunk_bytes }| {
             (algorithm.as_str(), Choice { lanes, chunk_bytes })
         }))
