@@ -10,6 +10,7 @@ use crate::failure::{Failure, Outcome};
 use crate::measure::{Measure, Stopwatch};
 use crate::orders::{Crew, How, Order};
 use crate::report::{Agenda, print};
+use crate::stats::median;
 use crate::target::{self, Candidate, Planner};
 use crate::units::show_bytes;
 use std::io::Write;
@@ -223,10 +224,4 @@ impl Verdict {
             "# the pick, {pick}, takes {ratio:.2} times as long as the best, {best}; A/A within {noise:.2}\n"
         )
     }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }

@@ -25,6 +25,13 @@ impl Times {
     }
 }
 
+/// The median of at least one value; of an even number, the upper one.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
 /// For each sample the largest of all ranks, divided by the calls in it, in microseconds.
 pub(crate) fn slowest_rank_us(samples_of_ranks: &[Vec<u64>], calls_per_sample: u32) -> Vec<f64> {
     let samples = samples_of_ranks.iter().map(Vec::len).min().unwrap_or(0);

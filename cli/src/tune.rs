@@ -7,6 +7,7 @@ use crate::failure::{Failure, Outcome};
 use crate::measure::{Effort, Measure, Stopwatch};
 use crate::orders::{Crew, Order};
 use crate::report::print;
+use crate::stats::median;
 use crate::target::{self, DataType, Kind, Measurement, Planner, ReduceOp, Settings, settings};
 use std::io::Write;
 
@@ -26,8 +27,8 @@ const KINDS: [Kind; 9] = [
 const DEFAULT_FILE: &str = "ubccl-tuning.toml";
 /// At these sizes of the longest buffer: latency, the bend, and bandwidth in and out of the caches.
 const SIZES: [u64; 9] = [8, 512, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 32 << 20];
-/// Rounds over all ways to do a call, of which the fastest counts: what disturbs a measurement makes it longer.
-const ROUNDS: usize = 3;
+/// Rounds over all ways to do a call.
+const ROUNDS: usize = 5;
 /// Timed iterations in each round.
 const ITERATIONS: u32 = 9;
 /// Of large calls.
@@ -80,24 +81,36 @@ fn measure(
     let mut stopwatch = Stopwatch { crew, effort };
     let sizes: Vec<u64> = SIZES.into_iter().filter(|&bytes| bytes <= max_bytes).collect();
     let capacity = sizes.iter().copied().max().unwrap_or(0);
+    let is_crowded = std::thread::available_parallelism().is_ok_and(|cores| cores.get() < ranks as usize);
     for kind in KINDS {
         for &bytes in sizes.iter().take(if kind == Kind::Barrier { 1 } else { sizes.len() }) {
             let call = Call { kind, count: 0, dtype: DataType::F32, op: ReduceOp::Sum, root: 0, ranks };
             let call = call.sized(bytes);
             stopwatch.effort.iterations = Some(if bytes > LARGE { ITERATIONS_LARGE } else { ITERATIONS });
             let ways = target::ways(planner, &call)?;
-            let mut least_us = vec![f64::INFINITY; ways.len()];
+            let mut times_us = vec![Vec::new(); ways.len()];
             for _ in 0..ROUNDS {
-                for ((algorithm, choice), least_us) in ways.iter().zip(&mut least_us) {
+                for ((algorithm, choice), times_us) in ways.iter().zip(&mut times_us) {
                     stopwatch.crew.run(&Order::Choose(Some(target::how(algorithm, *choice))))?;
                     let measured = stopwatch.measure(&call, false, capacity)?;
-                    *least_us = least_us.min(measured.times.p50_us);
+                    times_us.push(measured.times.p50_us);
                 }
             }
-            for ((algorithm, choice), least_us) in ways.into_iter().zip(least_us) {
-                measurements.push(target::measurement(&call, algorithm, choice, least_us / 1e6)?);
+            for ((algorithm, choice), times_us) in ways.into_iter().zip(times_us) {
+                measurements.push(target::measurement(
+                    &call,
+                    algorithm,
+                    choice,
+                    typical(&times_us, is_crowded) / 1e6,
+                )?);
             }
         }
     }
     stopwatch.crew.run(&Order::Choose(None)).map(drop)
+}
+
+/// What counts of the rounds: the fastest, since what disturbs a measurement makes it longer; where ranks share cores, luck
+/// makes it shorter too, and the median counts.
+fn typical(times_us: &[f64], is_crowded: bool) -> f64 {
+    if is_crowded { median(times_us) } else { times_us.iter().copied().fold(f64::INFINITY, f64::min) }
 }
