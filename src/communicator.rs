@@ -414,42 +414,6 @@ impl Shared {
         self.wait_borrowed(engine, &[op]).map(drop)
     }
 
-    /// Waits for operations over borrowed buffers: when it returns, nothing of them is under way. Answers whose message
-    /// the last one received, if it did.
-    pub(crate) fn wait_borrowed<'a>(
-        &'a self,
-        engine: MutexGuard<'a, Engine>,
-        ops: &[OpId],
-    ) -> Result<Option<Rank>> {
-        let unwind = Unwind(self);
-        let (mut engine, mut result) = (engine, Ok(()));
-        for &op in ops {
-            let done;
-            (engine, done) = self.wait_holding(engine, op, None);
-            result = done.map(drop);
-            if result.is_err() {
-                break;
-            }
-        }
-        std::mem::forget(unwind);
-        if ops.iter().any(|&op| engine.status(op) == Status::Pending) {
-            // Waiting itself failed: the buffers go back to the caller, so nothing may be under way.
-            engine.cancel();
-        }
-        let source = ops.iter().map(|&op| engine.take(op).source).last();
-        self.show(&mut engine);
-        result.map(|()| source.flatten())
-    }
-
-    /// After a wait that failed: if it was the waiting itself that failed, the operation is still under way, but its
-    /// raw buffers go back to the caller.
-    pub(crate) fn end_failed(&self, op: OpId) {
-        let mut engine = self.lock();
-        if engine.status(op) == Status::Pending {
-            engine.cancel();
-        }
-    }
-
     /// Issues, and leaves the rest to the works and the service thread.
     ///
     /// # Safety
@@ -543,15 +507,6 @@ impl Drop for Communicator {
                 tracing::debug!(target: "ubccl::init", %error, "nobody was told");
             }
         }
-    }
-}
-
-/// Cancels everything if a panic unwinds through a blocking call, so that its buffers are not touched afterwards.
-struct Unwind<'a>(&'a Shared);
-
-impl Drop for Unwind<'_> {
-    fn drop(&mut self) {
-        self.0.lock().cancel();
     }
 }
 

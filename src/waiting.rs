@@ -77,6 +77,42 @@ impl Shared {
         }
     }
 
+    /// Waits for operations over borrowed buffers: when it returns, nothing of them is under way. Answers whose message
+    /// the last one received, if it did.
+    pub(crate) fn wait_borrowed<'a>(
+        &'a self,
+        engine: MutexGuard<'a, Engine>,
+        ops: &[OpId],
+    ) -> Result<Option<Rank>> {
+        let unwind = Unwind(self);
+        let (mut engine, mut result) = (engine, Ok(()));
+        for &op in ops {
+            let done;
+            (engine, done) = self.wait_holding(engine, op, None);
+            result = done.map(drop);
+            if result.is_err() {
+                break;
+            }
+        }
+        std::mem::forget(unwind);
+        if ops.iter().any(|&op| engine.status(op) == Status::Pending) {
+            // Waiting itself failed: the buffers go back to the caller, so nothing may be under way.
+            engine.cancel();
+        }
+        let source = ops.iter().map(|&op| engine.take(op).source).last();
+        self.show(&mut engine);
+        result.map(|()| source.flatten())
+    }
+
+    /// After a wait that failed: if it was the waiting itself that failed, the operation is still under way, but its
+    /// raw buffers go back to the caller.
+    pub(crate) fn end_failed(&self, op: OpId) {
+        let mut engine = self.lock();
+        if engine.status(op) == Status::Pending {
+            engine.cancel();
+        }
+    }
+
     /// Whether another thread waits for the engine.
     fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst) > 0 // pairs with `lock`
@@ -373,6 +409,15 @@ impl Shared {
 
     fn others(&self) -> impl Iterator<Item = Rank> + '_ {
         (0..self.ranks).filter(|&rank| rank != self.rank)
+    }
+}
+
+/// Cancels everything if a panic unwinds through a blocking call, so that its buffers are not touched afterwards.
+struct Unwind<'a>(&'a Shared);
+
+impl Drop for Unwind<'_> {
+    fn drop(&mut self) {
+        self.0.lock().cancel();
     }
 }
 
