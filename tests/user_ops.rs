@@ -108,9 +108,19 @@ fn the_ring_refuses_what_does_not_commute_and_the_chooser_goes_round_it() {
         comm.all_reduce_in_place(&mut buffer, ReduceOp::Sum).expect("nothing was sent before");
     });
     on_threads(&setup("shm", 2, None), move |comm| {
-        let call = |count| Collective::all_reduce(count, DataType::U16, op);
-        assert_eq!(comm.algorithm_for(&call(1)).unwrap(), "mesh-one-shot");
-        assert_eq!(comm.algorithm_for(&call(1 << 20)).unwrap(), "mesh-two-shot");
+        for count in [1, 1 << 20] {
+            let call = Collective::all_reduce(count, DataType::U16, op);
+            let candidates = comm.candidates(&call).unwrap();
+            let refusal = |name| {
+                let found = candidates.iter().find(|candidate| candidate.algorithm.descriptor().name == name);
+                found.expect("an algorithm that exists").cost.as_ref().err().map(|error| error.kind())
+            };
+            assert_eq!(refusal("ring"), Some(ErrorKind::Unsupported));
+            assert_eq!(refusal(comm.algorithm_for(&call).unwrap()), None);
+            let mut buffer = vec![comm.rank() as u16 + 1; count as usize];
+            comm.all_reduce_in_place(&mut buffer, op).expect("it keeps the order");
+            assert!(buffer.iter().all(|&value| value == 12), "1, then 2: {:?}", &buffer[..1]);
+        }
     });
 }
 
