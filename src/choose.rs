@@ -60,7 +60,7 @@ impl Chooser {
 
     /// The same, with what these wishes force.
     ///
-    /// Errors: InvalidArgument, listing the algorithms, for one that does not exist.
+    /// Errors: as [`Chooser::new`].
     fn forcing(&self, model: Model, layout: &Arc<Layout>, wishes: &Wishes) -> Result<Self> {
         let Wishes { lanes, chunk_bytes, reproducible, .. } = *wishes;
         let limits = Limits { lanes, chunk_bytes, reproducible };

@@ -59,19 +59,14 @@ pub(crate) fn run<C: Crew>(
         rounds(stopwatch, call, capacity, &mut entries, ROUNDS)?;
         print(out, &table(call, &entries)?)?;
         finalists(&mut entries);
-        let verdict = (0..=REPEATS)
-            .map(|_| {
-                entries.iter_mut().for_each(|entry| entry.times_us.clear());
-                rounds(stopwatch, call, capacity, &mut entries, FINAL_ROUNDS)?;
-                Ok(Verdict::of(&entries))
-            })
-            .find(|verdict: &Outcome<Verdict>| {
-                verdict.as_ref().map_or(true, |verdict| verdict.noise <= MOST_NOISE)
-            });
-        let verdict = match verdict {
-            Some(verdict) => verdict?,
-            None => Verdict::of(&entries),
-        };
+        for _ in 0..=REPEATS {
+            entries.iter_mut().for_each(|entry| entry.times_us.clear());
+            rounds(stopwatch, call, capacity, &mut entries, FINAL_ROUNDS)?;
+            if Verdict::of(&entries).noise <= MOST_NOISE {
+                break;
+            }
+        }
+        let verdict = Verdict::of(&entries);
         print(out, &verdict.told())?;
         verdicts.push(verdict);
     }
