@@ -1,43 +1,48 @@
-/* ubccl_bench.c - times ubccl's all-reduce through its C interface, the way the peers' programs time theirs.
+/* ubccl_bench.c - times ubccl through its C interface, the way the peers' programs time theirs.
  *
- *   ubccl_bench --ranks=2 --transport=shm --ops=allreduce,allreduce_inplace --sizes=8,65536 --time=0.3
+ *   ubccl_bench --ranks=2 --transport=shm --ops=allreduce,barrier --sizes=8,65536 --dtype=float32 --time=0.3
  *               --max-time=4 --warm=20 --pin=1 --algorithm=NAME --rep=N --note=TEXT
+ *
+ * Operations: allreduce, allreduce_inplace, allgather, reduce_scatter, broadcast, alltoall, barrier, pingpong
+ * (operations.h says what their sizes mean). Types: float32, bfloat16.
  *
  * Protocol:
  *   - one process per rank, forked before the first call of ubccl; with --pin=1 rank r runs on CPU r mod CPUs
- *   - private buffers of float32 on 4 KiB boundaries, every page touched, one call whose result is checked
+ *   - private buffers on 4 KiB boundaries, every page touched, one call whose result is checked
  *   - 3 calls to estimate, --warm calls to warm up (fewer if that took over a second), then back to back
  *     max(20, time / estimate) calls, at most 200,000 and at most --max-time seconds (but at least 3)
+ *   - a barrier that is not timed before each timed broadcast, which would pipeline otherwise; none in other loops
  *   - each rank notes how long each of its calls took; a call's time is the maximum over ranks, and p50, min and p99
- *     are over calls; avg_us is the loop's wall time over its calls
- *   - barriers around the loops are all-reduces of one element; none is inside the timed loop
+ *     are over calls; avg_us is the loop's wall time over its calls (null if barriers are in it)
+ *   - ping-pong: ranks 0 and 1, half the round trip as rank 0 sees it
  * A JSON line per operation and size on standard output, with the keys of the peers' programs. `ok` says that the
  * checked call and the last timed one were right on all ranks. Exit: 0; 1 if a result was wrong; 2 if something failed.
  *
  * Times meet in memory mapped before the fork, so that measuring does not lean on what is measured.
  */
 #define _GNU_SOURCE
+#include "operations.h"
 #include "ubccl.h"
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_RANKS = 256, MAX_SIZES = 64, MAX_OPS = 8, MAX_CALLS = 200000, FEWEST_CALLS = 3, ESTIMATE_CALLS = 3 };
+enum { MAX_RANKS = 256, MAX_BFLOAT16_RANKS = 64, MAX_SIZES = 64, MAX_CALLS = 200000, FEWEST_CALLS = 3, ESTIMATE_CALLS = 3 };
 
 struct options {
     const char *transport, *algorithm, *note;
     size_t bytes[MAX_SIZES];
     int sizes;
-    int in_place[MAX_OPS];
-    int ops;
+    int wanted[KINDS];
+    enum element element;
     double seconds, max_seconds;
     int ranks, pin, rep, warm;
 };
@@ -57,7 +62,7 @@ struct self {
     struct board *board;
     struct ubccl_comm *comm;
     int rank;
-    float *send, *recv;
+    void *send, *recv;
 };
 
 _Noreturn static void die(const char *what, const char *detail)
@@ -107,15 +112,22 @@ static void read_sizes(struct options *options, char *list)
 
 static void read_ops(struct options *options, char *list)
 {
-    options->ops = 0;
+    memset(options->wanted, 0, sizeof options->wanted);
     for (char *item = strtok(list, ","); item; item = strtok(NULL, ",")) {
-        int in_place = strcmp(item, "allreduce_inplace") == 0;
-        if (!in_place && strcmp(item, "allreduce") != 0)
-            die("--ops has neither allreduce nor allreduce_inplace", item);
-        if (options->ops == MAX_OPS)
-            die("--ops", "at most 8");
-        options->in_place[options->ops++] = in_place;
+        int kind = 0;
+        while (kind < KINDS && strcmp(item, OPERATIONS[kind].option))
+            kind++;
+        if (kind == KINDS)
+            die("unknown operation (the file's first lines list them)", item);
+        options->wanted[kind] = 1;
     }
+}
+
+static void read_element(struct options *options, const char *name)
+{
+    if (!strcmp(name, ELEMENT_NAMES[FLOAT32])) options->element = FLOAT32;
+    else if (!strcmp(name, ELEMENT_NAMES[BFLOAT16])) options->element = BFLOAT16;
+    else die("--dtype is float32 or bfloat16, not", name);
 }
 
 static void read_option(struct options *options, const char *key, char *value)
@@ -125,6 +137,7 @@ static void read_option(struct options *options, const char *key, char *value)
     else if (!strcmp(key, "--note")) options->note = value;
     else if (!strcmp(key, "--sizes")) read_sizes(options, value);
     else if (!strcmp(key, "--ops")) read_ops(options, value);
+    else if (!strcmp(key, "--dtype")) read_element(options, value);
     else if (!strcmp(key, "--time")) options->seconds = number(value, 0, 1e6, key);
     else if (!strcmp(key, "--max-time")) options->max_seconds = number(value, 0, 1e6, key);
     else if (!strcmp(key, "--ranks")) options->ranks = (int)number(value, 1, MAX_RANKS, key);
@@ -137,7 +150,7 @@ static void read_option(struct options *options, const char *key, char *value)
 static void read_options(struct options *options, int argc, char **argv)
 {
     char sizes[] = "8,64,1024,8192,65536,524288,1048576,4194304,16777216,67108864";
-    char ops[] = "allreduce,allreduce_inplace";
+    char ops[] = "allreduce,allreduce_inplace,allgather,reduce_scatter,broadcast,alltoall,barrier,pingpong";
     *options = (struct options){
         .transport = "shm", .note = "", .seconds = 0.3, .max_seconds = 4, .ranks = 2, .warm = 20};
     read_sizes(options, sizes);
@@ -149,24 +162,50 @@ static void read_options(struct options *options, int argc, char **argv)
         *value++ = 0;
         read_option(options, argv[i], value);
     }
-    if (!options->sizes || !options->ops)
-        die("nothing to do", "--sizes or --ops is empty");
+    if (!options->sizes)
+        die("nothing to do", "--sizes is empty");
+    if (options->element == BFLOAT16 && options->ranks > MAX_BFLOAT16_RANKS)
+        die("--dtype=bfloat16", "at most 64 ranks: their sums are the last it holds exactly");
 }
 
 /* ---- one call, and agreeing ---- */
 
-static void all_reduce(const struct self *self, size_t count, int in_place)
+static void ping_pong(const struct self *self, size_t count, int32_t dtype)
 {
-    const float *send = in_place ? self->recv : self->send;
-    check(ubccl_comm_all_reduce(self->comm, send, self->recv, count, UBCCL_F32, UBCCL_SUM), "all-reduce");
+    uint32_t peer = 1 - (uint32_t)self->rank;
+    if (self->rank == 0)
+        check(ubccl_comm_send(self->comm, self->send, count, dtype, peer), "send");
+    check(ubccl_comm_receive(self->comm, self->recv, count, dtype, peer), "receive");
+    if (self->rank == 1)
+        check(ubccl_comm_send(self->comm, self->send, count, dtype, peer), "send");
 }
 
-/* No rank leaves before all have come: an element of the sum needs every rank. */
-static void barrier(const struct self *self)
+static void call(const struct self *self, const struct point *point)
 {
-    float one = 1, all = 0;
-    check(ubccl_comm_all_reduce(self->comm, &one, &all, 1, UBCCL_F32, UBCCL_SUM), "barrier");
+    const struct ubccl_comm *comm = self->comm;
+    const void *send = self->send;
+    void *recv = self->recv;
+    size_t count = point->count, chunk = point->chunk;
+    int32_t dtype = point->element == FLOAT32 ? UBCCL_F32 : UBCCL_BF16;
+    switch (point->kind) {
+    case ALL_REDUCE: check(ubccl_comm_all_reduce(comm, send, recv, count, dtype, UBCCL_SUM), "all-reduce"); break;
+    case ALL_REDUCE_IN_PLACE: check(ubccl_comm_all_reduce(comm, recv, recv, count, dtype, UBCCL_SUM), "all-reduce"); break;
+    case ALL_GATHER: check(ubccl_comm_all_gather(comm, send, recv, chunk, dtype), "all-gather"); break;
+    case REDUCE_SCATTER:
+        check(ubccl_comm_reduce_scatter(comm, send, recv, chunk, dtype, UBCCL_SUM), "reduce-scatter");
+        break;
+    case BROADCAST: check(ubccl_comm_broadcast(comm, recv, recv, count, dtype, 0), "broadcast"); break;
+    case ALL_TO_ALL: check(ubccl_comm_all_to_all(comm, send, recv, chunk, dtype), "all-to-all"); break;
+    case BARRIER: check(ubccl_comm_barrier(comm), "barrier"); break;
+    case PING_PONG:
+        if (self->rank < 2)
+            ping_pong(self, count, dtype);
+        break;
+    default: die("no such operation", "");
+    }
 }
+
+static void barrier(const struct self *self) { check(ubccl_comm_barrier(self->comm), "barrier"); }
 
 /* Rank 0's value, on every rank. A barrier must lie between two decisions. */
 static int decide(const struct self *self, double value)
@@ -177,36 +216,6 @@ static int decide(const struct self *self, double value)
     return atomic_load(&self->board->decision);
 }
 
-static float pattern(size_t i, int rank) { return (float)((i + (size_t)rank) % 7); }
-
-static void fill(const struct self *self, size_t count, int in_place)
-{
-    for (size_t i = 0; i < count; i++) {
-        self->send[i] = pattern(i, self->rank);
-        self->recv[i] = in_place ? pattern(i, self->rank) : -1;
-    }
-}
-
-static int is_sum(const struct self *self, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        float sum = 0; /* small whole numbers: exact in any order */
-        for (int rank = 0; rank < self->options->ranks; rank++)
-            sum += pattern(i, rank);
-        if (self->recv[i] != sum)
-            return 0;
-    }
-    return 1;
-}
-
-static int is_zero(const struct self *self, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (self->recv[i] != 0)
-            return 0;
-    return 1;
-}
-
 /* ---- measuring ---- */
 
 static int ascending(const void *a, const void *b)
@@ -215,14 +224,32 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void report(const struct self *self, size_t bytes, size_t count, int in_place, int calls)
+static void print(const struct self *self, const struct point *point, const double *sorted, int calls, double wall, int ok)
 {
     const struct options *options = self->options;
+    const struct operation *operation = &OPERATIONS[point->kind];
+    double p50 = sorted[calls / 2], rate = p50 > 0 ? (double)real_bytes(point) / p50 * 1e-3 : 0;
+    char average[32] = "null";
+    if (point->kind != BROADCAST)
+        snprintf(average, sizeof average, "%.3f", wall);
+    printf("{\"peer\":\"ubccl\",\"transport\":\"%s\",\"op\":\"%s\",\"inplace\":%d,\"dtype\":\"%s\","
+           "\"bytes\":%zu,\"real_bytes\":%zu,\"ranks\":%d,\"iters\":%d,\"p50_us\":%.3f,\"min_us\":%.3f,"
+           "\"p99_us\":%.3f,\"avg_us\":%s,\"algbw_GBps\":%.4f,\"busbw_GBps\":%.4f,\"sync\":\"%s\","
+           "\"pin\":%d,\"rep\":%d,\"ok\":%d,\"note\":\"%s\"}\n",
+           options->transport, operation->name, operation->in_place, ELEMENT_NAMES[point->element], point->bytes,
+           real_bytes(point), options->ranks, calls, p50, sorted[0], sorted[(long)calls * 99 / 100], average, rate,
+           rate * bus_factor(point), point->kind == BROADCAST ? "barrier" : "none", options->pin, options->rep, ok,
+           options->note);
+    fflush(stdout);
+}
+
+static void report(const struct self *self, const struct point *point, int calls)
+{
     struct board *board = self->board;
     double *slowest = board->call_us; /* rank 0's own times, no longer needed */
-    double wall = 0, ranks = options->ranks;
+    double wall = 0;
     int ok = 1;
-    for (int rank = 0; rank < options->ranks; rank++) {
+    for (int rank = 0; rank < self->options->ranks; rank++) {
         const double *times = board->call_us + (size_t)rank * MAX_CALLS;
         for (int i = 0; i < calls; i++)
             slowest[i] = times[i] > slowest[i] ? times[i] : slowest[i];
@@ -230,24 +257,16 @@ static void report(const struct self *self, size_t bytes, size_t count, int in_p
         ok &= board->rank[rank].ok;
     }
     qsort(slowest, (size_t)calls, sizeof *slowest, ascending);
-    double p50 = slowest[calls / 2], real = 4.0 * (double)count;
-    double rate = p50 > 0 ? real / p50 * 1e-3 : 0, factor = ranks > 1 ? 2 * (ranks - 1) / ranks : 2;
-    printf("{\"peer\":\"ubccl\",\"transport\":\"%s\",\"op\":\"allreduce\",\"inplace\":%d,\"dtype\":\"float32\","
-           "\"bytes\":%zu,\"real_bytes\":%.0f,\"ranks\":%d,\"iters\":%d,\"p50_us\":%.3f,\"min_us\":%.3f,"
-           "\"p99_us\":%.3f,\"avg_us\":%.3f,\"algbw_GBps\":%.4f,\"busbw_GBps\":%.4f,\"sync\":\"none\","
-           "\"pin\":%d,\"rep\":%d,\"ok\":%d,\"note\":\"%s\"}\n",
-           options->transport, in_place, bytes, real, options->ranks, calls, p50, slowest[0],
-           slowest[(long)calls * 99 / 100], wall, rate, rate * factor, options->pin, options->rep, ok, options->note);
-    fflush(stdout);
+    print(self, point, slowest, calls, wall, ok);
 }
 
 /* The time of a call as this rank sees it, for planning. */
-static double estimate_us(const struct self *self, size_t count, int in_place, int calls)
+static double estimate_us(const struct self *self, const struct point *point, int calls)
 {
     barrier(self);
     double begin = now_us();
     for (int i = 0; i < calls; i++)
-        all_reduce(self, count, in_place);
+        call(self, point);
     barrier(self);
     return (now_us() - begin) / calls;
 }
@@ -267,45 +286,57 @@ static double timed_calls(const struct options *options, double call_us)
     return calls < FEWEST_CALLS ? FEWEST_CALLS : calls;
 }
 
-/* Whether the results were right; rank 0 knows about all. */
-static int measure(const struct self *self, size_t bytes, int in_place)
+/* Times `calls` calls into this rank's part of the board. */
+static void time_calls(const struct self *self, const struct point *point, int calls)
 {
-    size_t count = bytes / sizeof(float);
-    fill(self, count, in_place);
-    barrier(self);
-    all_reduce(self, count, in_place);
-    int ok = is_sum(self, count);
-    if (in_place)
-        memset(self->recv, 0, count * sizeof(float)); /* or sums of sums would grow to infinity */
-
-    double call_us = estimate_us(self, count, in_place, ESTIMATE_CALLS);
-    call_us = estimate_us(self, count, in_place, decide(self, warm_calls(self->options, call_us)));
-    int calls = decide(self, timed_calls(self->options, call_us));
-
     double *times = self->board->call_us + (size_t)self->rank * MAX_CALLS;
+    double share = point->kind != PING_PONG ? 1 : self->rank == 0 ? 0.5 : 0;
+    int in_step = point->kind == BROADCAST;
     memset(times, 0, (size_t)calls * sizeof *times); /* no page fault in the loop */
     barrier(self);
     double begin = now_us();
     for (int i = 0; i < calls; i++) {
+        if (in_step)
+            barrier(self);
         double from = now_us();
-        all_reduce(self, count, in_place);
+        call(self, point);
         times[i] = now_us() - from;
     }
-    self->board->rank[self->rank].wall_us = (now_us() - begin) / calls;
-    ok &= in_place ? is_zero(self, count) : is_sum(self, count);
+    self->board->rank[self->rank].wall_us = share * (now_us() - begin) / calls;
+    if (share != 1)
+        for (int i = 0; i < calls; i++)
+            times[i] *= share;
+}
+
+/* Whether the results were right; rank 0 knows about all. */
+static int measure(const struct self *self, const struct point *point)
+{
+    fill(point, self->send, self->recv);
+    barrier(self);
+    call(self, point);
+    int ok = is_right(point, self->recv), in_place = point->kind == ALL_REDUCE_IN_PLACE;
+    if (in_place)
+        memset(self->recv, 0, point->bytes); /* or sums of sums would grow to infinity */
+
+    double call_us = estimate_us(self, point, ESTIMATE_CALLS);
+    call_us = estimate_us(self, point, decide(self, warm_calls(self->options, call_us)));
+    int calls = decide(self, timed_calls(self->options, call_us));
+    time_calls(self, point, calls);
+
+    ok &= in_place ? is_zero(point, self->recv) : is_right(point, self->recv);
     self->board->rank[self->rank].ok = ok;
     barrier(self);
     if (self->rank == 0)
-        report(self, bytes, count, in_place, calls);
+        report(self, point, calls);
     return ok;
 }
 
 /* ---- processes ---- */
 
-static float *buffer(size_t bytes)
+static void *buffer(size_t bytes)
 {
     size_t whole = (bytes + 4095) / 4096 * 4096;
-    float *memory = aligned_alloc(4096, whole);
+    void *memory = aligned_alloc(4096, whole);
     if (!memory)
         die("no memory for a buffer", strerror(errno));
     memset(memory, 0, whole);
@@ -353,7 +384,7 @@ static void pin_to_cpu(int rank)
 static int run_rank(const struct options *options, struct board *board, int rank, const int pipe_ends[2])
 {
     struct self self = {.options = options, .board = board, .rank = rank};
-    size_t most = 0;
+    size_t most = 4 * (size_t)options->ranks; /* an element for each rank at least */
     int ok = 1;
     for (int i = 0; i < options->sizes; i++)
         most = options->bytes[i] > most ? options->bytes[i] : most;
@@ -362,9 +393,15 @@ static int run_rank(const struct options *options, struct board *board, int rank
         pin_to_cpu(rank);
     self.send = buffer(most);
     self.recv = buffer(most);
-    for (int op = 0; op < options->ops; op++)
-        for (int i = 0; i < options->sizes; i++)
-            ok &= measure(&self, options->bytes[i], options->in_place[op]);
+    for (int kind = 0; kind < KINDS; kind++) {
+        int sizes = kind == BARRIER ? 1 : options->sizes;
+        if (!options->wanted[kind] || (kind == PING_PONG && options->ranks < 2))
+            continue;
+        for (int i = 0; i < sizes; i++) {
+            struct point point = point_of((enum kind)kind, options->element, rank, options->ranks, options->bytes[i]);
+            ok &= measure(&self, &point);
+        }
+    }
     check(ubccl_comm_destroy(self.comm), "destroy");
     free(self.send);
     free(self.recv);
