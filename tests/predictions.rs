@@ -27,7 +27,7 @@ fn simulated_ps(fabric: &str, ranks: u32, call: Collective<'static>, candidate: 
         ..config(fabric, ranks)
     };
     let mut world = World::new(forced).expect("what is a candidate can be forced");
-    world.run(&|_| call, false).expect("it runs").elapsed_ps as f64
+    world.run_phantom(&|_| call, false).expect("it runs").elapsed_ps as f64
 }
 
 /// Kinds that move data between all ranks, and whose sizes all ranks know.
@@ -50,7 +50,7 @@ fn picks_take_about_as_long_as_predicted() {
                 let candidates = world.candidates(&call).unwrap();
                 let picked = candidates.into_iter().find(|candidate| candidate.is_picked).expect("one is");
                 let predicted = picked.cost.as_ref().unwrap().total_ps();
-                let took = world.run(&|_| call, false).unwrap().elapsed_ps as f64;
+                let took = world.run_phantom(&|_| call, false).unwrap().elapsed_ps as f64;
                 let name = picked.algorithm.descriptor().name;
                 let text = format!(
                     "{fabric} {ranks} {call}: {name} {:?} takes {took}, not {predicted}",

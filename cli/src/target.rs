@@ -217,7 +217,7 @@ impl Machine {
     /// Runs a call on fingerprints of who contributed what.
     pub(crate) fn run_phantom(&mut self, call: &Call, in_place: bool) -> Result<Simulation> {
         let calls = Calls::new(call)?;
-        Ok(simulation(self.world.run(&|rank| calls.of(rank), in_place)?))
+        Ok(simulation(self.world.run_phantom(&|rank| calls.of(rank), in_place)?))
     }
 
     /// Runs a call on real bytes: two buffers for each rank, or one in place.

@@ -1,7 +1,7 @@
 //! Simulated worlds: all ranks in one process, in virtual time, running the same plans with the same executor.
 //!
 //! A [`World`] begins with one communicator of all ranks ([`CommunicatorId::WORLD`], which the methods without a
-//! communicator mean); others are [split](World::split) from it. Calls run one by one ([`World::run`],
+//! communicator mean); others are [split](World::split) from it. Calls run one by one ([`World::run_phantom`],
 //! [`World::run_real`] and their `_on` forms), a handful at once ([`World::run_together`]), or are
 //! [issued](World::issue) and waited for later: then time stands still until somebody waits.
 //!
@@ -302,12 +302,16 @@ impl World {
     /// promises.
     ///
     /// Errors: InvalidArgument (nothing ran), or the cause that poisoned the communicator.
-    pub fn run<'a>(&mut self, calls: &dyn Fn(Rank) -> Collective<'a>, in_place: bool) -> Result<Outcome> {
-        self.run_on(CommunicatorId::WORLD, calls, in_place)
+    pub fn run_phantom<'a>(
+        &mut self,
+        calls: &dyn Fn(Rank) -> Collective<'a>,
+        in_place: bool,
+    ) -> Result<Outcome> {
+        self.run_phantom_on(CommunicatorId::WORLD, calls, in_place)
     }
 
     /// The same on any communicator; `calls` is asked for its ranks.
-    pub fn run_on<'a>(
+    pub fn run_phantom_on<'a>(
         &mut self,
         communicator: CommunicatorId,
         calls: &dyn Fn(Rank) -> Collective<'a>,
@@ -318,7 +322,7 @@ impl World {
 
     /// Runs one call on real data; what it should give is the caller's to check.
     ///
-    /// Errors: as [`World::run`], and InvalidArgument for buffers of the wrong size.
+    /// Errors: as [`World::run_phantom`], and InvalidArgument for buffers of the wrong size.
     pub fn run_real<'a>(
         &mut self,
         calls: &dyn Fn(Rank) -> Collective<'a>,

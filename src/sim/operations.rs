@@ -66,7 +66,7 @@ impl World {
     /// Runs calls at the same time, on as many communicators as they name; those on one communicator run in the order
     /// given. Each has its own result: what is wrong with one does not touch those on other communicators.
     ///
-    /// Errors, of each: as [`World::run`] and [`World::run_real`].
+    /// Errors, of each: as [`World::run_phantom`] and [`World::run_real`].
     pub fn run_together(&mut self, jobs: &mut [Job<'_, '_>]) -> Vec<Result<Outcome>> {
         let issued: Vec<Result<u64>> = jobs.iter_mut().map(|job| self.issue_job(job)).collect();
         let numbers: Vec<u64> = issued.iter().flatten().copied().collect();

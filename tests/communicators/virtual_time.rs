@@ -144,9 +144,9 @@ fn phantom_data_is_checked_on_every_communicator() {
     assert_eq!(world.members(inner).expect("it exists"), [2]);
     for id in world.communicators() {
         for in_place in [false, true] {
-            assert_eq!(world.run_on(id, &sum(1000), in_place).expect("it runs").wrong, 0);
+            assert_eq!(world.run_phantom_on(id, &sum(1000), in_place).expect("it runs").wrong, 0);
             let gather = |_: Rank| Collective::all_gather(33, DataType::U8);
-            assert_eq!(world.run_on(id, &gather, in_place).expect("it runs").wrong, 0);
+            assert_eq!(world.run_phantom_on(id, &gather, in_place).expect("it runs").wrong, 0);
         }
     }
     world.close().expect("nothing is left over");
@@ -161,7 +161,7 @@ fn calls_at_the_same_time_share_ports_and_nothing_else() {
     let mut world = world(4);
     let call = sum(1 << 20);
     let halves = world.split(WORLD, &|rank| Some(rank / 2), &|_| 0).expect("a split");
-    let alone = world.run_on(halves[0], &call, false).expect("it runs").elapsed_ps;
+    let alone = world.run_phantom_on(halves[0], &call, false).expect("it runs").elapsed_ps;
     let elapsed = |results: Vec<ubccl::Result<Outcome>>| {
         results.into_iter().map(|result| result.expect("it runs").elapsed_ps).collect::<Vec<_>>()
     };
@@ -194,7 +194,7 @@ fn a_mismatch_ends_its_communicator_and_no_other() {
     assert_eq!(world.async_error(WORLD).expect("it exists").expect("poisoned").cause(), error.cause());
     assert!(world.async_error(copy).expect("it exists").is_none());
     assert!(world.split(WORLD, &|_| Some(0), &|_| 0).is_err(), "what is poisoned does not split");
-    assert_eq!(world.run_on(copy, &right, true).expect("it runs").wrong, 0);
+    assert_eq!(world.run_phantom_on(copy, &right, true).expect("it runs").wrong, 0);
     assert_eq!(world.close().expect_err("one was poisoned").cause(), error.cause());
 }
 
@@ -205,7 +205,7 @@ fn a_death_ends_every_communicator_of_the_dead_and_no_other() {
     let spared = world.split_ranks(WORLD, &[0, 2]).expect("another pair");
     let idle = world.split_ranks(WORLD, &[1]).expect("one rank");
     let call = sum(1 << 20);
-    let of_all = world.run(&call, false).expect("nobody is dead yet").elapsed_ps;
+    let of_all = world.run_phantom(&call, false).expect("nobody is dead yet").elapsed_ps;
     world.kill(1, of_all / 2);
     let memory: Vec<RankMemory> =
         (0..2).map(|_| RankMemory::Apart { input: vec![1; 4 << 20], output: vec![0; 4 << 20] }).collect();
@@ -217,14 +217,14 @@ fn a_death_ends_every_communicator_of_the_dead_and_no_other() {
     for (error, rank) in [
         (dead.expect_err("rank 1 died"), 1),
         (world.wait(issued).expect_err("rank 1 of the world died"), 1),
-        (world.run_on(idle, &call, false).expect_err("it died"), 0),
+        (world.run_phantom_on(idle, &call, false).expect_err("it died"), 0),
     ] {
         let cause = error.cause().expect("it poisons");
         assert_eq!((cause.kind, cause.culprit.rank), (ErrorKind::Remote, rank), "{error}");
     }
     let told = world.async_error(idle).expect("it exists").expect("poisoned").to_string();
     assert!(told.contains("it is rank 1 of the world"), "{told}");
-    assert_eq!(world.run_on(spared, &call, false).expect("they live").wrong, 0);
+    assert_eq!(world.run_phantom_on(spared, &call, false).expect("they live").wrong, 0);
 }
 
 /// The same tag and pair on three communicators, some in each direction: messages stay where they were sent.
@@ -265,7 +265,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         assert!(error.to_string().contains(problem), "{error}");
     };
     refused(world.members(elsewhere).map(drop), "no communicator 7");
-    refused(world.run_on(elsewhere, &sum(1), false).map(drop), "no communicator 7");
+    refused(world.run_phantom_on(elsewhere, &sum(1), false).map(drop), "no communicator 7");
     refused(world.split(elsewhere, &|_| None, &|_| 0).map(drop), "no communicator 7");
     refused(world.split_ranks(WORLD, &[0, 3]).map(drop), "no rank 3 in a communicator of 3");
     refused(world.split_ranks(WORLD, &[1, 1]).map(drop), "rank 1 cannot be in a communicator twice");

@@ -41,7 +41,7 @@ fn until_an_error(
     in_place: bool,
 ) -> (u64, Cause) {
     for number in 1..LONGEST_ROUNDS {
-        match world.run(calls, in_place) {
+        match world.run_phantom(calls, in_place) {
             Ok(outcome) => assert_eq!(outcome.wrong, 0, "call {number} was done and is right"),
             Err(error) => return (number, error.cause().expect("it poisons").clone()),
         }
@@ -61,7 +61,7 @@ fn a_rank_that_dies_in_virtual_time_is_the_cause() {
             let count = [0, 1, 100, 5000, 100_000][random.below(5) as usize];
             let calls = |rank| collective(call, DataType::F32, count, ranks, rank);
             let mut world = world(&setup(transport, ranks));
-            let length = world.run(&calls, in_place).expect("nobody is dead yet").elapsed_ps;
+            let length = world.run_phantom(&calls, in_place).expect("nobody is dead yet").elapsed_ps;
             world.kill(victim, random.below(3 * length + 1));
             let (number, cause) = until_an_error(&mut world, &calls, in_place);
             let told = format!("{transport} {call:?} count {count}, {ranks} ranks: {cause}");
@@ -73,7 +73,7 @@ fn a_rank_that_dies_in_virtual_time_is_the_cause() {
             assert!(is_inside || cause.operation.is_empty(), "{told}");
             assert_eq!(cause.sequence, sequence, "{told}");
             *if is_inside { &mut inside } else { &mut between } += 1;
-            assert_eq!(world.run(&calls, in_place).expect_err("it stays so").cause(), Some(&cause));
+            assert_eq!(world.run_phantom(&calls, in_place).expect_err("it stays so").cause(), Some(&cause));
             assert_eq!(world.close().expect_err("it stays so").cause(), Some(&cause));
         }
     }
@@ -104,7 +104,8 @@ fn a_rank_that_takes_no_part_is_named() {
                 let from = Some((rank + ranks - 1) % ranks).filter(|_| rank != absent);
                 Collective::send_receive(10, DataType::I32, to, from)
             };
-            let error = world(&setup(transport, ranks)).run(&call, false).expect_err("one takes no part");
+            let error =
+                world(&setup(transport, ranks)).run_phantom(&call, false).expect_err("one takes no part");
             let cause = error.cause().expect("it poisons");
             assert_eq!((cause.kind, cause.culprit.rank), (ErrorKind::Timeout, absent), "{error}");
             assert!(cause.message.contains(&format!("rank {waits} waits for it")), "{error}");
@@ -118,7 +119,7 @@ fn a_message_that_nobody_takes_is_found_at_the_end() {
         let mut world = world(&setup(transport, 3));
         let call =
             |rank: u32| Collective::send_receive(10, DataType::I32, Some(2).filter(|_| rank == 1), None);
-        world.run(&call, false).expect("a send needs no receive yet");
+        world.run_phantom(&call, false).expect("a send needs no receive yet");
         let error = world.close().expect_err("nobody received");
         let text = error.to_string();
         assert_eq!(error.kind(), ErrorKind::Mismatch);

@@ -73,7 +73,7 @@ fn groups_run_in_virtual_time_on_real_and_phantom_data() {
                 let RankMemory::Apart { output, .. } = memory else { panic!("it was apart") };
                 assert!(output == expected);
             }
-            assert_eq!(world.run(&calls, false).expect("it works").wrong, 0);
+            assert_eq!(world.run_phantom(&calls, false).expect("it works").wrong, 0);
         }
         world.close().expect("nothing is left");
     }
