@@ -7,7 +7,6 @@ use crate::costs::Costs;
 use crate::sim::WorldConfig;
 use std::sync::Arc;
 use ubccl_algorithms::tuner::{Candidate, Pick};
-use ubccl_core::endpoint::WorldOptions;
 use ubccl_core::plan::Plan;
 use ubccl_core::{Collective, Layout, Rank, Result, Spec};
 
@@ -44,7 +43,7 @@ impl Planner {
     ///
     /// Errors: as [`World::new`](crate::sim::World::new).
     pub fn simulated(config: &WorldConfig) -> Result<Self> {
-        let options = WorldOptions { ranks: config.ranks, fabric: config.fabric.clone(), seed: config.seed };
+        let options = config.options();
         let machine = ubccl_transports::find(&config.transport)?.world(&options)?.machine();
         let layout = Arc::new(config.layout(&machine)?);
         let costs = Costs::of_machine(&machine);

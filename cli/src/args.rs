@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::sweep::Sweep;
-use crate::target::{self, DataType, Kind, Named, ReduceOp, Settings, settings};
+use crate::target::{self, DataType, Fidelity, Kind, Named, ReduceOp, Settings, settings};
 use crate::units::{parse_bytes, parse_bytes_per_second, parse_duration, parse_picoseconds};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -175,6 +175,9 @@ pub(crate) struct FabricArgs {
     /// Simulated: seed of everything random [default: 0]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+    /// Simulated: how exactly messages are timed: loggp (queues at ports), fluid (fair shares) [default: loggp]
+    #[arg(long, value_name = "NAME", value_parser = parse_fidelity)]
+    fidelity: Option<Fidelity>,
 }
 
 /// Arguments of `ubccl plan`.
@@ -340,6 +343,10 @@ fn parse_algorithm(text: &str) -> Result<String, String> {
     if text.contains(':') || text == ALL { Ok(text.to_owned()) } else { target::find_algorithm(text) }
 }
 
+fn parse_fidelity(text: &str) -> Result<Fidelity, String> {
+    text.parse().map_err(|error: target::Error| error.message().to_owned())
+}
+
 fn parse_transport(text: &str) -> Result<String, String> {
     target::find_transport(text).map(|(name, _)| name.to_owned())
 }
@@ -388,7 +395,12 @@ const CUSTOM: &str = "custom";
 impl FabricArgs {
     /// Whether anything was said about a fabric.
     pub(crate) fn is_given(&self) -> bool {
-        self.fabric.is_some() || self.seed.is_some()
+        self.fabric.is_some() || self.seed.is_some() || self.fidelity.is_some()
+    }
+
+    /// How exactly messages are timed.
+    pub(crate) fn fidelity(&self) -> Fidelity {
+        self.fidelity.unwrap_or_default()
     }
 
     /// The seed.

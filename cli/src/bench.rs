@@ -223,6 +223,7 @@ fn simulate(args: &SweepArgs, fabric: &FabricArgs, transport: &str, out: &mut dy
         ranks: args.ranks,
         settings: args.how.settings(),
         seed: fabric.seed(),
+        fidelity: fabric.fidelity(),
     };
     let machine = Machine::new(&options)?;
     agenda.remarks = vec![

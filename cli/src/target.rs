@@ -13,6 +13,7 @@ use calls::{Calls, untabled};
 pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
 use ubccl::settings::SETTINGS;
+pub(crate) use ubccl::sim::Fidelity;
 use ubccl::sim::{RankMemory, World, WorldConfig};
 use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting, Tuning};
 
@@ -175,6 +176,8 @@ pub(crate) struct MachineOptions {
     pub(crate) settings: Settings,
     /// Seed of everything random.
     pub(crate) seed: u64,
+    /// How exactly messages are timed.
+    pub(crate) fidelity: Fidelity,
 }
 
 /// A world as the command line, the environment and the file want it.
@@ -201,8 +204,8 @@ pub(crate) struct Simulation {
 impl Machine {
     /// Makes the machine.
     pub(crate) fn new(options: &MachineOptions) -> Result<Self> {
-        let MachineOptions { fabric, ranks, settings, seed } = options.clone();
-        let mut config = WorldConfig { fabric, ranks, seed, ..world_config(&settings)? };
+        let MachineOptions { fabric, ranks, settings, seed, fidelity } = options.clone();
+        let mut config = WorldConfig { fabric, ranks, seed, fidelity, ..world_config(&settings)? };
         if let Some(virtual_one) = ubccl::transports().find(|transport| transport.clock == Clock::Virtual) {
             config.transport = virtual_one.name.to_owned();
         }

@@ -356,6 +356,73 @@ pub struct WorldOptions {
     pub fabric: String,
     /// Seed of everything random.
     pub seed: u64,
+    /// How exactly messages are timed.
+    pub fidelity: Fidelity,
+}
+
+/// How exactly a simulated world times messages: each sees more than the one before, and takes longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fidelity {
+    /// A closed form for each message: ports serve one message after the other, in the order they come.
+    #[default]
+    LogGp,
+    /// Messages under way share every port and link they cross, max-min fairly.
+    Fluid,
+}
+
+impl Fidelity {
+    /// All there are.
+    pub const ALL: [Fidelity; 2] = [Fidelity::LogGp, Fidelity::Fluid];
+
+    /// Its name, as in `--fidelity`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fidelity::LogGp => "loggp",
+            Fidelity::Fluid => "fluid",
+        }
+    }
+
+    /// What it is.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Fidelity::LogGp => "a closed form for each message; ports serve one after the other",
+            Fidelity::Fluid => "messages share ports and links max-min fairly",
+        }
+    }
+
+    /// What results of it cannot show, whatever the fabric.
+    pub fn unseen(self) -> &'static str {
+        match self {
+            Fidelity::LogGp => {
+                "messages that share a port (they queue), links between switches, planes of unlike load, a crowd at a \
+                 receiver that slows its senders"
+            }
+            Fidelity::Fluid => {
+                "single packets, buffers and credits (a full receiver slows its senders at once, and nobody else), \
+                 transients of congestion control"
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for Fidelity {
+    type Err = Error;
+
+    /// Errors: InvalidArgument, listing the names.
+    fn from_str(text: &str) -> Result<Self> {
+        let named = Fidelity::ALL.into_iter().find(|fidelity| fidelity.name() == text);
+        named.ok_or_else(|| {
+            let names = Fidelity::ALL.map(Fidelity::name).join(", ");
+            Error::invalid(format!("unknown fidelity '{text}'; there are: {names}"))
+        })
+    }
+}
+
+impl std::fmt::Display for Fidelity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// Names a communicator of a simulated world.
@@ -418,6 +485,9 @@ pub trait World: Send {
     /// What the fabric is: name, unit of a rank (NPU, die), where its numbers come from.
     fn describe(&self) -> String;
 
+    /// How exactly it times messages.
+    fn fidelity(&self) -> Fidelity;
+
     /// What the fabric's cost is made of.
     fn machine(&self) -> Machine;
 }
@@ -431,6 +501,10 @@ pub struct Machine {
     pub reduce_bytes_per_s: Option<NonZeroU64>,
     /// Bytes that a rank copies per second. None takes no time.
     pub copy_bytes_per_s: Option<NonZeroU64>,
+    /// What a collective costs each rank before its first message.
+    pub start_ps: u64,
+    /// What a rank spends on each term it folds, beside its bytes.
+    pub fold_overhead_ps: u64,
 }
 
 /// What happened in a world.

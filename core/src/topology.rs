@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
+use std::num::NonZeroU64;
 
 /// The levels of a machine, innermost first. Ranks fill it in order: rank 0 is the first unit of the first group.
 ///
@@ -57,9 +58,23 @@ pub struct Link {
     /// What a rank spends on a message after its last byte arrived.
     #[serde(default)]
     pub receive_overhead_ps: u64,
-    /// The least time from one message's start to the next one's on a port; overlaps serialisation.
+    /// The least time from one message's start to the next one's on a port; overlaps overhead and serialisation: a
+    /// message takes `max(gap, overhead + bytes / rate)` of its port.
     #[serde(default)]
     pub gap_ps: u64,
+    /// Bytes per second that a rank's port passes of several messages to or from different ranks together. None: no more
+    /// than of one, `rate_bytes_per_s`.
+    #[serde(default)]
+    pub port_bytes_per_s: Option<NonZeroU64>,
+    /// Which of a rank's ports: levels of one port share it.
+    #[serde(default)]
+    pub port: u8,
+    /// Whether its switches copy a message to many: the sender's port passes it once.
+    #[serde(default)]
+    pub multicast: bool,
+    /// Whether its switches fold what many send to one: the receiver's port passes the result once.
+    #[serde(default)]
+    pub reduces: bool,
 }
 
 /// A topology as it is written, before it is checked.
@@ -188,7 +203,23 @@ impl Link {
 
     /// A link without overheads.
     pub fn plain(latency_ps: u64, rate_bytes_per_s: u64) -> Self {
-        Link { latency_ps, rate_bytes_per_s, send_overhead_ps: 0, receive_overhead_ps: 0, gap_ps: 0 }
+        Link {
+            latency_ps,
+            rate_bytes_per_s,
+            send_overhead_ps: 0,
+            receive_overhead_ps: 0,
+            gap_ps: 0,
+            port_bytes_per_s: None,
+            port: 0,
+            multicast: false,
+            reduces: false,
+        }
+    }
+
+    /// What a rank's port passes of all messages together.
+    #[inline]
+    pub fn port_rate_bytes_per_s(&self) -> u64 {
+        self.port_bytes_per_s.map_or(self.rate_bytes_per_s, NonZeroU64::get)
     }
 
     /// How long `bytes` take to pass a point: `⌈bytes · 10¹² / rate⌉`.
@@ -200,6 +231,13 @@ impl Link {
     fn check(&self) -> Result<(), String> {
         if self.rate_bytes_per_s == 0 {
             return Err("rate_bytes_per_s must be at least 1".to_owned());
+        }
+        if self.port_rate_bytes_per_s() < self.rate_bytes_per_s {
+            return Err(format!(
+                "port_bytes_per_s = {} is below rate_bytes_per_s = {}: one message cannot be faster than its port",
+                self.port_rate_bytes_per_s(),
+                self.rate_bytes_per_s
+            ));
         }
         let terms = [
             ("latency_ps", self.latency_ps),

@@ -5,7 +5,7 @@ use super::*;
 use crate::choose::Wishes;
 use crate::costs::Costs;
 use ubccl_core::blocks::Message;
-use ubccl_core::endpoint::{HostPointer, Memory, World, WorldOptions};
+use ubccl_core::endpoint::{Fidelity, HostPointer, Memory, World, WorldOptions};
 use ubccl_core::{DataType, ErrorKind, Layout};
 
 /// Engines of a few ranks, and their buffers.
@@ -19,7 +19,8 @@ impl Rig {
     fn new(ranks: u32) -> Self {
         let fabric = "custom:latency_ps=1000,bytes_per_s=1000000000".to_owned();
         let transport = ubccl_transports::find("optical").unwrap();
-        let mut world = transport.world(&WorldOptions { ranks, fabric, seed: 1 }).unwrap();
+        let mut world =
+            transport.world(&WorldOptions { ranks, fabric, seed: 1, fidelity: Fidelity::default() }).unwrap();
         let costs = Costs::of_machine(&world.machine());
         let layout = Arc::new(Layout::flat(ranks));
         let wishes = Wishes { lanes: 1, ..Wishes::default() };

@@ -36,8 +36,8 @@ use std::sync::Arc;
 pub use tagged::{TaggedStep, TaggedWay};
 pub use ubccl_algorithms::tuner::Candidate;
 use ubccl_core::collective::Rank;
-pub use ubccl_core::endpoint::CommunicatorId;
 use ubccl_core::endpoint::{self, Machine, WorldOptions, WorldStats};
+pub use ubccl_core::endpoint::{CommunicatorId, Fidelity};
 use ubccl_core::plan::Plan;
 use ubccl_core::{Choice, Collective, Error, Layout, Result};
 
@@ -63,6 +63,8 @@ pub struct WorldConfig {
     pub lanes: u8,
     /// Seed of everything random.
     pub seed: u64,
+    /// How exactly messages are timed.
+    pub fidelity: Fidelity,
 }
 
 impl Default for WorldConfig {
@@ -77,11 +79,18 @@ impl Default for WorldConfig {
             chunk_bytes: None,
             lanes: 4,
             seed: 0,
+            fidelity: Fidelity::default(),
         }
     }
 }
 
 impl WorldConfig {
+    /// What the transport is told.
+    pub(crate) fn options(&self) -> WorldOptions {
+        let WorldConfig { ranks, ref fabric, seed, fidelity, .. } = *self;
+        WorldOptions { ranks, fabric: fabric.clone(), seed, fidelity }
+    }
+
     /// Where ranks stand: as configured, otherwise as the machine is built.
     pub(crate) fn layout(&self, machine: &Machine) -> Result<Layout> {
         match &self.layout {
@@ -156,7 +165,7 @@ impl World {
             return Err(Error::invalid("a world needs at least one rank"));
         }
         let transport = ubccl_transports::find(&config.transport)?;
-        let options = WorldOptions { ranks: config.ranks, fabric: config.fabric.clone(), seed: config.seed };
+        let options = config.options();
         let mut world = transport.world(&options)?;
         let machine = world.machine();
         let layout = config.layout(&machine)?;
@@ -182,6 +191,11 @@ impl World {
     /// What the fabric is.
     pub fn describe(&self) -> String {
         self.world.describe()
+    }
+
+    /// How exactly its times are: which of the fidelities, whose [`Fidelity::unseen`] says what they cannot show.
+    pub fn fidelity(&self) -> Fidelity {
+        self.world.fidelity()
     }
 
     /// Everything that happened so far.

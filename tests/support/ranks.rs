@@ -225,6 +225,7 @@ fn run_virtual(standing: &Standing, setup: &Setup, cases: &[Case]) -> Vec<Vec<Ve
         lanes: setup.choice.lanes,
         chunk_bytes: setup.chunk_bytes(),
         seed: 1,
+        ..WorldConfig::default()
     };
     let mut world = World::new(config).expect("a world");
     let mut results = vec![Vec::new(); setup.ranks as usize];

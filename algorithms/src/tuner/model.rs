@@ -110,7 +110,7 @@ impl Model {
         let rate = |rate: Option<NonZeroU64>| rate.map(|rate| rate.get() as f64);
         let level = machine.topology.levels().iter().map(|level| LinkCost::of(&level.name, &level.link));
         Model {
-            launch_ps: 0.0,
+            launch_ps: machine.start_ps as f64,
             reduce_bytes_per_s: rate(machine.reduce_bytes_per_s),
             copy_bytes_per_s: rate(machine.copy_bytes_per_s),
             cores: None,
@@ -273,7 +273,13 @@ mod tests {
         let text = "unit = 'NPU'\n[[level]]\nname = 'node'\nholds = 4\nlink = { latency_ps = 7, \
                     rate_bytes_per_s = 1000, send_overhead_ps = 2, receive_overhead_ps = 3, gap_ps = 4 }";
         let topology = Topology::from_toml(text).unwrap();
-        let machine = Machine { topology, reduce_bytes_per_s: NonZeroU64::new(5), copy_bytes_per_s: None };
+        let machine = Machine {
+            topology,
+            reduce_bytes_per_s: NonZeroU64::new(5),
+            copy_bytes_per_s: None,
+            start_ps: 6,
+            fold_overhead_ps: 0,
+        };
         let model = Model::of(&machine);
         model.check().unwrap();
         let LinkCost { latency_ps, overhead_ps, gap_ps, ports, .. } = &model.level[0];

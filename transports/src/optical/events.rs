@@ -23,6 +23,10 @@ pub(super) enum Kind {
     Died = 5,
     /// The others may know that a rank died. Target: the rank.
     Detected = 6,
+    /// The first byte of a message leaves its rank (where it is timed as a flow). Target: the message.
+    Begun = 7,
+    /// The last byte of one of a send's messages has left its rank (of a flow); never in the queue.
+    Left = 8,
 }
 
 /// Something that will happen.

@@ -154,7 +154,13 @@ impl Fabric {
     /// What a tuner reckons with.
     pub fn machine(&self) -> Machine {
         let RankCosts { reduce_bytes_per_s, copy_bytes_per_s, .. } = self.rank;
-        Machine { topology: self.topology.clone(), reduce_bytes_per_s, copy_bytes_per_s }
+        Machine {
+            topology: self.topology.clone(),
+            reduce_bytes_per_s,
+            copy_bytes_per_s,
+            start_ps: 0,
+            fold_overhead_ps: 0,
+        }
     }
 
     pub(super) fn rank_costs(&self) -> &RankCosts {

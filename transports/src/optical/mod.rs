@@ -1,20 +1,28 @@
-//! `optical`: a whole machine simulated in virtual time, one message at a time.
+//! `optical`: a whole machine simulated in virtual time.
 //!
-//! # Model (`loggp`)
-//! Time is integer picoseconds. Every rank has one injection and one reception port. A message of b bytes over a link
-//! of latency L, rate r, overheads o (send) and o′ (receive) and gap g, posted at t, is timed so:
+//! Time is integer picoseconds. Two fidelities time messages, behind one trait (`timing`); everything else, who meets
+//! whom and what is moved and folded, is the same.
+//!
+//! # `loggp`
+//! Every rank has injection and reception ports. A message of b bytes over a link of latency L, rate r of one message
+//! and R of the port (R = r unless the fabric says more), overheads o (send) and o′ (receive) and gap g, posted at t, is
+//! timed so:
 //!
 //! ```text
-//! S         = ⌈b · 10¹² / r⌉                          serialisation, once per message
-//! start     = max(t + o, injection port free)         injection port free  := start + max(g, S)
-//! sent      = start + S                               the send completes when the last of its messages is sent
-//! head      = start + L
-//! delivered = max(head, reception port free) + S      reception port free  := delivered
-//! arrived   = delivered + o′                          a receive completes at max(arrived, posted)
+//! S = ⌈b · 10¹² / r⌉, P = ⌈b · 10¹² / R⌉              serialisation of the message, and what it takes of a port
+//! start     = max(t, injection port free)             injection port free  := start + max(g, o + P)
+//! sent      = start + o + S                           the send completes when the last of its messages is sent
+//! head      = start + o + L
+//! begin     = max(head, reception port free)          reception port free  := begin + P
+//! arrived   = begin + S + o′                          a receive completes at max(arrived, posted)
 //! ```
 //!
-//! Alone on its way a message takes o + L + S + o′ (cut-through). Heads are events in time order, so a reception port
-//! serves messages in the order they reach it. A receive-reduce takes (terms − 1) · bytes / reduce rate more, a copy
+//! Where R > r the messages of one pair of ranks follow each other besides: the next starts when one is sent. Alone on
+//! its way a message takes o + L + S + o′ (cut-through). Heads are events in time order, so a reception port serves
+//! messages in the order they reach it.
+//!
+//! # Both
+//! A receive-reduce takes (terms − 1) · bytes / reduce rate more, a copy
 //! bytes / copy rate, where the fabric has such rates; a rank does one of them at a time. A message to the rank itself
 //! is a copy and passes no port.
 //!
@@ -40,12 +48,13 @@ mod phantom;
 mod posting;
 mod seats;
 mod slab;
+mod timing;
 mod world;
 
 pub use fabric::Fabric;
 
-use ubccl_core::Result;
-use ubccl_core::endpoint::{Clock, Reach, Transport, TransportDescriptor, World, WorldOptions};
+use ubccl_core::endpoint::{Clock, Fidelity, Reach, Transport, TransportDescriptor, World, WorldOptions};
+use ubccl_core::{Error, Result};
 
 /// The simulated fabric.
 #[derive(Debug)]
@@ -57,7 +66,7 @@ pub const OPTICAL: Optical = Optical;
 static DESCRIPTOR: TransportDescriptor = TransportDescriptor {
     name: "optical",
     alias: Some("sim"),
-    summary: "a simulated machine in virtual time (LogGP for each message)",
+    summary: "a simulated machine in virtual time",
     clock: Clock::Virtual,
     reach: Reach::Process,
 };
@@ -71,6 +80,9 @@ impl Transport for Optical {
     fn world(&self, options: &WorldOptions) -> Result<Box<dyn World>> {
         let fabric = Fabric::parse(&options.fabric)?;
         fabric.check_ranks(options.ranks)?;
-        Ok(Box::new(world::OpticalWorld::new(fabric, options.ranks)))
+        if options.fidelity != Fidelity::LogGp {
+            return Err(Error::unsupported(format!("{} has no code yet; use loggp", options.fidelity)));
+        }
+        Ok(Box::new(world::OpticalWorld::new(fabric, options.ranks, options.fidelity)))
     }
 }

@@ -1,6 +1,4 @@
-//! The state of a simulated world: ports, messages under way, and what happens when.
-//!
-//! The model is LogGP with one injection and one reception port for each rank; [`super`] has it in formulas.
+//! The state of a simulated world: messages under way, and what happens when. How long they take, `timing` says.
 
 use super::events::{Event, EventHash, EventQueue, Kind, NO_LINK};
 use super::fabric::Fabric;
@@ -9,8 +7,9 @@ use super::payload::{Payload, Workshop, of_rank};
 use super::posting::Receive;
 use super::seats::{SeatId, Seats};
 use super::slab::Slab;
+use super::timing::{self, Agenda, Timing, Way};
 use std::num::NonZeroU64;
-use ubccl_core::endpoint::{Fault, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldStats};
+use ubccl_core::endpoint::{Fault, Fidelity, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldStats};
 use ubccl_core::symbolic::Piece;
 use ubccl_core::topology::{Link, time_at_rate_ps};
 use ubccl_core::{Rank, Result, Signature};
@@ -30,8 +29,9 @@ pub(super) struct Network {
     pub(super) shop: Workshop,
     /// Lists of receives that are over, to be used again.
     pub(super) spare_lists: Vec<Vec<u32>>,
-    /// One for each level of the topology.
-    links: Vec<LinkState>,
+    timing: Box<dyn Timing>,
+    /// Messages whose last byte left just now.
+    left: Vec<u32>,
     woken: Vec<SeatId>,
     detected: Vec<Rank>,
     stats: WorldStats,
@@ -41,9 +41,7 @@ pub(super) struct Network {
 /// One rank of the world: what it has once, however many communicators it is in.
 #[derive(Debug, Default)]
 pub(super) struct RankState {
-    /// When its injection port, its reception port and its copying and reducing are free again.
-    injection_free_ps: u64,
-    reception_free_ps: u64,
+    /// When its copying and reducing are free again.
     compute_free_ps: u64,
     pub(super) is_dead: bool,
 }
@@ -60,6 +58,8 @@ pub(super) struct Send {
     pub(super) payload: Payload,
     /// Messages that still need it, and its own event.
     pub(super) holders: u32,
+    /// Messages whose last byte has not left, those of known times counted together.
+    pub(super) unsent: u32,
     /// The link of its last message.
     pub(super) link: u8,
 }
@@ -72,20 +72,12 @@ pub(super) struct Message {
     from: Rank,
     to: Rank,
     line: u32,
-    serialisation_ps: u64,
     pub(super) link: u8,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct LinkState {
-    link: Link,
-    /// Bytes and serialisation of the last message: the next likely has as many, and dividing is slow.
-    recent: (u64, u64),
-}
-
 impl Network {
-    pub(super) fn new(fabric: Fabric, ranks: u32) -> Self {
-        let links = fabric.topology().levels().iter().map(|level| level.link);
+    pub(super) fn new(fabric: Fabric, ranks: u32, fidelity: Fidelity) -> Self {
+        let links: Vec<Link> = fabric.topology().levels().iter().map(|level| level.link).collect();
         Network {
             now_ps: 0,
             ranks: (0..ranks).map(|_| RankState::default()).collect(),
@@ -97,7 +89,8 @@ impl Network {
             queue: EventQueue::default(),
             shop: Workshop::default(),
             spare_lists: Vec::new(),
-            links: links.map(|link| LinkState { link, recent: (0, 0) }).collect(),
+            timing: timing::of(fidelity, &links, ranks),
+            left: Vec::new(),
             woken: Vec::new(),
             detected: Vec::new(),
             stats: WorldStats::default(),
@@ -108,19 +101,13 @@ impl Network {
 
     /// Handles every event of the next time, and appends the places that have something to poll.
     pub(super) fn step(&mut self, woken: &mut Vec<Place>) -> bool {
-        let Some(time_ps) = self.queue.next_time_ps() else { return false };
+        let Some(time_ps) = self.next_ps() else { return false };
         debug_assert!(time_ps >= self.now_ps, "time went back");
         self.now_ps = time_ps;
         // Events may make others of this very time (messages of no bytes): they come after, in a bucket of their own.
-        while self.queue.next_time_ps() == Some(time_ps) {
-            let Some((_, bucket)) = self.queue.pop() else { break };
-            let mut k = 0;
-            while let Some(event) = self.queue.event(bucket, k) {
-                self.handle(event);
-                k += 1;
-            }
-            self.stats.events += k as u64;
-            self.queue.recycle(bucket);
+        while self.next_ps() == Some(time_ps) {
+            self.handle_bucket();
+            self.settle();
         }
         self.woken.sort_unstable();
         for seat in self.woken.drain(..) {
@@ -130,10 +117,48 @@ impl Network {
         true
     }
 
+    /// The next time at which something happens.
+    #[inline]
+    fn next_ps(&self) -> Option<u64> {
+        match (self.queue.next_time_ps(), self.timing.next_ps()) {
+            (Some(event_ps), Some(flow_ps)) => Some(event_ps.min(flow_ps)),
+            (event_ps, flow_ps) => event_ps.or(flow_ps),
+        }
+    }
+
+    /// Handles the events of now that are in the queue now.
+    fn handle_bucket(&mut self) {
+        if self.queue.next_time_ps() != Some(self.now_ps) {
+            return;
+        }
+        let Some((_, bucket)) = self.queue.pop() else { return };
+        let mut k = 0;
+        while let Some(event) = self.queue.event(bucket, k) {
+            self.handle(event);
+            k += 1;
+        }
+        self.stats.events += k as u64;
+        self.queue.recycle(bucket);
+    }
+
+    /// Lets flows that end now end, and shares anew what they leave.
+    fn settle(&mut self) {
+        let mut left = std::mem::take(&mut self.left);
+        self.timing.settle(&mut Agenda { now_ps: self.now_ps, queue: &mut self.queue }, &mut left);
+        self.stats.events += left.len() as u64;
+        for message in left.drain(..) {
+            let message = self.messages[message];
+            self.record(Kind::Left, &message);
+            self.part_sent(message.send);
+        }
+        self.left = left;
+    }
+
     fn handle(&mut self, event: Event) {
         match event.kind {
             Kind::Injected => self.injected(event.target),
-            Kind::Head => self.head(event.target),
+            Kind::Head | Kind::Begun => self.moved(event.kind, event.target),
+            Kind::Left => unreachable!("the queue holds no flow's end"),
             Kind::Arrived => self.arrived(event.target),
             Kind::Computed => self.computed(event.target),
             Kind::Died => self.died(event.target),
@@ -141,8 +166,8 @@ impl Network {
         }
     }
 
-    /// Puts one message of a send on its way; when its last byte has left the rank.
-    pub(super) fn inject(&mut self, send: u32, to: SeatId, lane: u8) -> u64 {
+    /// Puts one message of a send on its way; when its last byte has left the rank, if that is known.
+    pub(super) fn inject(&mut self, send: u32, to: SeatId, lane: u8) -> Option<u64> {
         let record = &mut self.sends[send];
         let (seat, from, len) = (record.seat, record.rank, record.header.len);
         record.holders += 1;
@@ -152,19 +177,14 @@ impl Network {
         let line = self.matching.line(seat, to, lane);
         let to = self.seats[to].rank;
         if from == to {
-            return self
-                .inject_to_itself(Message { send, from, to, line, serialisation_ps: 0, link: NO_LINK }, len);
+            let message = Message { send, from, to, line, link: NO_LINK };
+            return Some(self.inject_to_itself(message, len));
         }
         let link = level as u8;
         self.sends[send].link = link;
-        let serialisation_ps = self.serialisation_ps(link, len);
-        let Link { latency_ps, send_overhead_ps, gap_ps, .. } = self.links[usize::from(link)].link;
-        let port = &mut self.ranks[from as usize];
-        let start_ps = self.now_ps.saturating_add(send_overhead_ps).max(port.injection_free_ps);
-        port.injection_free_ps = start_ps.saturating_add(gap_ps.max(serialisation_ps));
-        let message = self.messages.insert(Message { send, from, to, line, serialisation_ps, link });
-        self.queue.push(start_ps.saturating_add(latency_ps), Kind::Head, message);
-        start_ps.saturating_add(serialisation_ps)
+        let message = self.messages.insert(Message { send, from, to, line, link });
+        let way = Way { from, to, link, bytes: len, line };
+        self.timing.post(message, &way, &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue })
     }
 
     /// Within a rank a message passes no port; it is a copy.
@@ -175,18 +195,21 @@ impl Network {
         until_ps
     }
 
-    #[inline]
-    fn serialisation_ps(&mut self, link: u8, bytes: u64) -> u64 {
-        let LinkState { link, recent } = &mut self.links[usize::from(link)];
-        if recent.0 != bytes {
-            *recent = (bytes, link.serialisation_ps(bytes));
-        }
-        recent.1
+    /// The last byte of all messages whose times are known has left.
+    fn injected(&mut self, send: u32) {
+        let Send { rank, header, link, .. } = self.sends[send];
+        self.hash.event(self.now_ps, Kind::Injected, rank, link, header.len);
+        self.part_sent(send);
     }
 
-    fn injected(&mut self, send: u32) {
-        let Send { seat, rank, token, header, link, .. } = self.sends[send];
-        self.hash.event(self.now_ps, Kind::Injected, rank, link, header.len);
+    /// One of the parts that a send waits for has left; the last one completes it.
+    fn part_sent(&mut self, send: u32) {
+        let record = &mut self.sends[send];
+        record.unsent -= 1;
+        if record.unsent > 0 {
+            return;
+        }
+        let Send { seat, rank, token, .. } = *record;
         self.release(send);
         if let Some(token) = token
             && !self.ranks[rank as usize].is_dead
@@ -195,18 +218,22 @@ impl Network {
         }
     }
 
-    /// Heads come in order of time, so the reception port serves messages in the order they reach it.
-    fn head(&mut self, id: u32) {
+    /// A message begins, or its head reaches the receiver's port.
+    fn moved(&mut self, kind: Kind, id: u32) {
         let message = self.messages[id];
-        self.record(Kind::Head, &message);
-        if self.is_lost(&message) {
-            return self.drop_message(id);
+        let Message { from, to, link, line, .. } = message;
+        let bytes = self.record(kind, &message);
+        let way = Way { from, to, link, bytes, line };
+        let is_lost = self.is_lost(&message);
+        let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue };
+        if !is_lost {
+            return self.timing.moved(id, &way, agenda);
         }
-        let overhead_ps = self.links[usize::from(message.link)].link.receive_overhead_ps;
-        let port = &mut self.ranks[message.to as usize];
-        let delivered_ps = self.now_ps.max(port.reception_free_ps).saturating_add(message.serialisation_ps);
-        port.reception_free_ps = delivered_ps;
-        self.queue.push(delivered_ps.saturating_add(overhead_ps), Kind::Arrived, id);
+        self.timing.lost(id, &way, agenda);
+        if kind == Kind::Begun {
+            self.part_sent(message.send); // no flow, so nothing else tells
+        }
+        self.drop_message(id);
     }
 
     fn arrived(&mut self, id: u32) {
@@ -324,6 +351,11 @@ impl Network {
         }
     }
 
+    /// See `World::fidelity`.
+    pub(super) fn fidelity(&self) -> Fidelity {
+        self.timing.fidelity()
+    }
+
     /// See `World::dead`.
     pub(super) fn dead(&self) -> Vec<Rank> {
         let mut dead = self.detected.clone();
@@ -343,6 +375,7 @@ impl Network {
             + self.receives.bytes()
             + self.matching.bytes()
             + self.queue.bytes()
+            + self.timing.memory_bytes()
     }
 
     /// See `Endpoint::register`.

@@ -107,14 +107,19 @@ impl Network {
         let (rank, payload) = (state.rank, state.memory.snapshot(from, &mut self.shop));
         let payload = payload.map_err(|error| of_rank(state.place.rank, &error))?;
         let header = header(key, from.len);
-        let send = Send { seat, rank, token: Some(token), header, payload, holders: 1, link: NO_LINK };
+        let send = Send { seat, rank, token: Some(token), header, payload, holders: 1, unsent: 1, link: NO_LINK };
         let id = self.sends.insert(send);
-        let mut injected_ps = None;
+        let (mut injected_ps, mut unsent) = (None, 0);
         for peer in to.iter() {
             let peer = self.seats.peer(seat, peer)?;
-            injected_ps = injected_ps.max(Some(self.inject(id, peer, key.lane)));
+            let sent_ps = self.inject(id, peer, key.lane);
+            injected_ps = injected_ps.max(sent_ps);
+            unsent += u32::from(sent_ps.is_none());
         }
-        self.queue.push(injected_ps.unwrap_or(self.now_ps), Kind::Injected, id);
+        self.sends[id].unsent = unsent + u32::from(injected_ps.is_some());
+        if let Some(injected_ps) = injected_ps {
+            self.queue.push(injected_ps, Kind::Injected, id);
+        }
         Ok(Posted::Pending)
     }
 
@@ -326,7 +331,7 @@ mod tests {
     use super::*;
     use crate::optical::Fabric;
     use ubccl_core::Signature;
-    use ubccl_core::endpoint::{Memory, RegionId, Stream};
+    use ubccl_core::endpoint::{Fidelity, Memory, RegionId, Stream};
     use ubccl_core::symbolic::{Piece, Value};
 
     const KEY: Key = Key { stream: Stream::Collective(1), lane: 0, signature: Signature(1) };
@@ -337,7 +342,7 @@ mod tests {
         let toml = "name = 'slow'\nrank = { reduce_bytes_per_s = 1000, copy_bytes_per_s = 1000 }\n[topology]
             unit = 'NPU'\n[[topology.level]]\nname = 'node'\nholds = 4\n
             link = { latency_ps = 5, rate_bytes_per_s = 1_000_000_000 }";
-        let mut network = Network::new(Fabric::parse(toml).unwrap(), 4);
+        let mut network = Network::new(Fabric::parse(toml).unwrap(), 4, Fidelity::LogGp);
         for rank in 0..4 {
             let content = vec![Piece { len: 2, value: Value::contribution(rank, 4, 0) }];
             network.register(rank, WORDS.region, Memory::Phantom { unit: 4, content }).unwrap();

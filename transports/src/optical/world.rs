@@ -6,7 +6,7 @@ use super::network::Network;
 use super::seats::SeatId;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use ubccl_core::endpoint::{CommunicatorId, Endpoint, Machine, Place, World, WorldStats};
+use ubccl_core::endpoint::{CommunicatorId, Endpoint, Fidelity, Machine, Place, World, WorldStats};
 use ubccl_core::{Error, Rank, Result};
 
 /// A simulated machine. Its endpoints share its state; the lock is there for soundness and never contended by a single
@@ -17,8 +17,8 @@ pub(super) struct OpticalWorld {
 }
 
 impl OpticalWorld {
-    pub(super) fn new(fabric: Fabric, ranks: u32) -> Self {
-        let network = Arc::new(Mutex::new(Network::new(fabric, ranks)));
+    pub(super) fn new(fabric: Fabric, ranks: u32, fidelity: Fidelity) -> Self {
+        let network = Arc::new(Mutex::new(Network::new(fabric, ranks, fidelity)));
         OpticalWorld { network, is_taken: vec![false; ranks as usize] }
     }
 
@@ -69,7 +69,18 @@ impl World for OpticalWorld {
     }
 
     fn describe(&self) -> String {
-        self.network.lock().fabric.describe()
+        let network = self.network.lock();
+        let fidelity = network.fidelity();
+        format!(
+            "{}\ntimed by {fidelity}: {}; not seen: {}",
+            network.fabric.describe(),
+            fidelity.summary(),
+            fidelity.unseen()
+        )
+    }
+
+    fn fidelity(&self) -> Fidelity {
+        self.network.lock().fidelity()
     }
 
     fn machine(&self) -> Machine {

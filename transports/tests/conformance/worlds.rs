@@ -4,7 +4,7 @@
 use crate::cases::{Case, Check, named};
 use crate::support::drive::{FABRIC, Run};
 use std::time::Duration;
-use ubccl_core::endpoint::{Clock, Transport, WorldOptions, WorldStats};
+use ubccl_core::endpoint::{Clock, Fidelity, Transport, WorldOptions, WorldStats};
 
 pub const CASES: &[Case] = &[
     world("w1_every_run_of_traffic_keeps_time_going_forward", &[3], time_goes_forward),
@@ -55,7 +55,7 @@ fn same_hash(transport: &'static dyn Transport, ranks: u32, patience: Duration) 
 }
 
 fn nothing_happens(transport: &'static dyn Transport, ranks: u32, _: Duration) -> Result<(), String> {
-    let options = WorldOptions { ranks, fabric: FABRIC.into(), seed: 1 };
+    let options = WorldOptions { ranks, fabric: FABRIC.into(), seed: 1, fidelity: Fidelity::default() };
     let mut world = transport.world(&options).map_err(|error| error.to_string())?;
     let mut woken = Vec::new();
     let stepped = world.step(&mut woken).map_err(|error| error.to_string())?;

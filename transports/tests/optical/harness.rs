@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // registers memory
 
 use ubccl_core::endpoint::{
-    CommunicatorId, Endpoint, Fault, HostPointer, Key, Memory, Place, Post, Posted, RegionId, Span, Stream,
-    Token, World, WorldOptions,
+    CommunicatorId, Endpoint, Fault, Fidelity, HostPointer, Key, Memory, Place, Post, Posted, RegionId, Span,
+    Stream, Token, World, WorldOptions,
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::symbolic::{Piece, Value};
@@ -53,7 +53,11 @@ pub(crate) fn reduce(sources: PeerRun, own: Span, into: Span) -> Post {
 
 impl Harness {
     pub(crate) fn try_new(fabric: &str, ranks: u32) -> Result<Self> {
-        let options = WorldOptions { ranks, fabric: fabric.to_owned(), seed: 1 };
+        Self::with_fidelity(fabric, ranks, Fidelity::LogGp)
+    }
+
+    pub(crate) fn with_fidelity(fabric: &str, ranks: u32, fidelity: Fidelity) -> Result<Self> {
+        let options = WorldOptions { ranks, fabric: fabric.to_owned(), seed: 1, fidelity };
         let mut world = ubccl_transports::find("optical")?.world(&options)?;
         let endpoints = (0..ranks).map(|rank| world.endpoint(rank)).collect::<Result<_>>()?;
         Ok(Harness {

@@ -56,10 +56,10 @@ fn overheads_and_gaps_belong_to_the_link_class() {
     harness.post(0, 4, &send(span(INPUT, 0, 100), 2));
     harness.post(2, 4, &receive(span(OUTPUT, 0, 100), 0));
     harness.run();
-    // Starts: 10; 10 + max(50, 20) = 60; 60 + max(50, 80) = 140; 140 + max(50, 20) = 190 on the other link.
-    assert_eq!([1, 2, 3, 4].map(|token| ns(&harness, 0, token)), [30, 140, 160, 240]);
-    // Arrivals: start + 100 + bytes + 5, the port being free each time.
-    assert_eq!([1, 2, 3].map(|token| ns(&harness, 1, token)), [135, 245, 265]);
+    // Starts: 0; max(50, 10 + 20) = 50; 50 + max(50, 10 + 80) = 140; 140 + max(50, 30) = 190 on the other link.
+    assert_eq!([1, 2, 3, 4].map(|token| ns(&harness, 0, token)), [30, 140, 170, 240]);
+    // Arrivals: start + 10 + 100 + bytes + 5, the port being free each time.
+    assert_eq!([1, 2, 3].map(|token| ns(&harness, 1, token)), [135, 245, 275]);
     assert_eq!(ns(&harness, 2, 4), 190 + 900 + 50);
 }
 

@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
-    Clock, CommunicatorId, ConnectOptions, Place, Transport, World, WorldOptions, WorldStats,
+    Clock, CommunicatorId, ConnectOptions, Fidelity, Place, Transport, World, WorldOptions, WorldStats,
 };
 
 /// A test body.
@@ -87,7 +87,8 @@ impl Run {
     }
 
     fn drive_world(self, shared: &Arc<Shared>) -> WorldStats {
-        let options = WorldOptions { ranks: self.ranks, fabric: FABRIC.into(), seed: 1 };
+        let options =
+            WorldOptions { ranks: self.ranks, fabric: FABRIC.into(), seed: 1, fidelity: Fidelity::default() };
         let world = self.transport.world(&options);
         let mut world = world.unwrap_or_else(|error| panic!("world: {error}"));
         let ranks: Vec<_> = (0..self.ranks)
