@@ -12,6 +12,7 @@ use crate::costs::Costs;
 use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::group::Entries;
 use crate::logging;
+use crate::region::Buffer;
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::{Mutex, MutexGuard};
@@ -21,9 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::plan::Plan;
-use ubccl_core::{
-    Collective, DataType, Deadline, Element, Error, ErrorKind, Kind, Layout, Rank, Result, Signature,
-};
+use ubccl_core::{Collective, DataType, Deadline, Error, ErrorKind, Kind, Layout, Rank, Result, Signature};
 
 /// A group of ranks that call collectives together.
 ///
@@ -74,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Memory of groups that are over.
     pub(crate) spare_groups: Mutex<Vec<Entries>>,
+    /// Whether it was said that regions are ordinary memory.
+    pub(crate) told_of_private_memory: AtomicBool,
     closed: AtomicBool,
     /// Whether the engine keeps a breakdown.
     is_measuring: AtomicBool,
@@ -162,6 +163,7 @@ impl Communicator {
                 start_timeout: config.start_timeout,
             },
             spare_groups: Mutex::default(),
+            told_of_private_memory: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             is_measuring: AtomicBool::new(false),
         });
@@ -219,34 +221,30 @@ impl Communicator {
     /// Any collective without waiting; the buffers come back from [`Work::wait`].
     ///
     /// Errors: as [`Communicator::run`]; what fails later comes from the [`Work`].
-    pub fn run_async<T: Element>(
+    pub fn run_async<A: Buffer, B: Buffer<Element = A::Element>>(
         &self,
         call: &Collective<'_>,
-        input: Vec<T>,
-        mut output: Vec<T>,
-    ) -> Result<Work<(Vec<T>, Vec<T>)>> {
+        input: A,
+        mut output: B,
+    ) -> Result<Work<(A, B)>> {
         self.shared.check_call(call)?;
         let (ranks, rank) = (self.ranks(), self.rank());
-        check_size(call, "input", size_of_val(&*input), call.input_elements(ranks, rank))?;
-        check_size(call, "output", size_of_val(&*output), call.output_elements(ranks, rank))?;
-        let bytes: &[u8] = bytemuck::cast_slice(&input);
-        let memory = host(bytes.as_ptr(), bytes.len());
-        let buffers =
-            Buffers::Apart { input: memory, output: host_mut(bytemuck::cast_slice_mut(&mut output)) };
-        // SAFETY: the vectors' memory stays where it is when they move into the box, and the engine keeps the box
+        let bytes: &[u8] = bytemuck::cast_slice(input.elements());
+        check_size(call, "input", bytes.len(), call.input_elements(ranks, rank))?;
+        let into: &mut [u8] = bytemuck::cast_slice_mut(output.elements_mut());
+        check_size(call, "output", into.len(), call.output_elements(ranks, rank))?;
+        let buffers = Buffers::Apart { input: host(bytes.as_ptr(), bytes.len()), output: host_mut(into) };
+        // SAFETY: the buffers' memory stays where it is when they move into the box, and the engine keeps the box
         // until the operation is over.
         let op = unsafe { self.shared.issue(call, buffers, Some(Box::new((input, output)))) }?;
         Ok(Work::new(self.shared.clone(), op))
     }
 
     /// Any collective in place without waiting. See [`Communicator::run_async`].
-    pub fn run_in_place_async<T: Element>(
-        &self,
-        call: &Collective<'_>,
-        mut buffer: Vec<T>,
-    ) -> Result<Work<Vec<T>>> {
-        self.check_joint(call, size_of_val(&*buffer))?;
-        let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
+    pub fn run_in_place_async<B: Buffer>(&self, call: &Collective<'_>, mut buffer: B) -> Result<Work<B>> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer.elements_mut());
+        self.check_joint(call, bytes.len())?;
+        let memory = host_mut(bytes);
         // SAFETY: as in `run_async`.
         let op = unsafe { self.shared.issue(call, Buffers::InPlace(memory), Some(Box::new(buffer))) }?;
         Ok(Work::new(self.shared.clone(), op))

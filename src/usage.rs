@@ -158,8 +158,8 @@ mod tests {
             assert_eq!(kind as usize, k);
             memory.add(kind, 10_u64.pow(k as u32));
         }
-        assert_eq!(memory.total(), 111_101);
-        assert!(memory.to_string().starts_with("111101 B: shared 1, mapped 10,"), "{memory}");
+        assert_eq!(memory.total(), 1_111_101);
+        assert!(memory.to_string().starts_with("1111101 B: shared 1, mapped 10,"), "{memory}");
     }
 
     #[test]

@@ -57,6 +57,12 @@ pub enum Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HostPointer(pub usize);
 
+/// Memory that an endpoint gave out ([`Endpoint::allocate`]); freed when dropped.
+pub trait Allocation: std::fmt::Debug + Send + Sync {
+    /// Its first byte, at the beginning of a page.
+    fn address(&self) -> HostPointer;
+}
+
 /// Which operation a message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
@@ -230,6 +236,16 @@ pub trait Endpoint: Send {
     /// else may write a span (or read one that is written) while a post that names it is under way.
     #[expect(unsafe_code, reason = "the caller vouches for memory that outlives this call")]
     unsafe fn register(&mut self, region: RegionId, memory: Memory) -> Result<()>;
+
+    /// Memory of so many bytes, zeroed, that this rank's peers can read and write in place; none if there is no such
+    /// memory here, or not as much. It outlives the endpoint if need be, and goes when it is dropped, which its owner does
+    /// only when no post names it. Whether memory is of this kind changes how bytes move and nothing else: it is
+    /// registered like any other.
+    ///
+    /// Errors: System, if the host has no more memory.
+    fn allocate(&mut self, _bytes: u64) -> Result<Option<Box<dyn Allocation>>> {
+        Ok(None)
+    }
 
     /// Starts something.
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault>;

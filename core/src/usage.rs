@@ -77,17 +77,20 @@ pub enum MemoryKind {
     Plans,
     /// Scratch of operations, kept for the next.
     Scratch,
+    /// Regions that the program allocated and has not dropped, in memory that peers map.
+    Regions,
 }
 
 impl MemoryKind {
     /// Every kind.
-    pub const ALL: [MemoryKind; 6] = [
+    pub const ALL: [MemoryKind; 7] = [
         MemoryKind::Shared,
         MemoryKind::Mapped,
         MemoryKind::Buffers,
         MemoryKind::Queues,
         MemoryKind::Plans,
         MemoryKind::Scratch,
+        MemoryKind::Regions,
     ];
 
     /// The name for tables.
@@ -99,6 +102,7 @@ impl MemoryKind {
             MemoryKind::Queues => "queues",
             MemoryKind::Plans => "plans",
             MemoryKind::Scratch => "scratch",
+            MemoryKind::Regions => "regions",
         }
     }
 }

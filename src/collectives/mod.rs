@@ -5,6 +5,7 @@ mod rooted;
 
 use crate::communicator::Communicator;
 use crate::reduction::Reduction;
+use crate::region::Buffer;
 use crate::work::Work;
 use ubccl_core::{Collective, Element, Error, Rank, ReduceOp, Result};
 
@@ -99,23 +100,19 @@ impl Communicator {
     }
 
     /// All-reduces without waiting: the buffers come back from [`Work::wait`].
-    pub fn all_reduce_async<T: Element>(
+    pub fn all_reduce_async<A: Buffer, B: Buffer<Element = A::Element>>(
         &self,
-        send: Vec<T>,
-        recv: Vec<T>,
+        send: A,
+        recv: B,
         op: ReduceOp,
-    ) -> Result<Work<(Vec<T>, Vec<T>)>> {
-        let call = Collective::all_reduce(send.len() as u64, T::DTYPE, op);
+    ) -> Result<Work<(A, B)>> {
+        let call = Collective::all_reduce(send.elements().len() as u64, A::Element::DTYPE, op);
         self.run_async(&call, send, recv)
     }
 
     /// All-reduces in place without waiting: the buffer comes back from [`Work::wait`].
-    pub fn all_reduce_in_place_async<T: Element>(
-        &self,
-        buffer: Vec<T>,
-        op: ReduceOp,
-    ) -> Result<Work<Vec<T>>> {
-        let call = Collective::all_reduce(buffer.len() as u64, T::DTYPE, op);
+    pub fn all_reduce_in_place_async<B: Buffer>(&self, buffer: B, op: ReduceOp) -> Result<Work<B>> {
+        let call = Collective::all_reduce(buffer.elements().len() as u64, B::Element::DTYPE, op);
         self.run_in_place_async(&call, buffer)
     }
 

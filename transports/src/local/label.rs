@@ -7,6 +7,9 @@ use ubccl_core::endpoint::{Header, Key, Stream};
 const DIRECT: u64 = 1;
 const TAGGED: u64 = 2;
 
+/// Set in the length of a message that is announced: its bytes are not in the ring. No message is that long.
+const ANNOUNCED: u64 = 1 << 63;
+
 /// Stream, signature (two words), length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Label(pub(crate) [u64; 4]);
@@ -29,9 +32,29 @@ impl Label {
         self.0[3]
     }
 
-    /// The same for people.
+    /// The same label on an entry that tells where the message is.
+    #[inline]
+    pub(crate) fn announced(&self) -> Label {
+        let [stream, low, high, len] = self.0;
+        Label([stream, low, high, len | ANNOUNCED])
+    }
+
+    /// Whether the length on an entry says that the message is elsewhere.
+    #[inline]
+    pub(crate) fn is_announced(len: u64) -> bool {
+        len & ANNOUNCED != 0
+    }
+
+    /// Whether this is what an entry says, wherever its message is.
+    #[inline]
+    pub(crate) fn is_of(&self, entry: Label) -> bool {
+        *self == entry || self.announced() == entry
+    }
+
+    /// The same for people, announced or not.
     pub(crate) fn header(&self) -> Header {
         let [stream, low, high, len] = self.0;
+        let len = len & !ANNOUNCED;
         let stream = match stream & 3 {
             TAGGED => Stream::Tagged((stream >> 2) as u32),
             DIRECT => Stream::Direct,
@@ -57,6 +80,9 @@ mod tests {
             let key = Key { stream, lane: 3, signature: Signature(u128::MAX - 5) };
             let header = Label::new(&key, 77).header();
             assert_eq!(header, Header { stream, signature: key.signature, len: 77 });
+            let label = Label::new(&key, 77);
+            assert_ne!(label.announced(), label);
+            assert_eq!(label.announced().header(), header);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! The protocols (`ring`, `doorbell`) are written over the words of `atomics`, so that loom checks the very same code
 //! that runs between processes and between threads.
 
+pub(crate) mod announcement;
 pub(crate) mod atomics;
 pub(crate) mod bell;
 pub(crate) mod doorbell;

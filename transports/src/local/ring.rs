@@ -56,6 +56,14 @@ impl Producer {
         Ok(self.written - now < entries)
     }
 
+    /// Whether the consumer is through with entry `number`, which was written. Looks at its counter only if that is news.
+    #[inline]
+    pub(crate) fn is_consumed(&mut self, number: u64, consumed: &impl Word<u64>) -> Result<bool, Corrupt> {
+        debug_assert!(number < self.written);
+        let unread = self.written - number;
+        Ok(self.consumed > number || self.has_room_within(unread, consumed)?)
+    }
+
     /// The number of the next entry.
     #[inline]
     pub(crate) fn next(&self) -> u64 {

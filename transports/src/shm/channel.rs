@@ -12,7 +12,8 @@ use ubccl_core::kernels;
 pub(crate) const INLINE_BYTES: u64 = 24;
 const INLINE_OFFSET: usize = ENTRY_BYTES - INLINE_BYTES as usize;
 
-/// The memory of one channel. An entry is a line: stamp, label (4 words), payload of a message that fits.
+/// The memory of one channel. An entry is a line: stamp, label (4 words), payload of a message that fits or where a
+/// message is that stays in its sender's heap (`announcements`).
 ///
 /// No reference to it is ever formed but to words, which are atomic: a peer that misbehaves can spoil bytes, not more.
 /// Which end may write what, and when, is the ring's business.
@@ -102,6 +103,26 @@ impl ChannelMemory {
         bite
     }
 
+    /// Writes entry `number`, except its stamp, of a message whose bytes stay where they are: two words say where.
+    #[inline]
+    pub(crate) fn write_announcement(&self, number: u64, label: &Label, place: [u64; 2]) {
+        for (at, value) in (1..).zip(label.0.into_iter().chain(place)) {
+            self.word(number, at).store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether entry `number` is such an announcement.
+    #[inline]
+    pub(crate) fn is_announced(&self, number: u64) -> bool {
+        Label::is_announced(self.word(number, 4).load(Ordering::Relaxed))
+    }
+
+    /// What such an entry says, if that is what it is. A peer may change it at any time.
+    #[inline]
+    pub(crate) fn announcement(&self, number: u64) -> [u64; 2] {
+        [5, 6].map(|word| self.word(number, word).load(Ordering::Relaxed))
+    }
+
     #[inline]
     fn entry(&self, number: u64) -> *mut u8 {
         self.entries.wrapping_add((number as usize & self.mask) * ENTRY_BYTES)
@@ -114,7 +135,7 @@ impl ChannelMemory {
 
     #[inline]
     fn word(&self, number: u64, word: usize) -> &AtomicU64 {
-        debug_assert!(word < 5);
+        debug_assert!(word < 8);
         let address = self.entry(number).cast::<u64>().wrapping_add(word);
         // SAFETY: `entry` masks the number, so the line is inside the range that `new` checked, in a mapping that the
         // Arcs keep alive; lines are aligned to 64; every side touches these words by atomic operations only.

@@ -1,7 +1,9 @@
 //! One rank's side of the channels in shared memory.
 
+use super::announcements::Unread;
 use super::channel::ChannelMemory;
 use super::geometry::Geometry;
+use super::heap::Heap;
 use super::receives::ReceiveOp;
 use super::segment::Segment;
 use super::sends::SendOp;
@@ -12,11 +14,12 @@ use crate::local::doorbell::{ASLEEP, WATCHED};
 use crate::local::label::Label;
 use crate::local::queue::{Bits, Fifo, Table};
 use crate::local::ring::{Consumer, Producer};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
+    Allocation, Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
     TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
@@ -43,6 +46,8 @@ pub(crate) struct Outgoing {
     pub(crate) queue: Fifo,
     /// Bytes of the first one that are in slots already.
     pub(crate) sent: u64,
+    /// Announced messages, in order.
+    pub(crate) unread: VecDeque<Unread>,
     /// What was sent.
     pub(crate) counters: Counters,
 }
@@ -51,6 +56,8 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) peer: usize,
+    /// The sender's.
+    pub(crate) segment: Arc<Segment>,
     pub(crate) memory: ChannelMemory,
     pub(crate) consumer: Consumer,
     /// Receives that wait, in order.
@@ -59,6 +66,14 @@ pub(crate) struct Incoming {
     noticed: u64,
     /// What was received.
     pub(crate) counters: Counters,
+}
+
+/// A channel that the reduction at hand takes a piece of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    pub(crate) index: usize,
+    /// Whether its message stays in the sender's memory, with one entry for all of it.
+    pub(crate) is_announced: bool,
 }
 
 impl Incoming {
@@ -78,7 +93,8 @@ impl Incoming {
 /// The endpoint of the `shm` transport.
 ///
 /// Messages go through rings in memory that both sides map: up to 24 bytes in the entry itself, more in slots, piece
-/// by piece. Receives and reductions read straight from the slots. Only what waits is kept, in arrays made at start.
+/// by piece; long ones in memory that the endpoint gave out stay there, and the entry says where. Receives and reductions
+/// read straight from the slots, or there. Only what waits is kept, in arrays made at start.
 #[derive(Debug)]
 pub(crate) struct ShmEndpoint {
     pub(crate) rank: usize,
@@ -96,8 +112,13 @@ pub(crate) struct ShmEndpoint {
     pub(crate) receives: Vec<Table<ReceiveOp>>,
     /// The outgoing channels on which a send waits.
     pub(crate) sending: Bits,
+    /// The outgoing channels with messages that were announced and not read.
+    pub(crate) announcing: Bits,
+    /// This rank's own segment.
+    pub(crate) own: Arc<Segment>,
+    heap: Heap,
     /// The incoming channels of the reduction at hand.
-    pub(crate) sources: Vec<usize>,
+    pub(crate) sources: Vec<Source>,
     pub(crate) pointers: Pointers,
     pub(crate) bells: Bells<Segment>,
     bell: Arc<Bell<Segment>>,
@@ -125,10 +146,12 @@ impl ShmEndpoint {
             producer: Producer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
             sent: 0,
+            unread: VecDeque::with_capacity(geometry.channel(peer, channel).shape.entries as usize),
             counters: Counters::default(),
         });
         let incoming = (0..ranks * channels).map(place).map(|(peer, channel)| Incoming {
             peer,
+            segment: bells[peer].place().clone(),
             memory: ChannelMemory::new(geometry, channel, segment(peer), segment(rank)),
             consumer: Consumer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
@@ -145,6 +168,9 @@ impl ShmEndpoint {
             sends: (0..channels).map(|_| Table::new()).collect(),
             receives: (0..channels).map(|_| Table::new()).collect(),
             sending: Bits::new(ranks * channels),
+            announcing: Bits::new(ranks * channels),
+            own: bells[rank].place().clone(),
+            heap: Heap::new(bells[rank].place().clone()),
             sources: Vec::with_capacity(ranks),
             pointers: Pointers::new(ranks),
             bell: bells[rank].clone(),
@@ -182,7 +208,7 @@ impl ShmEndpoint {
     }
 
     fn move_all(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
-        let sent = self.poll_sends(done)?;
+        let sent = self.poll_sends(done)? | self.poll_announced(done)?;
         let received = self.poll_receives(done)?;
         Ok(sent | received)
     }
@@ -198,7 +224,7 @@ impl ShmEndpoint {
                 unseen = true;
             }
         }
-        unseen || self.can_send() || self.can_receive()
+        unseen || self.can_send() || self.has_been_read() || self.can_receive()
     }
 
     /// The entry at the head of a channel, if it cannot be what this rank is about to take there.
@@ -216,7 +242,7 @@ impl ShmEndpoint {
             }),
             Some(number) => {
                 let op = self.receives[index % self.channels].get(number);
-                (op.is_untouched() && op.label != incoming.label()).then(|| op.label.header())
+                (op.is_untouched() && !op.label.is_of(incoming.label())).then(|| op.label.header())
             }
         };
         expected.map(|ours| Fault::Mismatch { peer: incoming.peer as Rank, theirs, ours })
@@ -227,6 +253,11 @@ impl Endpoint for ShmEndpoint {
     #[expect(unsafe_code, reason = "the contract's caller vouches for memory")]
     unsafe fn register(&mut self, region: RegionId, memory: Memory) -> Result<()> {
         self.memory.register(region, memory)
+    }
+
+    fn allocate(&mut self, bytes: u64) -> Result<Option<Box<dyn Allocation>>> {
+        let block = self.heap.allocate(bytes)?;
+        Ok(block.map(|block| -> Box<dyn Allocation> { Box::new(block) }))
     }
 
     #[inline]
@@ -266,6 +297,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn cancel(&mut self) {
+        self.take_back();
         self.memory.clear();
         self.sending.clear();
         self.sends.iter_mut().for_each(Table::clear);
@@ -321,6 +353,14 @@ impl Endpoint for ShmEndpoint {
         let receives: usize = self.receives.iter().map(Table::bytes).sum();
         each(MemoryKind::Queues, (channels + sends + receives) as u64);
         each(MemoryKind::Shared, self.shape.usable);
+        each(MemoryKind::Regions, self.heap.taken());
         each(MemoryKind::Mapped, (self.ranks as u64 - 1) * self.shape.segment);
+    }
+}
+
+impl Drop for ShmEndpoint {
+    /// Whoever drops it may do what it likes with the memory of its sends.
+    fn drop(&mut self) {
+        self.take_back();
     }
 }

@@ -1,7 +1,7 @@
 //! Where everything is in a segment. Every rank computes it from the same options; nothing of it is read from a peer.
 //!
 //! ```text
-//! page 0            header line, doorbell line
+//! page 0            header line, doorbell line, line of the epoch
 //! then, per rank    what the owner sends to that rank, and what it has consumed of that rank's
 //!   acknowledgements  128 B per channel, so that no two senders' lines are fetched together
 //!   entries           64 B each
@@ -57,6 +57,8 @@ pub(crate) struct ChannelPlace {
 impl Geometry {
     /// Bytes before the first entry's block: header and doorbell.
     pub(crate) const DOORBELL: usize = 128;
+    /// The owner's count of withdrawals, on a line that nobody else's writes make travel.
+    pub(crate) const EPOCH: usize = 384;
 
     /// The layout for so many ranks.
     ///

@@ -7,11 +7,13 @@
 //! Nothing has a name in a file system and nothing outlives the processes. A peer can spoil the bytes it sends, but
 //! neither crash nor block this rank; that a peer has died is for the communicator to find out.
 
+mod announcements;
 mod card;
 mod channel;
 mod endpoint;
 mod geometry;
 mod handshake;
+mod heap;
 mod receives;
 mod segment;
 mod sends;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // reads slots and the caller's memory
 
 use super::channel::INLINE_BYTES;
-use super::endpoint::{ShmEndpoint, Step};
+use super::endpoint::{ShmEndpoint, Source, Step};
 use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
 use crate::local::label::Label;
@@ -127,8 +127,15 @@ impl ShmEndpoint {
         op.ready = 0;
         let (len, is_finished) = (op.label.len(), op.done == op.label.len());
         for at in 0..self.sources.len() {
-            let incoming = &mut self.incoming[self.sources[at]];
-            if incoming.consumer.take(incoming.memory.consumed(), bite > LARGE_BITE) {
+            let Source { index, is_announced } = self.sources[at];
+            let incoming = &mut self.incoming[index];
+            if is_announced {
+                if !is_finished {
+                    continue; // the entry stands for all of the message
+                }
+                incoming.check_there()?;
+            }
+            if incoming.consumer.take(incoming.memory.consumed(), is_announced || bite > LARGE_BITE) {
                 self.bells.mark(incoming.peer);
             }
             if is_finished {
@@ -150,7 +157,7 @@ impl ShmEndpoint {
                 if incoming.queue.front() != Some(number) || !incoming.has_entry() {
                     return Ok(false);
                 }
-                if op.done == 0 && incoming.label() != op.label {
+                if op.done == 0 && !op.label.is_of(incoming.label()) {
                     let (theirs, ours) = (incoming.label().header(), op.label.header());
                     return Err(Fault::Mismatch { peer: peer as Rank, theirs, ours });
                 }
@@ -167,7 +174,7 @@ impl ShmEndpoint {
         self.sources.clear();
         self.pointers.0.clear();
         let own = self.memory.address(op.own)?.wrapping_add(op.done as usize);
-        let mut bite = HostMemory::BITE;
+        let mut bite = HostMemory::BITE as u64;
         for peer in op.sources.iter().map(|peer| peer as usize) {
             if peer == self.rank {
                 self.pointers.0.push(own);
@@ -175,16 +182,23 @@ impl ShmEndpoint {
             }
             let index = peer * self.channels + channel;
             let incoming = &self.incoming[index];
-            bite = incoming.memory.slot_bytes();
-            self.sources.push(index);
-            self.pointers.0.push(incoming.memory.payload(incoming.consumer.next(), op.label.len()));
+            let is_announced = incoming.is_announced();
+            self.sources.push(Source { index, is_announced });
+            self.pointers.0.push(match is_announced {
+                true => incoming.message(op.label.len())?.wrapping_add(op.done as usize),
+                false => {
+                    bite = bite.min(incoming.memory.slot_bytes() as u64);
+                    incoming.memory.payload(incoming.consumer.next(), op.label.len())
+                }
+            });
         }
         debug_assert!(op.label.len() > INLINE_BYTES || op.done == 0);
-        let bite = (op.label.len() - op.done).min(bite as u64);
+        let bite = (op.label.len() - op.done).min(bite);
         let into = Span { offset: op.into.offset + op.done, len: bite, ..op.into };
         let fold = op.fold;
         // SAFETY: own memory was checked for the whole length by `address`; payloads hold `bite` bytes by the layout
-        // and are not in anybody's regions. `into` is `own` or apart from it, which the poster vouches for.
+        // and are not in anybody's regions; announced messages were checked for the whole length by `message`, and are
+        // mapped at addresses of their own, even if a rank of this process announced them. `into` is `own` or apart from it, which the poster vouches for.
         unsafe { self.run_kernel(fold, into) }?;
         self.pointers.0.clear();
         Ok(bite)

@@ -1,12 +1,15 @@
-//! A rank's outbox: sealed anonymous memory that it writes and its peers map.
+//! A rank's outbox: sealed anonymous memory that it writes and its peers map. Behind what `geometry` lays out lies the
+//! rank's heap: address space for memory that its peers are to read and write in place (`heap`). It costs nothing before
+//! somebody allocates there.
 #![allow(unsafe_code)] // shared memory becomes words and pointers here
 
 use super::geometry::Geometry;
 use crate::local::bell::Words;
 use crate::local::doorbell::Doorbell;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use ubccl_core::{Error, ErrorKind, Result};
@@ -19,10 +22,17 @@ pub(crate) const VERSION: u32 = 2;
 /// Nobody can cut the memory away under a reader, and nobody can take the seals off.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
+/// What heaps begin at and consist of: a page table's worth, so that huge pages fit.
+pub(crate) const HEAP_STEP: usize = 2 << 20;
+
 /// A mapped segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
     map: MmapRaw,
+    /// Bytes that the geometry lays out.
+    control: usize,
+    /// Where the heap begins: behind them.
+    heap: usize,
 }
 
 impl Segment {
@@ -31,7 +41,8 @@ impl Segment {
         let refused = |what: &str, advice: &str, errno: std::io::Error| {
             Error::system(format!("rank {rank}: {what} refused ({advice})"), errno)
         };
-        let bytes = geometry.segment_bytes();
+        let control = geometry.segment_bytes();
+        let bytes = control.next_multiple_of(HEAP_STEP) + heap_bytes(geometry.ranks());
         let file = memfd().map_err(|errno| {
             let advice = "allow it in the sandbox, raise the limit of open files, or use another transport";
             refused("memfd_create", advice, errno.into())
@@ -43,15 +54,15 @@ impl Segment {
         fcntl_add_seals(&file, SEALS)
             .map_err(|errno| refused("sealing the segment", "allow fcntl", errno.into()))?;
         let advice = "raise the limit of address space or give fewer bytes per pair";
-        let segment =
-            Self::map(file.as_fd(), bytes).map_err(|error| refused("mapping the segment", advice, error))?;
-        segment.write_header(rank, bytes);
+        let segment = Self::map(file.as_fd(), control, bytes)
+            .map_err(|error| refused("mapping the segment", advice, error))?;
+        segment.write_header(rank);
         Ok((segment, file))
     }
 
     /// Maps a peer's, once everything that later code relies on has been checked.
     pub(crate) fn open(peer: u32, file: BorrowedFd<'_>, geometry: &Geometry) -> Result<Segment> {
-        let bytes = geometry.segment_bytes();
+        let control = geometry.segment_bytes();
         let wrong = |what: String| {
             let advice = "all ranks need the same build of ubccl";
             Error::new(ErrorKind::Start, format!("the segment of rank {peer} is not one: {what}; {advice}"))
@@ -62,35 +73,81 @@ impl Segment {
             return Err(wrong("it is not sealed".into()));
         }
         let found = fstat(file).map_err(|errno| wrong(format!("its size is unknown ({errno})")))?.st_size;
-        if u64::try_from(found) != Ok(bytes as u64) {
-            return Err(wrong(format!("it has {found} bytes, expected {bytes}")));
-        }
-        let segment = Self::map(file, bytes).map_err(|error| {
+        // How long the heap is, is its owner's to say: beyond the geometry's bytes any size will do.
+        let least = control.next_multiple_of(HEAP_STEP);
+        let bytes = usize::try_from(found).ok().filter(|&bytes| bytes >= least && bytes % HEAP_STEP == 0);
+        let Some(bytes) = bytes else {
+            return Err(wrong(format!("it has {found} bytes, expected {least} and a heap")));
+        };
+        let segment = Self::map(file, control, bytes).map_err(|error| {
             let advice = "raise the limit of address space or give fewer bytes per pair";
             Error::system(format!("mapping the segment of rank {peer} refused ({advice})"), error)
         })?;
         let header = segment.header();
-        let expected = expected_header(peer, bytes);
+        let expected = expected_header(peer, control, bytes);
         if header != expected {
             return Err(wrong(format!("its header is {header:x?}, expected {expected:x?}")));
         }
         Ok(segment)
     }
 
-    fn map(file: BorrowedFd<'_>, bytes: usize) -> std::io::Result<Segment> {
-        let map = MmapOptions::new().len(bytes).map_raw(&file)?;
-        Ok(Segment { map })
+    fn map(file: BorrowedFd<'_>, control: usize, bytes: usize) -> std::io::Result<Segment> {
+        let map = MmapOptions::new().len(bytes).no_reserve_swap().map_raw(&file)?;
+        // Best effort: a core of this process need not look through everybody's memory.
+        let _ = map.advise(Advice::DontDump);
+        Ok(Segment { map, control, heap: control.next_multiple_of(HEAP_STEP) })
     }
 
-    fn write_header(&self, rank: u32, bytes: usize) {
-        for (at, value) in expected_header(rank, bytes).into_iter().enumerate() {
+    fn write_header(&self, rank: u32) {
+        for (at, value) in expected_header(rank, self.control, self.map.len()).into_iter().enumerate() {
             // Relaxed: the socket that carries the descriptor orders it.
             self.word(at * 8).store(value, Ordering::Relaxed);
         }
     }
 
-    fn header(&self) -> [u64; 3] {
-        [0, 8, 16].map(|at| self.word(at).load(Ordering::Relaxed))
+    fn header(&self) -> [u64; 4] {
+        [0, 8, 16, 24].map(|at| self.word(at).load(Ordering::Relaxed))
+    }
+
+    /// How often this rank has taken back what it announced (`announcements`).
+    #[inline]
+    pub(crate) fn epoch(&self) -> &AtomicU64 {
+        self.word(Geometry::EPOCH)
+    }
+
+    /// Bytes of the heap.
+    pub(crate) fn heap_len(&self) -> usize {
+        self.map.len() - self.heap
+    }
+
+    /// The address of a range of the heap, if it lies inside: what a peer says is not believed.
+    #[inline]
+    pub(crate) fn heap_range(&self, offset: u64, len: u64) -> Option<*mut u8> {
+        let end = offset.checked_add(len)?;
+        (end <= self.heap_len() as u64)
+            .then(|| self.map.as_mut_ptr().wrapping_add(self.heap).wrapping_add(offset as usize))
+    }
+
+    /// Where in the heap memory of this process lies, if it does.
+    #[inline]
+    pub(crate) fn heap_offset(&self, address: usize, len: u64) -> Option<u64> {
+        let first = self.map.as_mut_ptr().addr() + self.heap;
+        let offset = address.checked_sub(first)? as u64;
+        (offset.checked_add(len)? <= self.heap_len() as u64).then_some(offset)
+    }
+
+    /// Advises the kernel about a range of the heap.
+    pub(crate) fn advise_heap(&self, advice: Advice, offset: usize, len: usize) -> std::io::Result<()> {
+        self.map.advise_range(advice, self.heap + offset, len)
+    }
+
+    /// Gives the pages of a range of the heap back; it holds zeros then.
+    ///
+    /// # Safety
+    /// Nobody relies on what the range holds.
+    pub(crate) unsafe fn remove_heap(&self, offset: usize, len: usize) -> std::io::Result<()> {
+        // SAFETY: the mapping is shared and stays as it is; its contents are nobody's, as the caller vouches.
+        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, self.heap + offset, len) }
     }
 
     /// The word at this offset.
@@ -114,16 +171,16 @@ impl Segment {
     #[inline]
     pub(crate) fn range(&self, offset: usize, len: usize) -> *mut u8 {
         assert!(
-            offset.checked_add(len).is_some_and(|end| end <= self.map.len()),
+            offset.checked_add(len).is_some_and(|end| end <= self.control),
             "{offset} + {len} is outside"
         );
         self.map.as_mut_ptr().wrapping_add(offset)
     }
 
-    /// Bytes.
+    /// Bytes, without the heap.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn len(&self) -> usize {
-        self.map.len()
+        self.control
     }
 }
 
@@ -134,8 +191,20 @@ impl Words for Segment {
     }
 }
 
-fn expected_header(rank: u32, bytes: usize) -> [u64; 3] {
-    [MAGIC, u64::from(VERSION) << 32 | u64::from(rank), bytes as u64]
+fn expected_header(rank: u32, control: usize, bytes: usize) -> [u64; 4] {
+    [MAGIC, u64::from(VERSION) << 32 | u64::from(rank), control as u64, bytes as u64]
+}
+
+/// Address space for a rank's heap: twice its share of the host's memory, since some allocate more than others, but no
+/// more than all of it. None for a rank that is alone, and none where address space or files are limited.
+fn heap_bytes(ranks: usize) -> usize {
+    let is_limited = |resource| getrlimit(resource).current.is_some();
+    if ranks < 2 || is_limited(Resource::As) || is_limited(Resource::Fsize) {
+        return 0;
+    }
+    let system = rustix::system::sysinfo();
+    let memory = (system.totalram as usize).saturating_mul(system.mem_unit as usize);
+    (memory / ranks * 2).min(memory) / HEAP_STEP * HEAP_STEP
 }
 
 /// Anonymous memory that cannot be executed where the kernel knows how to say so (Linux 6.3; elsewhere it may insist).
@@ -163,7 +232,14 @@ mod tests {
         let error = Segment::open(2, file.as_fd(), &geometry(3)).unwrap_err().to_string();
         assert!(error.contains("header") && error.contains("rank 2"), "{error}");
         let error = Segment::open(1, file.as_fd(), &geometry(4)).unwrap_err().to_string();
-        assert!(error.contains("bytes, expected"), "{error}");
+        assert!(error.contains("header"), "{error}");
+        for bytes in [0, HEAP_STEP as u64 - 1, HEAP_STEP as u64 + 4096] {
+            let sealed = memfd().unwrap();
+            ftruncate(&sealed, bytes).unwrap();
+            fcntl_add_seals(&sealed, SEALS).unwrap();
+            let error = Segment::open(1, sealed.as_fd(), &geometry(3)).unwrap_err().to_string();
+            assert!(error.contains("bytes, expected"), "{error}");
+        }
     }
 
     #[test]

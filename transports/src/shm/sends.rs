@@ -1,6 +1,7 @@
 //! Sends: copying messages into the channels of their receivers.
 #![allow(unsafe_code)] // reads the caller's memory
 
+use super::announcements::Place;
 use super::endpoint::{ShmEndpoint, Step};
 use crate::local::label::Label;
 use crate::local::queue::{MAX_PENDING, MAX_PENDING_PER_PEER};
@@ -15,6 +16,8 @@ pub(crate) struct SendOp {
     token: Token,
     label: Label,
     from: HostPointer,
+    /// Where peers read it, if it is announced to them.
+    place: Option<Place>,
     /// Peers that do not have all of it yet.
     waiting: u32,
 }
@@ -30,23 +33,31 @@ impl ShmEndpoint {
     ) -> Result<Posted, Fault> {
         let message = self.memory.address(from)?;
         let label = Label::new(key, from.len);
+        let place = self.place(message, from.len);
         let mut pending = None;
         for peer in to.iter() {
             let index = self.index(peer, channel)?;
-            if self.outgoing[index].queue.is_empty() {
+            if place.is_none() && self.outgoing[index].queue.is_empty() {
                 // SAFETY: `address` checked the span against a region whose owner vouches for it while the post lives.
                 let step = unsafe { self.push(index, &label, message) }?;
                 if step == Step::Finished {
                     continue;
                 }
             }
-            let op = SendOp { token, label, from: HostPointer(message.expose_provenance()), waiting: 0 };
+            let from = HostPointer(message.expose_provenance());
+            let op = SendOp { token, label, from, place, waiting: 0 };
             let number = match pending {
                 Some(number) => number,
                 None => self.sends[channel].insert(op).ok_or_else(|| too_many(channel))?,
             };
             pending = Some(number);
             self.queue_send(index, channel, number)?;
+            if let Some(place) = place
+                && self.outgoing[index].queue.front() == Some(number)
+                && self.announce(index, &label, (place, number))? == Step::Finished
+            {
+                self.leave_queue(index);
+            }
         }
         Ok(if pending.is_some() { Posted::Pending } else { Posted::Done })
     }
@@ -79,24 +90,39 @@ impl ShmEndpoint {
         let number =
             self.outgoing[index].queue.front().expect("`sending` names channels that have a send waiting");
         let op = self.sends[channel].get(number);
-        let (label, message) = (op.label, op.from.0 as *const u8);
-        // SAFETY: checked when it was posted; its owner vouches for it until the send completes or is cancelled.
-        match unsafe { self.push(index, &label, message) }? {
+        let (label, message, place) = (op.label, op.from.0 as *const u8, op.place);
+        let step = match place {
+            Some(place) => self.announce(index, &label, (place, number)),
+            // SAFETY: checked when it was posted; its owner vouches for it until the send completes or is cancelled.
+            None => unsafe { self.push(index, &label, message) },
+        };
+        match step? {
             Step::Stuck => return Ok(false),
             Step::Moved => return Ok(true),
-            Step::Finished => {}
+            Step::Finished => self.leave_queue(index),
         }
+        if place.is_none() {
+            self.has_read(channel, number, done);
+        }
+        Ok(true)
+    }
+
+    /// The first send of a channel makes room for the next.
+    fn leave_queue(&mut self, index: usize) {
         let queue = &mut self.outgoing[index].queue;
         queue.pop();
         if queue.is_empty() {
             self.sending.remove(index);
         }
+    }
+
+    /// One peer more has all of a send.
+    pub(crate) fn has_read(&mut self, channel: usize, number: u16, done: &mut Vec<Token>) {
         let op = self.sends[channel].get_mut(number);
         op.waiting -= 1;
         if op.waiting == 0 {
             done.push(self.sends[channel].remove(number).token);
         }
-        Ok(true)
     }
 
     /// Copies one bite of the message at the head of a channel, if there is room.
@@ -151,7 +177,7 @@ pub(crate) fn too_many_with(peer: usize, channel: usize) -> Error {
 }
 
 #[cold]
-fn spoilt(peer: usize, Corrupt { consumed, written }: Corrupt) -> Fault {
+pub(crate) fn spoilt(peer: usize, Corrupt { consumed, written }: Corrupt) -> Fault {
     let message = format!("its shared memory is spoilt: it says it took {consumed} entries of {written}");
     Fault::Lost { peer: peer as Rank, message }
 }

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // an endpoint writes this memory by address, so tests may not hold references to it
 
 use std::alloc::{Layout, alloc, dealloc};
-use ubccl_core::endpoint::{HostPointer, Memory, RegionId, Span};
+use ubccl_core::endpoint::{Allocation, HostPointer, Memory, RegionId, Span};
 
 /// Guard bytes before and after the part that tests use. Odd, so that no span is aligned by luck.
 const GUARD: usize = 61;
@@ -12,6 +12,8 @@ pub struct Area {
     base: *mut u8,
     len: usize,
     region: RegionId,
+    /// What the memory is part of, if an endpoint gave it out.
+    allocation: Option<Box<dyn Allocation>>,
 }
 
 impl Area {
@@ -20,7 +22,26 @@ impl Area {
         // SAFETY: the layout is never empty, because the guards are not.
         let base = unsafe { alloc(Self::layout(len)) };
         assert!(!base.is_null(), "no memory for {len} bytes");
-        let area = Area { base, len, region };
+        Self::over(base, (region, len), None)
+    }
+
+    /// Bytes that an area of so many takes, with its guards.
+    pub fn bytes(len: usize) -> u64 {
+        (len + 2 * GUARD) as u64
+    }
+
+    /// The same in memory that an endpoint gave out for [`Area::bytes`] of `len`.
+    pub fn within(region: RegionId, len: usize, allocation: Box<dyn Allocation>) -> Self {
+        let base = std::ptr::with_exposed_provenance_mut(allocation.address().0);
+        Self::over(base, (region, len), Some(allocation))
+    }
+
+    fn over(
+        base: *mut u8,
+        (region, len): (RegionId, usize),
+        allocation: Option<Box<dyn Allocation>>,
+    ) -> Self {
+        let area = Area { base, len, region, allocation };
         for at in 0..len + 2 * GUARD {
             area.put(at, if area.is_guard(at) { guard_byte(at) } else { 0xEE });
         }
@@ -125,6 +146,9 @@ impl Area {
 
 impl Drop for Area {
     fn drop(&mut self) {
+        if self.allocation.is_some() {
+            return;
+        }
         // SAFETY: allocated by `new` with this layout; the endpoint that knew the address is gone before.
         unsafe { dealloc(self.base, Self::layout(self.len)) };
     }

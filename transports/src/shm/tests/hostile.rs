@@ -78,7 +78,7 @@ impl Victim {
         let bells = vec![bell(0), bell(1)];
         let mut endpoint = ShmEndpoint::new(0, &geometry, bells.clone());
         let area = Area::new(&[GUARD; 30_000]);
-        let address = HostPointer(area.0.as_ptr().expose_provenance() + 10_000);
+        let address = HostPointer(area.first().expose_provenance() + 10_000);
         // SAFETY: 10,000 bytes inside the area, which lives as long as the endpoint.
         unsafe { endpoint.register(RegionId(0), Memory::Host { address, len: 10_000 }) }.unwrap();
         Victim { endpoint, bells, geometry, area, sequence: 0 }

@@ -2,6 +2,7 @@
 //! never block, and what happens is then the same every time.
 #![allow(unsafe_code)] // memory that endpoints write by address
 
+mod announced;
 mod hostile;
 mod meeting;
 mod messages;
@@ -13,7 +14,7 @@ use crate::exchange::LocalExchange;
 use std::cell::UnsafeCell;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
-    Fault, Header, HostPointer, Key, Memory, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
+    Allocation, Fault, Header, HostPointer, Key, Memory, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{DataType, Rank, ReduceOp, Signature};
@@ -40,16 +41,46 @@ fn connected(ranks: usize, lanes: u8, pair_bytes: u64) -> Vec<ShmEndpoint> {
 }
 
 /// Memory that an endpoint may write while a test looks at it in between.
-struct Area(Box<[UnsafeCell<u8>]>);
+enum Area {
+    Own(Box<[UnsafeCell<u8>]>),
+    Given(Box<dyn Allocation>, usize),
+}
 
 impl Area {
     fn new(bytes: &[u8]) -> Self {
-        Area(bytes.iter().map(|&byte| UnsafeCell::new(byte)).collect())
+        Area::Own(bytes.iter().map(|&byte| UnsafeCell::new(byte)).collect())
+    }
+
+    fn within(allocation: Box<dyn Allocation>, bytes: &[u8]) -> Self {
+        let area = Area::Given(allocation, bytes.len());
+        area.write(bytes);
+        area
+    }
+
+    fn first(&self) -> *mut u8 {
+        match self {
+            Area::Own(bytes) => bytes.as_ptr().cast::<u8>().cast_mut(),
+            Area::Given(allocation, _) => std::ptr::with_exposed_provenance_mut(allocation.address().0),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Area::Own(bytes) => bytes.len(),
+            Area::Given(_, len) => *len,
+        }
     }
 
     fn bytes(&self) -> Vec<u8> {
-        // SAFETY: endpoints write only inside post and poll, which this thread is not in.
-        self.0.iter().map(|byte| unsafe { *byte.get() }).collect()
+        let first = self.first();
+        // SAFETY: inside the area; endpoints write only inside post and poll, which this thread is not in.
+        (0..self.len()).map(|at| unsafe { first.wrapping_add(at).read() }).collect()
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.len());
+        // SAFETY: inside the area; endpoints touch it only inside post and poll, which this thread is not in.
+        unsafe { self.first().copy_from(bytes.as_ptr(), bytes.len()) };
     }
 }
 
@@ -68,9 +99,18 @@ impl Rig {
 
     /// Registers memory of a rank and names all of it.
     fn area(&mut self, rank: usize, bytes: &[u8]) -> Span {
-        let area = Area::new(bytes);
+        self.register(rank, Area::new(bytes), bytes)
+    }
+
+    /// The same in memory of the rank's heap.
+    fn heap_area(&mut self, rank: usize, bytes: &[u8]) -> Span {
+        let allocation = self.endpoints[rank].allocate(bytes.len() as u64).unwrap().expect("there is room");
+        self.register(rank, Area::within(allocation, bytes), bytes)
+    }
+
+    fn register(&mut self, rank: usize, area: Area, bytes: &[u8]) -> Span {
         let region = RegionId(self.areas[rank].len() as u32);
-        let address = HostPointer(area.0.as_ptr().expose_provenance());
+        let address = HostPointer(area.first().expose_provenance());
         let memory = Memory::Host { address, len: bytes.len() as u64 };
         // SAFETY: the area lives in the rig as long as the endpoint, and only posts touch it.
         unsafe { self.endpoints[rank].register(region, memory) }.unwrap();

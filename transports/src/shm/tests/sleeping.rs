@@ -40,7 +40,7 @@ fn ping_pong(rounds: u64, lengths: &[usize], watch: bool) {
         for (rank, mut endpoint) in (0..).zip(endpoints) {
             scope.spawn(move || {
                 let area = Area::new(&vec![0; 60_000]);
-                let address = HostPointer(area.0.as_ptr().expose_provenance());
+                let address = HostPointer(area.first().expose_provenance());
                 // SAFETY: the area outlives the endpoint's use below, and nobody else has it.
                 unsafe { endpoint.register(RegionId(0), Memory::Host { address, len: 60_000 }) }.unwrap();
                 for round in 0..rounds {
