@@ -41,6 +41,11 @@ pub(crate) enum Command {
 /// Arguments of `ubccl bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
+    /// The collective: all_reduce, all_to_all, … (an unknown name lists them)
+    #[arg(value_parser = parse_kind, required_unless_present = "compare")]
+    pub(crate) collective: Option<Kind>,
+    #[command(flatten)]
+    pub(crate) compare: CompareArgs,
     #[command(flatten)]
     pub(crate) sweep: SweepArgs,
     /// Over what the ranks talk [default: shm, or UBCCL_TRANSPORT]
@@ -56,9 +61,59 @@ pub(crate) struct BenchArgs {
     pub(crate) fabric: FabricArgs,
 }
 
+/// A comparison with other libraries instead of a measurement of one collective.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Runs MPICH, Open MPI, Intel MPI, oneCCL and Gloo, as the setup.sh in this folder installed them, and this library's
+    /// C interface one after the other, and prints the ratio of each point with its bounds; also with --ranks, -d, --algo,
+    /// --transport. --json FILE keeps the runs; a file that has some gets further rounds
+    #[arg(long, value_name = "PEERS_DIR", help_heading = "Comparison", conflicts_with_all = [
+        "collective", "minbytes", "maxbytes", "stepfactor", "stepbytes", "iters", "warmup_iters", "check", "op", "root",
+        "layout", "reproducible", "lanes", "chunk", "tuning", "breakdown", "timeout", "pin", "fabric", "latency",
+        "bandwidth", "seed",
+    ])]
+    pub(crate) compare: Option<PathBuf>,
+    /// Where the peers are installed [default: PEERS_DIR]
+    #[arg(long, value_name = "DIR", help_heading = "Comparison", env = "PEERS_HOME")]
+    pub(crate) peers_home: Option<PathBuf>,
+    /// Which peers [default: all that are installed]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        help_heading = "Comparison",
+        conflicts_with = "collective"
+    )]
+    pub(crate) peers: Vec<String>,
+    /// Which operations, by the peers' names: allreduce, allreduce_inplace, … [default: all]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        help_heading = "Comparison",
+        conflicts_with = "collective"
+    )]
+    pub(crate) ops: Vec<String>,
+    /// Which sizes [default: ten from 8 to 64M; with more ranks than processors 8, 64K, 4M]
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', value_parser = parse_bytes, help_heading = "Comparison",
+          conflicts_with = "collective")]
+    pub(crate) sizes: Vec<u64>,
+    /// How often everything is measured; 0 only prints what is in the file
+    #[arg(long, value_name = "COUNT", default_value_t = 9, help_heading = "Comparison", conflicts_with = "collective",
+          value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) rounds: u32,
+    /// How long a point is measured in a round, at least 20 calls
+    #[arg(long, value_name = "TIME", default_value = "30ms", value_parser = parse_duration, help_heading = "Comparison",
+          conflicts_with = "collective")]
+    pub(crate) time: Duration,
+}
+
 /// Arguments of `ubccl sim`.
 #[derive(Debug, Args)]
 pub(crate) struct SimArgs {
+    /// The collective: all_reduce, all_to_all, … (an unknown name lists them)
+    #[arg(value_parser = parse_kind)]
+    pub(crate) collective: Kind,
     #[command(flatten)]
     pub(crate) sweep: SweepArgs,
     #[command(flatten)]
@@ -68,9 +123,6 @@ pub(crate) struct SimArgs {
 /// What is measured, and how long: nccl-tests' options where it has them.
 #[derive(Debug, Args)]
 pub(crate) struct SweepArgs {
-    /// The collective: all_reduce, all_to_all, … (an unknown name lists them)
-    #[arg(value_parser = parse_kind)]
-    pub(crate) collective: Kind,
     /// How many ranks
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..1 << 20))]
     pub(crate) ranks: u32,
@@ -142,6 +194,11 @@ impl HowArgs {
     /// Whether all algorithms are to be compared.
     pub(crate) fn is_contest(&self) -> bool {
         self.algo.as_deref() == Some(ALL)
+    }
+
+    /// The algorithm for every call, if one was given.
+    pub(crate) fn algorithm(&self) -> Option<&str> {
+        self.algo.as_deref().filter(|_| !self.is_contest())
     }
 
     /// What was given, by the settings' names.
@@ -501,101 +558,4 @@ fn flag(argument: &clap::Arg) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Cli, String> {
-        parse(line.split_whitespace().map(OsString::from).collect()).map_err(|error| error.to_string())
-    }
-
-    fn bench(line: &str) -> BenchArgs {
-        match parsed(&format!("ubccl bench {line}")).unwrap().command {
-            Command::Bench(args) => args,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_command_is_well_formed() {
-        command().debug_assert();
-    }
-
-    #[test]
-    fn nccl_tests_flags_mean_the_same_in_their_short_and_long_forms() {
-        let short = bench("all_reduce -b 8 -e 1G -f 4 -n 30 -w 3 -c 2 -o max -d bfloat16 -r 1");
-        let long = bench(
-            "all-reduce --minbytes 8 --maxbytes 1G --stepfactor 4 --iters 30 --warmup_iters 3 --check 2 --op max \
-             --datatype bf16 --root 1",
-        );
-        for args in [short, long] {
-            assert_eq!(args.sweep.sweep(), Sweep::new(Some(8), Some(1 << 30), Some(4), None));
-            assert_eq!((args.sweep.iters, args.sweep.warmup_iters, args.sweep.check), (Some(30), Some(3), 2));
-            assert_eq!((args.sweep.ops(), args.sweep.dtypes()), (vec![ReduceOp::Max], vec![DataType::BF16]));
-            assert_eq!((args.sweep.roots(2), args.sweep.ranks), (Ok(vec![1]), 2));
-        }
-        assert_eq!(bench("barrier --pin").pin, Pin::On);
-        assert_eq!(bench("barrier").pin, Pin::Auto);
-    }
-
-    #[test]
-    fn all_stands_for_everything_there_is() {
-        let all = bench("broadcast -o all -d all -r all --ranks 3");
-        assert_eq!(all.sweep.ops().len(), ReduceOp::TABLE.len() - 1, "all but mulsum");
-        assert_eq!(all.sweep.dtypes().len(), DataType::TABLE.len());
-        assert_eq!(all.sweep.roots(3), Ok(vec![0, 1, 2]));
-    }
-
-    #[test]
-    fn unknown_words_list_what_exists() {
-        let cases: [(&str, &[&str]); 10] = [
-            ("bench all_recude", &["all_recude", "all_reduce", "sendrecv"]),
-            ("bench all_reduce -d f33", &["f33", "bf16 (bfloat16)", "or all"]),
-            ("bench all_reduce -o summ", &["summ", "sum, prod", "or all"]),
-            ("bench all_reduce -o mulsum", &["mulsum", "measure sum"]),
-            ("bench all_reduce --algo tree-of-life", &["tree-of-life", "ring"]),
-            ("bench all_reduce --transport rdma-of-dreams", &["rdma-of-dreams", "there are:"]),
-            ("bench all_reduce --bogus", &["--bogus", "-b --minbytes", "--timeout", "--transport"]),
-            ("sim all_reduce --bogus 3", &["--fabric", "--latency"]),
-            ("banch all_reduce", &["banch", "bench", "sim", "plan"]),
-            ("bench all_reduce -r x", &["'x' is not a rank"]),
-        ];
-        for (line, parts) in cases {
-            let message = parsed(&format!("ubccl {line}")).unwrap_err();
-            for part in parts {
-                assert!(message.contains(part), "{line}: {part} in {message}");
-            }
-        }
-    }
-
-    #[test]
-    fn nonsense_is_refused_with_its_limit() {
-        assert!(parsed("ubccl bench all_reduce --ranks 0").is_err());
-        assert!(parsed("ubccl bench all_reduce -n 0").is_err());
-        assert!(bench("broadcast -r 2").sweep.roots(2).unwrap_err().contains("0 to 1"));
-        assert!(parsed("ubccl bench all_reduce -b 8parsecs").unwrap_err().contains("64K"));
-    }
-
-    #[test]
-    fn a_custom_fabric_has_its_numbers_and_no_other_has() {
-        let custom = bench("all_reduce --fabric custom --latency 2.1us --bandwidth 392GB/s");
-        let text = custom.fabric.specification().unwrap();
-        assert_eq!(text, "custom:latency_ps=2100000,bytes_per_s=392000000000");
-        assert!(
-            bench("all_reduce --fabric custom").fabric.specification().unwrap_err().contains("--latency")
-        );
-        let preset = bench("all_reduce --fabric cloudmatrix384 --latency 1us");
-        assert!(preset.fabric.specification().unwrap_err().contains("custom"));
-        let missing = bench("all_reduce --fabric ./no-such.toml");
-        assert!(missing.fabric.specification().unwrap_err().contains("no-such.toml"));
-        assert!(!bench("all_reduce").fabric.is_given());
-    }
-
-    #[test]
-    fn help_lists_algorithms_transports_and_the_environment() {
-        let help = parsed("ubccl bench --help").unwrap_err();
-        for part in ["Algorithms:", "ring", "Transports:", "UBCCL_RENDEZVOUS", "--warmup_iters", "cpu_us"] {
-            assert!(help.contains(part), "{part}: {help}");
-        }
-        assert!(!parsed("ubccl --help").unwrap_err().contains("worker"));
-    }
-}
+mod tests;

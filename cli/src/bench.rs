@@ -1,6 +1,7 @@
 //! `ubccl bench` and `ubccl sim`: from the command line to the table.
 
-use crate::args::{BenchArgs, FabricArgs, Pin, SweepArgs};
+use crate::args::{BenchArgs, FabricArgs, Pin, SimArgs, SweepArgs};
+use crate::compare;
 use crate::contest;
 use crate::failure::{Failure, Outcome};
 use crate::json::JsonLines;
@@ -10,7 +11,7 @@ use crate::orders::Crew;
 use crate::report::{self, Agenda, Report, Summary, can_show_progress, conclude, print};
 use crate::sim::{Simulator, most_real_bytes, peak_memory_bytes};
 use crate::table::general;
-use crate::target::{self, Machine, MachineOptions, Member, Planner, Settings, settings};
+use crate::target::{self, Kind, Machine, MachineOptions, Member, Planner, Settings, settings};
 use crate::threads::{Muster, Threads};
 use crate::together::Together;
 use crate::units::show_bytes;
@@ -22,6 +23,15 @@ const MOST_LISTED: usize = 16;
 
 /// Runs `ubccl bench`.
 pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
+    match (&args.compare.compare, args.collective) {
+        (Some(peers_dir), _) => compare::run(args, peers_dir, out),
+        (None, Some(kind)) => measure(args, kind, out),
+        (None, None) => Err(Failure::new("name a collective, or --compare PEERS_DIR")),
+    }
+}
+
+/// Measures one collective.
+fn measure(args: &BenchArgs, kind: Kind, out: &mut dyn Write) -> Outcome<()> {
     let mut given = args.sweep.how.settings();
     given.extend(args.transport.clone().map(|name| (settings::TRANSPORT.name.to_owned(), name)));
     given.extend(
@@ -30,7 +40,7 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
     let config = target::configuration(&given)?;
     let (transport, is_virtual) = target::find_transport(&config.transport).map_err(Failure::new)?;
     if is_virtual {
-        return simulate(&args.sweep, &args.fabric, transport, out);
+        return simulate(kind, &args.sweep, &args.fabric, transport, out);
     }
     if args.fabric.is_given() {
         let advice = "it belongs to `ubccl sim` or --transport optical";
@@ -39,7 +49,7 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
         )));
     }
     if config.rendezvous.is_some() {
-        return run_launched(args, Member::join(config)?, transport, out);
+        return run_launched(args, kind, Member::join(config)?, transport, out);
     }
     if config.rank != 0 || config.ranks != 1 {
         let advice =
@@ -49,21 +59,21 @@ pub(crate) fn run(args: &BenchArgs, out: &mut dyn Write) -> Outcome<()> {
         )));
     }
     if target::is_within_a_process(transport) {
-        return run_threads(args, transport, given, out);
+        return run_threads(args, kind, transport, given, out);
     }
-    run_processes(args, transport, given, out)
+    run_processes(args, kind, transport, given, out)
 }
 
 /// Runs `ubccl sim`.
-pub(crate) fn run_sim(sweep: &SweepArgs, fabric: &FabricArgs, out: &mut dyn Write) -> Outcome<()> {
+pub(crate) fn run_sim(args: &SimArgs, out: &mut dyn Write) -> Outcome<()> {
     let transport =
         target::virtual_transport().ok_or_else(|| Failure::new("there is no virtual transport"))?;
-    simulate(sweep, fabric, transport, out)
+    simulate(args.collective, &args.sweep, &args.fabric, transport, out)
 }
 
-fn agenda(args: &SweepArgs, ranks: u32, transport: &str) -> Outcome<Agenda> {
+fn agenda(kind: Kind, args: &SweepArgs, ranks: u32, transport: &str) -> Outcome<Agenda> {
     Ok(Agenda {
-        kind: args.collective,
+        kind,
         sweep: args.sweep().map_err(Failure::new)?,
         dtypes: args.dtypes(),
         ops: args.ops(),
@@ -95,10 +105,16 @@ fn is_enough(ranks: u32) -> bool {
 }
 
 /// Starts the ranks as threads and measures.
-fn run_threads(args: &BenchArgs, transport: &str, settings: Settings, out: &mut dyn Write) -> Outcome<()> {
+fn run_threads(
+    args: &BenchArgs,
+    kind: Kind,
+    transport: &str,
+    settings: Settings,
+    out: &mut dyn Write,
+) -> Outcome<()> {
     let ranks = args.sweep.ranks;
     let planner = target::planner(&settings, ranks, None)?;
-    let mut agenda = agenda(&args.sweep, ranks, transport)?;
+    let mut agenda = agenda(kind, &args.sweep, ranks, transport)?;
     let crew = Threads::start(&Muster { ranks, pin: is_pinned(args), settings })?;
     agenda.remarks =
         crew_remarks(std::iter::repeat(std::process::id()), &crew.cpus, &crew.memory_bytes, transport);
@@ -108,10 +124,16 @@ fn run_threads(args: &BenchArgs, transport: &str, settings: Settings, out: &mut 
 }
 
 /// Starts the ranks as processes and measures.
-fn run_processes(args: &BenchArgs, transport: &str, settings: Settings, out: &mut dyn Write) -> Outcome<()> {
+fn run_processes(
+    args: &BenchArgs,
+    kind: Kind,
+    transport: &str,
+    settings: Settings,
+    out: &mut dyn Write,
+) -> Outcome<()> {
     let ranks = args.sweep.ranks;
     let planner = target::planner(&settings, ranks, None)?;
-    let mut agenda = agenda(&args.sweep, ranks, transport)?;
+    let mut agenda = agenda(kind, &args.sweep, ranks, transport)?;
     let crew = Processes::start(&launch(transport, ranks, settings, is_pinned(args)))?;
     agenda.remarks = crew_remarks(crew.pids(), &crew.cpus, &crew.memory_bytes, transport);
     let (crew, summary) = sweep(args, &agenda, &planner, crew, out)?;
@@ -193,7 +215,13 @@ fn crew_remarks(
 }
 
 /// Measures as one of the ranks that another launcher started; rank 0 prints.
-fn run_launched(args: &BenchArgs, member: Member, transport: &str, out: &mut dyn Write) -> Outcome<()> {
+fn run_launched(
+    args: &BenchArgs,
+    kind: Kind,
+    member: Member,
+    transport: &str,
+    out: &mut dyn Write,
+) -> Outcome<()> {
     let (rank, ranks) = (target::Target::rank(&member), target::Target::ranks(&member));
     let told = |error: target::Error| Failure::new(format!("rank {rank}: {error}"));
     let mut together = Together::new(member)?;
@@ -201,7 +229,7 @@ fn run_launched(args: &BenchArgs, member: Member, transport: &str, out: &mut dyn
         together.follow().map_err(told)?;
         return together.into_target().close().map_err(told);
     }
-    let mut agenda = agenda(&args.sweep, ranks, transport)?;
+    let mut agenda = agenda(kind, &args.sweep, ranks, transport)?;
     agenda.remarks = vec![format!("Using {ranks} ranks over {transport}, started by another launcher")];
     let json = json(&args.sweep)?;
     let mut stopwatch = Stopwatch { crew: together, effort: agenda.effort };
@@ -213,8 +241,14 @@ fn run_launched(args: &BenchArgs, member: Member, transport: &str, out: &mut dyn
 }
 
 /// Measures in virtual time.
-fn simulate(args: &SweepArgs, fabric: &FabricArgs, transport: &str, out: &mut dyn Write) -> Outcome<()> {
-    let mut agenda = agenda(args, args.ranks, transport)?;
+fn simulate(
+    kind: Kind,
+    args: &SweepArgs,
+    fabric: &FabricArgs,
+    transport: &str,
+    out: &mut dyn Write,
+) -> Outcome<()> {
+    let mut agenda = agenda(kind, args, args.ranks, transport)?;
     let (iterations, warmup) = (args.iters.unwrap_or(1), args.warmup_iters.unwrap_or(0));
     agenda.effort.iterations = Some(iterations);
     agenda.effort.warmup = Some(warmup);

@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod buffer;
 mod call;
+mod compare;
 mod config;
 mod contest;
 mod explain;
@@ -61,7 +62,7 @@ fn run(command: Command) -> Outcome<()> {
     let out = &mut std::io::stdout();
     match command {
         Command::Bench(args) => bench::run(&args, out),
-        Command::Sim(args) => bench::run_sim(&args.sweep, &args.fabric, out),
+        Command::Sim(args) => bench::run_sim(&args, out),
         Command::Plan(args) => plan::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
         Command::Tune(args) => tune::run(&args, out),
