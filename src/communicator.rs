@@ -13,6 +13,7 @@ use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::group::Entries;
 use crate::logging;
 use crate::region::Buffer;
+use crate::sim::refuse_blocking;
 use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::{Mutex, MutexGuard};
@@ -105,6 +106,9 @@ impl Communicator {
     /// The same until a deadline that may have reasons to be over early, with what a parent knows if there is one.
     pub(crate) fn start(config: Config, deadline: Deadline, parent: Option<Inherited>) -> Result<Self> {
         let rank = config.rank;
+        refuse_blocking(|| {
+            ("Communicator::init", "the sim::Communicator that the program was given".into())
+        })?;
         Self::connect(config, deadline, parent)
             .inspect_err(|error| tracing::error!(target: "ubccl::init", rank, "cannot start: {error}"))
     }
@@ -139,7 +143,7 @@ impl Communicator {
         let crowded = parent_crowded || cores < config.ranks;
         let waker = endpoint.waker();
         let (rank, ranks) = (config.rank, config.ranks);
-        let options = EngineOptions { rank, ranks, chooser, phantom: false };
+        let options = EngineOptions { rank, ranks, chooser };
         let (on_change, poison) = (waker.clone(), control.poison().clone());
         let shared = Arc::new(Shared {
             rank,
@@ -342,15 +346,7 @@ impl Shared {
     pub(crate) fn check_call(&self, call: &Collective<'_>) -> Result<()> {
         self.control.poison().check()?;
         call.check(self.ranks, self.rank)?;
-        let me = Some(self.rank);
-        let is_mixed = (call.to() == me) != (call.from() == me);
-        if call.kind() == Kind::SendReceive && is_mixed {
-            return Err(Error::invalid(format!(
-                "{call}: rank {} sends to or receives from itself; name it both as destination and as source",
-                self.rank
-            )));
-        }
-        Ok(())
+        check_own(call, self.rank)
     }
 
     /// A call that needs a rank that has left is not begun: it might even look complete here.
@@ -381,6 +377,8 @@ impl Shared {
     /// # Safety
     /// As for `Engine::issue`, until this returns.
     pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
+        let name = call.kind().name();
+        refuse_blocking(|| (name, format!("{name} of a sim::Communicator, and await it")))?;
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves `finish_blocking` early.
@@ -543,6 +541,18 @@ pub(crate) fn host(address: *const u8, len: usize) -> Memory {
 
 pub(crate) fn host_mut(slice: &mut [u8]) -> Memory {
     host(slice.as_mut_ptr().cast_const(), slice.len())
+}
+
+/// A rank that sends to itself receives from itself.
+pub(crate) fn check_own(call: &Collective<'_>, rank: Rank) -> Result<()> {
+    let me = Some(rank);
+    let is_mixed = (call.to() == me) != (call.from() == me);
+    if call.kind() == Kind::SendReceive && is_mixed {
+        return Err(Error::invalid(format!(
+            "{call}: rank {rank} sends to or receives from itself; name it both as destination and as source"
+        )));
+    }
+    Ok(())
 }
 
 /// In place, an all-to-all can only take as much from a rank as goes to it.

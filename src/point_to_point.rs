@@ -3,6 +3,7 @@
 
 use crate::communicator::{Communicator, Shared, host, host_mut};
 use crate::engine::{OpId, TaggedCall, TaggedKind, Taken};
+use crate::sim::refuse_blocking;
 use crate::work::Work;
 use std::any::Any;
 use ubccl_core::endpoint::{HostPointer, Memory};
@@ -226,6 +227,9 @@ impl Shared {
     /// # Safety
     /// As for `Engine::issue`, until this returns.
     unsafe fn run_tagged(&self, call: TaggedCall) -> Result<Option<Rank>> {
+        refuse_blocking(|| {
+            ("a tagged message", "send_tagged or receive_tagged of a sim::Communicator, and await it".into())
+        })?;
         self.check_tagged(&call)?;
         let mut engine = self.lock();
         self.check_receiver(&mut engine, &call)?;

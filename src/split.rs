@@ -70,11 +70,7 @@ impl Communicator {
         let mine = Card::new(&wish, problem.is_ok(), rendezvous.as_ref().ok().and_then(Option::as_ref));
         let cards = self.shared.gather(mine)?;
         problem?;
-        check_alike(&cards)?;
-        let group = match wish {
-            Wish::List(ranks) => ranks.to_vec(),
-            Wish::Colour { .. } | Wish::Duplicate => group_of(&cards, self.rank()),
-        };
+        let group = wish.group(&cards, self.rank())?;
         let Some(place) = group.iter().position(|&rank| rank == self.rank()) else { return Ok(None) };
         let first = group[0];
         let meeting = if place == 0 {
@@ -92,7 +88,7 @@ impl Shared {
     fn gather(&self, mine: Card) -> Result<Vec<Card>> {
         let mut all = vec![0; CARD_BYTES * self.ranks as usize];
         self.gather_bytes(&mine.encode(), &mut all)?;
-        (0..).zip(all.chunks_exact(CARD_BYTES)).map(|(rank, bytes)| Card::decode(rank, bytes)).collect()
+        Card::decode_all(&all)
     }
 
     fn child_config(&self, rendezvous: Rendezvous, rank: u32, group: &[Rank]) -> Config {
@@ -141,7 +137,7 @@ impl Shared {
 
 /// What a rank asks for.
 #[derive(Clone, Copy)]
-enum Wish<'a> {
+pub(crate) enum Wish<'a> {
     Colour { colour: Option<u32>, key: i64 },
     List(&'a [Rank]),
     Duplicate,
@@ -149,7 +145,7 @@ enum Wish<'a> {
 
 impl Wish<'_> {
     /// Checks what this rank can check alone.
-    fn check(&self, ranks: u32) -> Result<()> {
+    pub(crate) fn check(&self, ranks: u32) -> Result<()> {
         let Wish::List(list) = self else { return Ok(()) };
         if list.is_empty() {
             return Err(Error::invalid("split_ranks: the list of ranks is empty; name at least one"));
@@ -166,6 +162,17 @@ impl Wish<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The group that this rank asked for, which is not in it if it asked for none.
+    ///
+    /// Errors: InvalidArgument, on every rank, if they made different calls.
+    pub(crate) fn group(&self, cards: &[Card], rank: Rank) -> Result<Vec<Rank>> {
+        check_alike(cards)?;
+        Ok(match self {
+            Wish::List(ranks) => ranks.to_vec(),
+            Wish::Colour { .. } | Wish::Duplicate => group_of(cards, rank),
+        })
     }
 
     fn takes_part(&self, rank: Rank) -> bool {
@@ -207,7 +214,7 @@ impl Kind {
 
 /// What a rank tells the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Card {
+pub(crate) struct Card {
     kind: Kind,
     /// Whether its own arguments are right.
     is_valid: bool,
@@ -223,10 +230,10 @@ struct Card {
 const MAGIC: u32 = u32::from_le_bytes(*b"ucS1");
 /// The longest text has an IPv6 address of 39 characters in brackets: 8 + 41 + 6 + 33.
 const TEXT_BYTES: usize = 96;
-const CARD_BYTES: usize = 4 + 3 + 4 + 8 + 4 + 16 + 1 + TEXT_BYTES;
+pub(crate) const CARD_BYTES: usize = 4 + 3 + 4 + 8 + 4 + 16 + 1 + TEXT_BYTES;
 
 impl Card {
-    fn new(wish: &Wish<'_>, is_valid: bool, rendezvous: Option<&Rendezvous>) -> Card {
+    pub(crate) fn new(wish: &Wish<'_>, is_valid: bool, rendezvous: Option<&Rendezvous>) -> Card {
         let (colour, key) = match *wish {
             Wish::Colour { colour, key } => (colour, key),
             Wish::List(_) | Wish::Duplicate => (Some(0), 0),
@@ -239,7 +246,7 @@ impl Card {
         Card { kind: wish.kind(), is_valid, colour, key, list, rendezvous }
     }
 
-    fn encode(&self) -> [u8; CARD_BYTES] {
+    pub(crate) fn encode(&self) -> [u8; CARD_BYTES] {
         let mut text = [0; TEXT_BYTES];
         text[..self.rendezvous.len()].copy_from_slice(self.rendezvous.as_bytes());
         let parts: [&[u8]; 8] = [
@@ -254,6 +261,11 @@ impl Card {
         ];
         let bytes = parts.concat();
         bytes.try_into().expect("the parts are CARD_BYTES together")
+    }
+
+    /// Everybody's, in rank order.
+    pub(crate) fn decode_all(bytes: &[u8]) -> Result<Vec<Card>> {
+        (0..).zip(bytes.chunks_exact(CARD_BYTES)).map(|(rank, bytes)| Card::decode(rank, bytes)).collect()
     }
 
     fn decode(rank: Rank, bytes: &[u8]) -> Result<Card> {

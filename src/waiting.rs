@@ -4,6 +4,7 @@ use crate::communicator::Shared;
 use crate::control::LEFT_TOO_EARLY;
 use crate::engine::{CALLS_KEPT, Engine, OpId, Status};
 use crate::faults::{Scene, Verdict, judge};
+use crate::sim::refuse_blocking;
 use parking_lot::{MutexGuard, RwLock};
 use std::sync::atomic::Ordering;
 use std::task::Waker;
@@ -52,6 +53,7 @@ impl Shared {
 
     /// Waits for an operation, or until `until`; `false` if that came first.
     pub(crate) fn wait(&self, op: OpId, until: Option<Instant>) -> Result<bool> {
+        refuse_blocking(|| ("wait", "await on the Work of a sim::Communicator".into()))?;
         self.wait_holding(self.lock(), op, until).1
     }
 

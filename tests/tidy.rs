@@ -84,6 +84,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/prepared.rs", "passes buffers on that prepared operations own"),
     ("src/region.rs", "memory of a transport becomes slices"),
     ("src/raw.rs", "passes pointers of other languages on"),
+    ("src/sim/program/inside.rs", "issues operations on buffers that they own"),
     ("src/sim/tagged.rs", "passes simulated buffers on"),
     ("src/sim/operations.rs", "passes simulated buffers on"),
     ("tests/no_allocation.rs", "a counting allocator"),

@@ -469,6 +469,7 @@ pub struct Place {
 ///    and rank.
 /// 4. All communicators share time, links and the lives of their ranks; a message of one never meets a receive of
 ///    another, whatever their sequence numbers.
+/// 5. An alarm is an event: `step` names its rank at its time, and `next_ps` tells when something happens next.
 pub trait World: Send {
     /// The endpoint of one rank in the communicator of all; each may be taken once.
     fn endpoint(&mut self, rank: Rank) -> Result<Box<dyn Endpoint>>;
@@ -486,6 +487,13 @@ pub trait World: Send {
 
     /// Goes to the next time at which something happens; `false` if nothing ever will.
     fn step(&mut self, woken: &mut Vec<Place>) -> Result<bool>;
+
+    /// When something happens next, if anything ever will.
+    fn next_ps(&self) -> Option<u64>;
+
+    /// Makes something happen at a time from now: `step` names the rank's place in the communicator of all, unless it is
+    /// dead by then.
+    fn alarm(&mut self, rank: Rank, after_ps: u64);
 
     /// Kills a rank at a time from now: from then on it sends and receives nothing in any communicator; messages of it
     /// that are under way are lost. `step` names all endpoints of the living when they may know, after the fabric's

@@ -43,8 +43,6 @@ pub(crate) struct EngineOptions {
     pub(crate) rank: u32,
     pub(crate) ranks: u32,
     pub(crate) chooser: Chooser,
-    /// Whether scratch is phantom, as the caller's buffers are.
-    pub(crate) phantom: bool,
 }
 
 /// See the module.
@@ -484,11 +482,6 @@ impl Engine {
         memory
     }
 
-    /// Says whether the scratch of the operations issued from now on is phantom, as their buffers are.
-    pub(crate) fn set_phantom(&mut self, phantom: bool) {
-        self.options.phantom = phantom;
-    }
-
     /// The region that holds the result of an operation that was just issued or is running.
     pub(crate) fn output_region(&self, id: OpId) -> RegionId {
         RegionId(id.slot as u32 * REGIONS_PER_SLOT + 1)
@@ -530,7 +523,7 @@ impl Engine {
         let slot = &mut self.slots[index];
         let Ready { plan, buffers, stream, signature } =
             slot.call.take().expect("begin is called once for each issued call");
-        let call = slot.called.get();
+        let (call, is_phantom) = (slot.called.get(), buffers.is_phantom());
         let scratch_bytes = slot.execution.bind(&plan, &call);
         let region = |k| RegionId(index as u32 * REGIONS_PER_SLOT + k);
         let at = |k| Base { region: region(k), offset: 0 };
@@ -552,7 +545,7 @@ impl Engine {
             }
         };
         if plan.scratch().is_some() {
-            let memory = scratch(&mut slot.scratch, scratch_bytes, self.options.phantom, size as u32)?;
+            let memory = scratch(&mut slot.scratch, scratch_bytes, is_phantom, size as u32)?;
             // SAFETY: the slot keeps its scratch until the operation is over, and nobody else knows it.
             unsafe { self.endpoint.register(region(2), memory) }?;
         }

@@ -30,6 +30,14 @@ pub(crate) enum Buffers {
     InPlace(Memory),
 }
 
+impl Buffers {
+    /// Whether they hold fingerprints; then so does the scratch.
+    pub(crate) fn is_phantom(&self) -> bool {
+        let (Buffers::Apart { output: memory, .. } | Buffers::InPlace(memory)) = self;
+        matches!(memory, Memory::Phantom { .. })
+    }
+}
+
 /// Names an issued operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpId {

@@ -26,7 +26,7 @@ impl Rig {
         let wishes = Wishes { lanes: 1, ..Wishes::default() };
         let chooser = Chooser::new(costs.model(&layout), &layout, &wishes).unwrap();
         let engine = |rank| {
-            let options = EngineOptions { rank, ranks, chooser: chooser.clone(), phantom: false };
+            let options = EngineOptions { rank, ranks, chooser: chooser.clone() };
             Engine::new(world.endpoint(rank).unwrap(), options)
         };
         Rig { engines: (0..ranks).map(engine).collect(), world, buffers: Vec::new() }

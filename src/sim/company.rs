@@ -3,9 +3,13 @@
 use crate::choose::Chooser;
 use crate::engine::{Engine, EngineOptions};
 use crate::faults::{Scene, Verdict, judge};
+use std::collections::BTreeMap;
 use ubccl_core::collective::Rank;
 use ubccl_core::endpoint::{Endpoint, Fault, Header, Stream};
 use ubccl_core::{Cause, Collective, Culprit, Error, ErrorKind, Result};
+
+/// A message names at most this many ranks.
+const MOST_NAMED: usize = 8;
 
 /// See the module. Its methods count ranks within the communicator.
 pub(super) struct Company {
@@ -24,12 +28,7 @@ impl Company {
         host: String,
         chooser: &Chooser,
     ) -> Self {
-        let options = |rank| EngineOptions {
-            rank,
-            ranks: ranks.len() as u32,
-            chooser: chooser.clone(),
-            phantom: false,
-        };
+        let options = |rank| EngineOptions { rank, ranks: ranks.len() as u32, chooser: chooser.clone() };
         let engine = |(rank, endpoint)| Engine::new(endpoint, options(rank));
         let engines = (0..).zip(endpoints).map(engine).collect();
         Company { ranks, engines, poisoned: None, host }
@@ -85,10 +84,11 @@ impl Company {
         }
     }
 
-    /// These ranks of the world are dead.
-    pub(super) fn mourn(&mut self, dead: &[Rank]) {
+    /// These ranks of the world are dead; of some it is known why.
+    pub(super) fn mourn(&mut self, dead: &[Rank], reasons: &BTreeMap<Rank, String>) {
         let Some(rank) = self.ranks.iter().position(|rank| dead.contains(rank)) else { return };
-        let mut message = "the rank died in virtual time".to_owned();
+        let reason = reasons.get(&self.ranks[rank]).map(String::as_str);
+        let mut message = reason.unwrap_or("the rank died in virtual time").to_owned();
         if self.ranks[rank] != rank as Rank {
             message += &format!("; it is rank {} of the world", self.ranks[rank]);
         }
@@ -99,6 +99,15 @@ impl Company {
     /// Nothing will ever happen again and `rank` waits: because the ranks called different things, or because one that
     /// it waits for does not take part.
     pub(super) fn fall_silent(&mut self, rank: Rank) {
+        let told = format!("rank {rank} waits for it, and nothing more will ever happen");
+        self.stall(rank, &format!("it does not take part: {told}"));
+    }
+
+    /// `rank` has waited in vain, as `message` tells: unless it called something else than the others, which says more.
+    pub(super) fn stall(&mut self, rank: Rank, message: &str) {
+        if self.poisoned.is_some() {
+            return;
+        }
         let (sequence, signature) = self.engines[rank as usize].current();
         let calls = (0..self.size()).map(|peer| (peer, self.engines[peer as usize].called(sequence)));
         let other =
@@ -108,11 +117,40 @@ impl Company {
             return self.fail(rank, Fault::Mismatch { peer, theirs: header(theirs), ours: header(ours) });
         }
         let awaited = self.engines[rank as usize].awaited().into_iter().find(|&peer| peer != rank);
-        let missing = awaited.unwrap_or(rank);
-        let message =
-            format!("it does not take part: rank {rank} waits for it, and nothing more will ever happen");
-        let cause = self.cause(missing, ErrorKind::Timeout, message);
+        let cause = self.cause(awaited.unwrap_or(rank), ErrorKind::Timeout, message.to_owned());
         self.poison(Error::from(cause));
+    }
+
+    /// For whom a rank waits, and in what; `is_over` tells whose program has ended.
+    pub(super) fn waits(&self, rank: Rank, is_over: &dyn Fn(Rank) -> bool) -> String {
+        let engine = &self.engines[rank as usize];
+        let (sequence, signature) = engine.doing();
+        let named =
+            |&peer: &Rank| format!("rank {peer}{}", if is_over(peer) { " (which has ended)" } else { "" });
+        let awaited = engine.awaited();
+        let mut whom: Vec<String> = awaited.iter().filter(|&&peer| peer != rank).map(named).collect();
+        let more = whom.len().saturating_sub(MOST_NAMED);
+        whom.truncate(MOST_NAMED);
+        if more > 0 {
+            whom.push(format!("{more} more"));
+        }
+        let whom = if whom.is_empty() { "others".to_owned() } else { whom.join(", ") };
+        match engine.wish() {
+            Some(wish) => format!("waits for {wish}"),
+            None => {
+                let what = signature.map(|signature| signature.describe()).unwrap_or_default();
+                format!("waits for {whom} in {what} (operation {sequence})")
+            }
+        }
+    }
+
+    /// Fails with the first cause; nothing may be under way any more.
+    pub(super) fn check_ended(&self) -> Result<()> {
+        self.check()?;
+        match self.engines.iter().position(|engine| !engine.is_idle()) {
+            None => Ok(()),
+            Some(rank) => Err(Error::invalid(format!("rank {rank} has operations under way"))),
+        }
     }
 
     fn members(&self) -> Vec<Culprit> {

@@ -5,6 +5,8 @@
 //! [`World::run_real`] and their `_on` forms), a handful at once ([`World::run_together`]), or are
 //! [issued](World::issue) and waited for later: then time stands still until somebody waits.
 //!
+//! Programs of ranks, user code that awaits its calls, run by [`World::run`].
+//!
 //! ```
 //! use ubccl::sim::{CommunicatorId, RankMemory, World, WorldConfig};
 //! use ubccl::{Collective, DataType, ReduceOp};
@@ -22,6 +24,7 @@
 mod check;
 mod company;
 mod operations;
+mod program;
 mod tagged;
 
 use crate::choose::{Chooser, Wishes};
@@ -31,8 +34,11 @@ use crate::usage::{LinkClass, MemoryUse, Traffic};
 use company::Company;
 use operations::Operation;
 pub use operations::{Data, Issued, Job};
+pub(crate) use program::blocking::refuse_blocking;
+pub use program::{Buffer, Communicator, Compute, End, Ended, Phantom, Report, Work};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 pub use tagged::{TaggedStep, TaggedWay};
 pub use ubccl_algorithms::tuner::Candidate;
 use ubccl_core::collective::Rank;
@@ -65,6 +71,8 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How exactly messages are timed.
     pub fidelity: Fidelity,
+    /// How long an operation of a program ([`World::run`]) may take, in virtual time.
+    pub operation_timeout: Duration,
 }
 
 impl Default for WorldConfig {
@@ -80,6 +88,7 @@ impl Default for WorldConfig {
             lanes: 4,
             seed: 0,
             fidelity: Fidelity::default(),
+            operation_timeout: Duration::from_secs(30 * 60),
         }
     }
 }
@@ -89,6 +98,10 @@ impl WorldConfig {
     pub(crate) fn options(&self) -> WorldOptions {
         let WorldConfig { ranks, ref fabric, seed, fidelity, .. } = *self;
         WorldOptions { ranks, fabric: fabric.clone(), seed, fidelity }
+    }
+
+    fn operation_timeout_ps(&self) -> u64 {
+        u64::try_from(self.operation_timeout.as_nanos().saturating_mul(1000)).unwrap_or(u64::MAX)
     }
 
     /// Where ranks stand: as configured, otherwise as the machine is built.
@@ -153,6 +166,8 @@ pub struct World {
     costs: Costs,
     /// Of the communicator of all.
     layout: Layout,
+    /// Why ranks died, where that is known.
+    reasons: BTreeMap<Rank, String>,
     config: WorldConfig,
 }
 
@@ -177,6 +192,7 @@ impl World {
             world,
             costs: Costs::of_machine(&machine),
             layout,
+            reasons: BTreeMap::new(),
             config,
         };
         world.add((0..world.config.ranks).collect(), endpoints)?;
@@ -229,6 +245,12 @@ impl World {
     /// Kills a rank of the world `after_ps` from now. Once the others know, every communicator it is in is poisoned.
     pub fn kill(&mut self, rank: Rank, after_ps: u64) {
         self.world.kill(rank, after_ps);
+    }
+
+    /// A rank is no more, for this reason.
+    fn bury(&mut self, rank: Rank, why: String) {
+        self.reasons.entry(rank).or_insert(why);
+        self.kill(rank, 0);
     }
 
     /// Every communicator, in the order made.
@@ -402,7 +424,7 @@ impl World {
     fn notice_deaths(&mut self) {
         let dead = self.world.dead();
         if !dead.is_empty() {
-            self.communicators.iter_mut().for_each(|company| company.mourn(&dead));
+            self.communicators.iter_mut().for_each(|company| company.mourn(&dead, &self.reasons));
         }
     }
 }

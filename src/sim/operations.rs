@@ -181,7 +181,6 @@ impl World {
         };
         let mut ids = Vec::with_capacity(company.engines.len());
         for ((rank, engine), buffers) in (0..).zip(&mut company.engines).zip(buffers) {
-            engine.set_phantom(memory.is_empty());
             // SAFETY: phantom memory has no bytes; real memory is in `memory`, which nobody touches until `collect`
             // gives it back, when the operation is done or `Company::poison` has cancelled it.
             match unsafe { engine.issue(&calls(rank), buffers, None) } {
@@ -254,7 +253,7 @@ impl World {
     }
 
     /// Moves one rank on, and notes what it has done.
-    fn advance(&mut self, place: Place) {
+    pub(super) fn advance(&mut self, place: Place) {
         let company = &mut self.communicators[place.communicator.0 as usize];
         if company.poisoned.is_some() {
             return;

@@ -44,7 +44,6 @@ impl World {
         for step in steps.iter_mut() {
             let company = &mut self.communicators[communicator.0 as usize];
             let engine = &mut company.engines[step.rank as usize];
-            engine.set_phantom(false);
             // SAFETY: the bytes are borrowed until this call returns, by which time all is done, or the engines are
             // cancelled.
             match unsafe { engine.issue_tagged(step.call(), None) } {

@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Begun = 7,
     /// The last byte of one of a send's messages has left its rank (of a flow); never in the queue.
     Left = 8,
+    /// A time that a rank waits for. Target: the rank.
+    Alarm = 9,
 }
 
 /// Something that will happen.

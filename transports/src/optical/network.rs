@@ -119,7 +119,7 @@ impl Network {
 
     /// The next time at which something happens.
     #[inline]
-    fn next_ps(&self) -> Option<u64> {
+    pub(super) fn next_ps(&self) -> Option<u64> {
         match (self.queue.next_time_ps(), self.timing.next_ps()) {
             (Some(event_ps), Some(flow_ps)) => Some(event_ps.min(flow_ps)),
             (event_ps, flow_ps) => event_ps.or(flow_ps),
@@ -163,6 +163,7 @@ impl Network {
             Kind::Computed => self.computed(event.target),
             Kind::Died => self.died(event.target),
             Kind::Detected => self.detected(event.target),
+            Kind::Alarm => self.alarmed(event.target),
         }
     }
 
@@ -328,6 +329,20 @@ impl Network {
     pub(super) fn kill(&mut self, rank: Rank, after_ps: u64) {
         if (rank as usize) < self.ranks.len() {
             self.queue.push(self.now_ps.saturating_add(after_ps), Kind::Died, rank);
+        }
+    }
+
+    /// See `World::alarm`.
+    pub(super) fn alarm(&mut self, rank: Rank, after_ps: u64) {
+        if (rank as usize) < self.ranks.len() {
+            self.queue.push(self.now_ps.saturating_add(after_ps), Kind::Alarm, rank);
+        }
+    }
+
+    fn alarmed(&mut self, rank: Rank) {
+        self.hash.event(self.now_ps, Kind::Alarm, rank, NO_LINK, 0);
+        if !self.ranks[rank as usize].is_dead {
+            self.wake(rank); // the first seats are those of the communicator of all
         }
     }
 

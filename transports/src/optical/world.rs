@@ -56,6 +56,14 @@ impl World for OpticalWorld {
         Ok(self.network.lock().step(woken))
     }
 
+    fn next_ps(&self) -> Option<u64> {
+        self.network.lock().next_ps()
+    }
+
+    fn alarm(&mut self, rank: Rank, after_ps: u64) {
+        self.network.lock().alarm(rank, after_ps);
+    }
+
     fn kill(&mut self, rank: Rank, after_ps: u64) {
         self.network.lock().kill(rank, after_ps);
     }

@@ -4,11 +4,12 @@
 use crate::cases::{Case, Check, named};
 use crate::support::drive::{FABRIC, Run};
 use std::time::Duration;
-use ubccl_core::endpoint::{Clock, Fidelity, Transport, WorldOptions, WorldStats};
+use ubccl_core::endpoint::{Clock, CommunicatorId, Fidelity, Transport, WorldOptions, WorldStats};
 
 pub const CASES: &[Case] = &[
     world("w1_every_run_of_traffic_keeps_time_going_forward", &[3], time_goes_forward),
     world("w2_the_same_posts_give_the_same_events_and_hash", &[2, 5], same_hash),
+    world("w5_an_alarm_wakes_its_rank_at_its_time_and_next_ps_tells_it", &[1, 3], alarms_ring),
     world("w3_a_world_in_which_nothing_was_posted_never_steps", &[1, 4], nothing_happens),
 ];
 
@@ -65,4 +66,26 @@ fn nothing_happens(transport: &'static dyn Transport, ranks: u32, _: Duration) -
     } else {
         Err(format!("an empty world stepped to {} and woke {woken:?}", world.now_ps()))
     }
+}
+
+fn alarms_ring(transport: &'static dyn Transport, ranks: u32, _: Duration) -> Result<(), String> {
+    let fidelity = Fidelity::default();
+    let options = WorldOptions { ranks, fabric: FABRIC.into(), seed: 1, fidelity };
+    let mut world = transport.world(&options).map_err(|error| error.to_string())?;
+    let last = ranks - 1;
+    for (rank, after_ps) in [(last, 700), (0, 300), (last, 300)] {
+        world.alarm(rank, after_ps);
+    }
+    let mut rung = Vec::new();
+    while let Some(next_ps) = world.next_ps() {
+        let mut woken = Vec::new();
+        let stepped = world.step(&mut woken).map_err(|error| error.to_string())?;
+        rung.push((next_ps, world.now_ps(), woken.iter().map(|place| place.rank).collect::<Vec<_>>()));
+        if !stepped || woken.iter().any(|place| place.communicator != CommunicatorId::WORLD) {
+            return Err(format!("at {next_ps} step answered {stepped} and woke {woken:?}"));
+        }
+    }
+    let both = if last == 0 { vec![0] } else { vec![0, last] };
+    let expected = vec![(300, 300, both), (700, 700, vec![last])];
+    if rung == expected { Ok(()) } else { Err(format!("rang {rung:?}, expected {expected:?}")) }
 }

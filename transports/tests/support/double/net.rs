@@ -2,7 +2,7 @@
 
 use super::Defect;
 use rustix::event::{EventfdFlags, eventfd};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use ubccl_core::Rank;
@@ -45,11 +45,21 @@ pub(super) struct NetState {
     lanes: BTreeMap<Route, VecDeque<Message>>,
     /// In virtual time: what is still under way, by time of arrival.
     pub(super) flights: VecDeque<(u64, Route, Message)>,
+    /// In virtual time: who is to be woken, by time.
+    pub(super) alarms: BTreeSet<(u64, Rank)>,
     pub(super) now_ps: u64,
     pub(super) stats: WorldStats,
     pub(super) rung: Vec<bool>,
     pub(super) watched: Vec<bool>,
     serial: u64,
+}
+
+impl NetState {
+    /// When something happens next.
+    pub(super) fn next_ps(&self) -> Option<u64> {
+        let flight = self.flights.front().map(|flight| flight.0);
+        flight.into_iter().chain(self.alarms.first().map(|alarm| alarm.0)).min()
+    }
 }
 
 impl Net {

@@ -30,8 +30,12 @@ impl World for DoubleWorld {
 
     fn step(&mut self, woken: &mut Vec<Place>) -> Result<bool> {
         let state = &mut *self.net.state.lock().unwrap();
-        let Some(next) = state.flights.front().map(|flight| flight.0) else { return Ok(false) };
+        let Some(next) = state.next_ps() else { return Ok(false) };
         state.now_ps = next;
+        while let Some(&(at_ps, rank)) = state.alarms.first().filter(|alarm| alarm.0 == next) {
+            state.alarms.remove(&(at_ps, rank));
+            woken.push(Place { communicator: CommunicatorId::WORLD, rank });
+        }
         while state.flights.front().is_some_and(|flight| flight.0 == next) {
             let (_, route, message) = state.flights.pop_front().expect("just seen");
             let bytes = message.header.len;
@@ -53,6 +57,15 @@ impl World for DoubleWorld {
             woken.reverse();
         }
         Ok(true)
+    }
+
+    fn next_ps(&self) -> Option<u64> {
+        self.net.state.lock().unwrap().next_ps()
+    }
+
+    fn alarm(&mut self, rank: Rank, after_ps: u64) {
+        let state = &mut *self.net.state.lock().unwrap();
+        state.alarms.insert((state.now_ps + after_ps, rank));
     }
 
     fn kill(&mut self, _rank: Rank, _after_ps: u64) {}

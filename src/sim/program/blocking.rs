@@ -1,0 +1,43 @@
+//! Calls that block have no place in a program of simulated ranks: nobody would move time on.
+
+use std::cell::Cell;
+use ubccl_core::{Error, Rank, Result};
+
+thread_local! {
+    /// Whose program this thread runs right now.
+    static RUNNING: Cell<Option<Rank>> = const { Cell::new(None) };
+}
+
+/// As long as it lives, this thread runs a rank's program.
+pub(super) struct Running(Option<Rank>);
+
+impl Running {
+    pub(super) fn enter(rank: Rank) -> Self {
+        Running(RUNNING.replace(Some(rank)))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.set(self.0);
+    }
+}
+
+/// Refuses `call` inside a program of simulated ranks, naming what to use `instead`.
+///
+/// Errors: Unsupported.
+#[inline]
+pub(crate) fn refuse_blocking(call: impl FnOnce() -> (&'static str, String)) -> Result<()> {
+    match RUNNING.get() {
+        None => Ok(()),
+        Some(rank) => Err(refusal(rank, call())),
+    }
+}
+
+#[cold]
+fn refusal(rank: Rank, (call, instead): (&str, String)) -> Error {
+    Error::unsupported(format!(
+        "{call} blocks in real time, and this is the program of rank {rank} of a simulated world, whose time would \
+         stand still: use {instead}"
+    ))
+}
