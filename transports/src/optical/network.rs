@@ -9,7 +9,9 @@ use super::seats::{SeatId, Seats};
 use super::slab::Slab;
 use super::timing::{self, Agenda, Timing, Way};
 use std::num::NonZeroU64;
-use ubccl_core::endpoint::{Fault, Fidelity, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldStats};
+use ubccl_core::endpoint::{
+    Fault, Fidelity, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldStats,
+};
 use ubccl_core::symbolic::Piece;
 use ubccl_core::topology::{Link, time_at_rate_ps};
 use ubccl_core::{Rank, Result, Signature};

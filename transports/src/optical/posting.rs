@@ -107,7 +107,8 @@ impl Network {
         let (rank, payload) = (state.rank, state.memory.snapshot(from, &mut self.shop));
         let payload = payload.map_err(|error| of_rank(state.place.rank, &error))?;
         let header = header(key, from.len);
-        let send = Send { seat, rank, token: Some(token), header, payload, holders: 1, unsent: 1, link: NO_LINK };
+        let send =
+            Send { seat, rank, token: Some(token), header, payload, holders: 1, unsent: 1, link: NO_LINK };
         let id = self.sends.insert(send);
         let (mut injected_ps, mut unsent) = (None, 0);
         for peer in to.iter() {

@@ -151,4 +151,3 @@ impl Incoming {
         Fault::Lost { peer: self.peer as Rank, message }
     }
 }
-

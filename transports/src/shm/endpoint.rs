@@ -19,8 +19,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Allocation, Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
-    TAGGED_LANE, Token, Wake,
+    Allocation, Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId,
+    Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};

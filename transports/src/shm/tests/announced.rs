@@ -82,7 +82,8 @@ fn a_sum_takes_some_from_heaps_and_some_from_slots() {
     let inputs: Vec<_> = (0..ranks as u64).map(|rank| pattern(rank + 7, LONG)).collect();
     let outputs: Vec<_> = (0..ranks).map(|rank| rig.heap_area(rank, &vec![0; LONG])).collect();
     for rank in 0..ranks {
-        let own = if rank % 2 == 0 { rig.area(rank, &inputs[rank]) } else { rig.heap_area(rank, &inputs[rank]) };
+        let own =
+            if rank % 2 == 0 { rig.area(rank, &inputs[rank]) } else { rig.heap_area(rank, &inputs[rank]) };
         let others = PeerRun::circle(rank as u32 + 1, ranks as u32 - 1, ranks as u32);
         rig.post(rank, 1, &key(1, 0), Post::Send { from: own, to: others }).unwrap();
         let everybody = PeerRun::circle(0, ranks as u32, ranks as u32);
@@ -148,9 +149,16 @@ fn an_announcement_outside_the_heap_is_a_fault() {
     let beyond = rig.endpoints[0].own.heap_len() as u64 - 9_999;
     for offset in [beyond, u64::MAX - 5, u64::MAX] {
         let label = Label::new(&key(1, 0), 10_000).announced();
-        rig.endpoints[0].outgoing[rig.endpoints[0].channels].memory.write_announcement(0, &label, [offset, 0]);
+        rig.endpoints[0].outgoing[rig.endpoints[0].channels].memory.write_announcement(
+            0,
+            &label,
+            [offset, 0],
+        );
         let fault = rig.post(1, 1, &key(1, 0), receive(into, 0)).unwrap_err();
-        assert!(matches!(&fault, Fault::Lost { peer: 0, message } if message.contains("outside")), "{fault:?}");
+        assert!(
+            matches!(&fault, Fault::Lost { peer: 0, message } if message.contains("outside")),
+            "{fault:?}"
+        );
         rig.endpoints[1].receives[0].clear();
         rig.endpoints[1].incoming.iter_mut().for_each(|incoming| incoming.queue.clear());
     }
@@ -161,7 +169,8 @@ fn memory_is_counted_zeroed_and_comes_back() {
     let mut rig = rig(2);
     let regions = |rig: &Rig| {
         let mut bytes = 0;
-        rig.endpoints[0].count_memory(&mut |kind, more| bytes += if kind == MemoryKind::Regions { more } else { 0 });
+        rig.endpoints[0]
+            .count_memory(&mut |kind, more| bytes += if kind == MemoryKind::Regions { more } else { 0 });
         bytes
     };
     assert_eq!(regions(&rig), 0);

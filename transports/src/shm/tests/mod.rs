@@ -14,7 +14,8 @@ use crate::exchange::LocalExchange;
 use std::cell::UnsafeCell;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
-    Allocation, Fault, Header, HostPointer, Key, Memory, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
+    Allocation, Fault, Header, HostPointer, Key, Memory, Post, Posted, RegionId, Span, Stream, TAGGED_LANE,
+    Token,
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{DataType, Rank, ReduceOp, Signature};
