@@ -254,11 +254,11 @@ impl<T: Target> Rank<T> {
     }
 
     /// The timed loop. Between two samples stands only what cannot delay a rank much: a small buffer or a few stamps
-    /// are looked at and renewed; behind a root, an untimed barrier.
+    /// are looked at and renewed; behind a root, an untimed barrier. Processor time is that of calls and barriers alone.
     fn timed(&mut self, run: &mut Run, layout: &Layout, samples: u32) -> Result<(), Error> {
         let in_place = run.case.in_place;
         self.target.barrier()?;
-        let cpu = clock_ns(self.cpu_clock);
+        let mut cpu = clock_ns(self.cpu_clock);
         for _ in 0..samples {
             if run.case.call.is_rooted() {
                 self.target.barrier()?;
@@ -271,6 +271,7 @@ impl<T: Target> Rank<T> {
             if !run.case.check {
                 continue;
             }
+            run.cpu_ns += clock_ns(self.cpu_clock) - cpu;
             if run.whole {
                 run.tally.add("a timed call", || layout.verify(look(&self.buffers)));
                 layout.fill(touch(&mut self.buffers));
@@ -278,6 +279,7 @@ impl<T: Target> Rank<T> {
                 run.tally.add("a timed call", || layout.verify_stamps(look(&self.buffers)));
                 layout.fill_stamps(touch(&mut self.buffers));
             }
+            cpu = clock_ns(self.cpu_clock);
         }
         run.cpu_ns += clock_ns(self.cpu_clock) - cpu;
         Ok(())
