@@ -129,6 +129,11 @@ impl Execution {
         self.binding.scratch_bytes(plan)
     }
 
+    /// How the plan that was bound last is laid out.
+    pub(crate) fn binding(&self) -> &Binding {
+        &self.binding
+    }
+
     /// Begins the plan that was bound last.
     pub(crate) fn start(&mut self, plan: Arc<Plan>, bases: Bases, (stream, signature): (Stream, Signature)) {
         for (index, lane) in plan.lanes().iter().enumerate() {

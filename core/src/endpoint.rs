@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::exchange::Exchange;
 use crate::op::ReduceOp;
 use crate::plan::PeerRun;
+use crate::record::Record;
 use crate::signature::Signature;
 use crate::symbolic::Piece;
 use crate::topology::Topology;
@@ -514,6 +515,15 @@ pub trait World: Send {
 
     /// What the fabric's cost is made of.
     fn machine(&self) -> Machine;
+
+    /// Begins to write down what happens from now on, for [`World::stop_recording`]. Changes no time and no hash. What was
+    /// posted before is not in the record, nor are the messages of it.
+    fn start_recording(&mut self) {}
+
+    /// What was recorded; recording ends. Nothing, if this world records nothing.
+    fn stop_recording(&mut self) -> Record {
+        Record::default()
+    }
 }
 
 /// What a simulated machine costs, for a tuner to reckon with.

@@ -18,6 +18,7 @@ pub mod layout;
 pub mod op;
 pub mod plan;
 pub mod profile;
+pub mod record;
 pub mod signature;
 pub mod symbolic;
 pub mod topology;

@@ -1,12 +1,14 @@
 //! One rank's operations: plans looked up, executions in program order, driven by whoever owns the engine.
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
+mod journal;
 mod loose;
 mod slots;
 mod tagged;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use journal::Begun;
 pub(crate) use slots::{Buffers, OpId, Status, Taken};
 pub(crate) use tagged::{TaggedCall, TaggedKind};
 
@@ -67,6 +69,8 @@ pub(crate) struct Engine {
     cancelled: bool,
     /// Where the time goes, while somebody asks.
     pub(crate) breakdown: Option<Breakdown>,
+    /// What was begun, while somebody records.
+    pub(crate) journal: Option<Vec<Begun>>,
     /// The oldest operation under way, since it was first found waiting.
     waiting: Option<Waiting>,
     /// What the board says this rank is doing: sequence, and the signature while it runs.
@@ -107,6 +111,7 @@ impl Engine {
             cancelled: false,
             waiting: None,
             breakdown: None,
+            journal: None,
             shown: (0, None),
         }
     }
@@ -548,6 +553,10 @@ impl Engine {
             let memory = scratch(&mut slot.scratch, scratch_bytes, is_phantom, size as u32)?;
             // SAFETY: the slot keeps its scratch until the operation is over, and nobody else knows it.
             unsafe { self.endpoint.register(region(2), memory) }?;
+        }
+        if let Some(journal) = &mut self.journal {
+            let binding = slot.execution.binding().clone();
+            journal.push(Begun { stream, signature, plan: Arc::clone(&plan), binding });
         }
         slot.execution.start(plan, Bases { input, output, scratch: at(2) }, (stream, signature));
         Ok(())

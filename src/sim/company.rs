@@ -38,6 +38,11 @@ impl Company {
         self.ranks.len() as u32
     }
 
+    /// Has every engine write down what it begins, or not.
+    pub(super) fn keep_journals(&mut self, on: bool) {
+        self.engines.iter_mut().for_each(|engine| engine.journal = on.then(Vec::new));
+    }
+
     /// Fails with the first cause.
     pub(super) fn check(&self) -> Result<()> {
         self.poisoned.clone().map_or(Ok(()), Err)

@@ -25,6 +25,7 @@ mod check;
 mod company;
 mod operations;
 mod program;
+mod recording;
 mod tagged;
 
 use crate::choose::{Chooser, Wishes};
@@ -36,14 +37,16 @@ use operations::Operation;
 pub use operations::{Data, Issued, Job};
 pub(crate) use program::blocking::refuse_blocking;
 pub use program::{Buffer, Communicator, Compute, End, Ended, Phantom, Report, Work};
+pub use recording::Moment;
+use recording::Watch;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 pub use tagged::{TaggedStep, TaggedWay};
 pub use ubccl_algorithms::tuner::Candidate;
 use ubccl_core::collective::Rank;
-use ubccl_core::endpoint::{self, Machine, WorldOptions, WorldStats};
-pub use ubccl_core::endpoint::{CommunicatorId, Fidelity};
+use ubccl_core::endpoint::{self, WorldOptions, WorldStats};
+pub use ubccl_core::endpoint::{CommunicatorId, Fidelity, Machine};
 use ubccl_core::plan::Plan;
 use ubccl_core::{Choice, Collective, Error, Layout, Result};
 
@@ -163,6 +166,8 @@ pub struct World {
     operations: BTreeMap<u64, Operation>,
     issued: u64,
     world: Box<dyn endpoint::World>,
+    is_recording: bool,
+    watch: Watch,
     costs: Costs,
     /// Of the communicator of all.
     layout: Layout,
@@ -190,6 +195,8 @@ impl World {
             operations: BTreeMap::new(),
             issued: 0,
             world,
+            is_recording: false,
+            watch: Watch::default(),
             costs: Costs::of_machine(&machine),
             layout,
             reasons: BTreeMap::new(),
@@ -212,6 +219,11 @@ impl World {
     /// How exactly its times are: which of the fidelities, whose [`Fidelity::unseen`] says what they cannot show.
     pub fn fidelity(&self) -> Fidelity {
         self.world.fidelity()
+    }
+
+    /// What its costs are made of.
+    pub fn machine(&self) -> Machine {
+        self.world.machine()
     }
 
     /// Everything that happened so far.
@@ -407,7 +419,9 @@ impl World {
         let chooser = Chooser::new(self.costs.model(&layout), &layout, &wishes)?;
         let host = self.config.fabric.lines().next().unwrap_or_default();
         let host = format!("virtual {host}");
-        self.communicators.push(Company::new(ranks, endpoints, host, &chooser));
+        let mut company = Company::new(ranks, endpoints, host, &chooser);
+        company.keep_journals(self.is_recording);
+        self.communicators.push(company);
         Ok(())
     }
 

@@ -232,7 +232,7 @@ impl World {
             let Some(stuck) = unfinished(self) else { return };
             woken.clear();
             match self.world.step(&mut woken) {
-                Ok(true) => {}
+                Ok(true) => self.stepped(),
                 Ok(false) => self.communicators[stuck.communicator.0 as usize].fall_silent(stuck.rank),
                 Err(error) => self.communicators.iter_mut().for_each(|company| company.poison(error.clone())),
             }

@@ -36,7 +36,8 @@
 //!
 //! # Where to start
 //! [`fabric`](Fabric) is the description, `network` the state and the events, `seats` who posts, `posting` what
-//! they start, `matching` who meets whom, `payload` the bytes and `phantom` the fingerprints.
+//! they start, `matching` who meets whom, `payload` the bytes and `phantom` the fingerprints, `recorder` what is
+//! written down for traces.
 
 mod endpoint;
 mod events;
@@ -46,6 +47,7 @@ mod network;
 mod payload;
 mod phantom;
 mod posting;
+mod recorder;
 mod seats;
 mod slab;
 mod timing;

@@ -5,6 +5,7 @@ use super::fabric::Fabric;
 use super::matching::Matching;
 use super::payload::{Payload, Workshop, of_rank};
 use super::posting::Receive;
+use super::recorder::Recorder;
 use super::seats::{SeatId, Seats};
 use super::slab::Slab;
 use super::timing::{self, Agenda, Timing, Way};
@@ -12,6 +13,7 @@ use std::num::NonZeroU64;
 use ubccl_core::endpoint::{
     Fault, Fidelity, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldStats,
 };
+use ubccl_core::record::Record;
 use ubccl_core::symbolic::Piece;
 use ubccl_core::topology::{Link, time_at_rate_ps};
 use ubccl_core::{Rank, Result, Signature};
@@ -32,6 +34,7 @@ pub(super) struct Network {
     /// Lists of receives that are over, to be used again.
     pub(super) spare_lists: Vec<Vec<u32>>,
     timing: Box<dyn Timing>,
+    pub(super) recorder: Option<Box<Recorder>>,
     /// Messages whose last byte left just now.
     left: Vec<u32>,
     woken: Vec<SeatId>,
@@ -92,6 +95,7 @@ impl Network {
             shop: Workshop::default(),
             spare_lists: Vec::new(),
             timing: timing::of(fidelity, &links, ranks),
+            recorder: None,
             left: Vec::new(),
             woken: Vec::new(),
             detected: Vec::new(),
@@ -146,7 +150,9 @@ impl Network {
     /// Lets flows that end now end, and shares anew what they leave.
     fn settle(&mut self) {
         let mut left = std::mem::take(&mut self.left);
-        self.timing.settle(&mut Agenda { now_ps: self.now_ps, queue: &mut self.queue }, &mut left);
+        let recorder = self.recorder.as_deref_mut();
+        let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue, recorder };
+        self.timing.settle(agenda, &mut left);
         self.stats.events += left.len() as u64;
         for message in left.drain(..) {
             let message = self.messages[message];
@@ -187,13 +193,23 @@ impl Network {
         self.sends[send].link = link;
         let message = self.messages.insert(Message { send, from, to, line, link });
         let way = Way { from, to, link, bytes: len, line };
-        self.timing.post(message, &way, &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue })
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sends(message, send, (from, to), len, self.now_ps);
+        }
+        let recorder = self.recorder.as_deref_mut();
+        let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue, recorder };
+        self.timing.post(message, &way, agenda)
     }
 
     /// Within a rank a message passes no port; it is a copy.
     fn inject_to_itself(&mut self, message: Message, len: u64) -> u64 {
-        let until_ps = self.compute_until_ps(message.from, len, self.fabric.rank_costs().copy_bytes_per_s);
+        let (rank, send) = (message.from, message.send);
+        let (from_ps, until_ps) = self.compute_ps(rank, len, self.fabric.rank_costs().copy_bytes_per_s);
         let message = self.messages.insert(message);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sends(message, send, (rank, rank), len, self.now_ps);
+            recorder.carries(message, rank, (from_ps, until_ps), self.now_ps);
+        }
         self.queue.push(until_ps, Kind::Arrived, message);
         until_ps
     }
@@ -213,6 +229,9 @@ impl Network {
             return;
         }
         let Send { seat, rank, token, .. } = *record;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.sent(send, self.now_ps);
+        }
         self.release(send);
         if let Some(token) = token
             && !self.ranks[rank as usize].is_dead
@@ -228,7 +247,8 @@ impl Network {
         let bytes = self.record(kind, &message);
         let way = Way { from, to, link, bytes, line };
         let is_lost = self.is_lost(&message);
-        let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue };
+        let recorder = self.recorder.as_deref_mut();
+        let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue, recorder };
         if !is_lost {
             return self.timing.moved(id, &way, agenda);
         }
@@ -247,6 +267,9 @@ impl Network {
         }
         self.stats.messages += 1;
         self.stats.bytes += bytes;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.arrived(id, self.now_ps);
+        }
         match self.matching.arrive(message.line, id) {
             Some((receive, source)) => self.accept_later(receive, source, id),
             // Its receiver may wait for it without a post.
@@ -288,16 +311,18 @@ impl Network {
         }
     }
 
-    /// When a rank is done with copying or reducing so many bytes, if that takes time at all. A rank does one at a time.
-    pub(super) fn compute_until_ps(&mut self, rank: Rank, bytes: u64, rate: Option<NonZeroU64>) -> u64 {
-        let Some(rate) = rate else { return self.now_ps };
+    /// When a rank begins and ends to copy or reduce so many bytes: now and now, if that takes no time. A rank does one
+    /// at a time.
+    pub(super) fn compute_ps(&mut self, rank: Rank, bytes: u64, rate: Option<NonZeroU64>) -> (u64, u64) {
+        let Some(rate) = rate else { return (self.now_ps, self.now_ps) };
         let duration_ps = time_at_rate_ps(bytes, rate.get());
         let free_ps = &mut self.ranks[rank as usize].compute_free_ps;
-        if duration_ps > 0 {
-            *free_ps = self.now_ps.max(*free_ps).saturating_add(duration_ps);
-            return *free_ps;
+        if duration_ps == 0 {
+            return (self.now_ps, self.now_ps);
         }
-        self.now_ps
+        let begin_ps = self.now_ps.max(*free_ps);
+        *free_ps = begin_ps.saturating_add(duration_ps);
+        (begin_ps, *free_ps)
     }
 
     pub(super) fn record_compute(&mut self, rank: Rank, bytes: u64) {
@@ -383,6 +408,20 @@ impl Network {
     /// See `World::stats`.
     pub(super) fn stats(&self) -> WorldStats {
         WorldStats { hash: self.hash.value(), ..self.stats }
+    }
+
+    /// See `World::start_recording`.
+    pub(super) fn start_recording(&mut self) {
+        let levels: Vec<String> =
+            self.fabric.topology().levels().iter().map(|level| level.name.clone()).collect();
+        let mut recorder = Recorder::new(self.now_ps, self.ranks.len() as u32, levels.clone());
+        self.timing.tell_links(&levels, &mut recorder);
+        self.recorder = Some(Box::new(recorder));
+    }
+
+    /// See `World::stop_recording`.
+    pub(super) fn stop_recording(&mut self) -> Record {
+        self.recorder.take().map_or_else(Record::default, |recorder| recorder.finish())
     }
 
     /// Bytes of the world's tables.

@@ -3,10 +3,11 @@
 use super::events::{Kind, NO_LINK};
 use super::network::{Message, Network, Send};
 use super::payload::{Reduction, of_rank};
-use super::seats::SeatId;
+use super::seats::{Seat, SeatId};
 use super::slab::NONE;
 use ubccl_core::endpoint::{Fault, Header, Key, Post, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
+use ubccl_core::record::What;
 use ubccl_core::{DataType, Error, Rank, ReduceOp};
 
 /// A receive, a receive-reduce or a copy that is under way.
@@ -66,6 +67,18 @@ impl Network {
             // The dead wait for ever.
             return Ok(Posted::Pending);
         }
+        if let Some(recorder) = &mut self.recorder {
+            let Seat { place, rank, .. } = self.seats[seat];
+            recorder.posted((place, rank), key, post, self.now_ps);
+        }
+        let posted = self.start(seat, token, key, post);
+        if let (Some(recorder), Ok(Posted::Done)) = (&mut self.recorder, &posted) {
+            recorder.is_done(self.now_ps);
+        }
+        posted
+    }
+
+    fn start(&mut self, seat: SeatId, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault> {
         match *post {
             Post::Send { from, to } => self.send(seat, token, key, from, &to),
             Post::Receive { into, from } => {
@@ -110,6 +123,9 @@ impl Network {
         let send =
             Send { seat, rank, token: Some(token), header, payload, holders: 1, unsent: 1, link: NO_LINK };
         let id = self.sends.insert(send);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.is_send(id, self.now_ps);
+        }
         let (mut injected_ps, mut unsent) = (None, 0);
         for peer in to.iter() {
             let peer = self.seats.peer(seat, peer)?;
@@ -127,7 +143,11 @@ impl Network {
     fn new_receive(&mut self, seat: SeatId, token: Token, key: &Key, into: Span, work: Work) -> u32 {
         let (state, header, missing) = (State::Waiting, header(key, into.len), 0);
         let sends = self.spare_lists.pop().unwrap_or_default();
-        self.receives.insert(Receive { seat, state, token, header, into, work, sends, missing })
+        let id = self.receives.insert(Receive { seat, state, token, header, into, work, sends, missing });
+        if let Some(recorder) = &mut self.recorder {
+            recorder.is_receive(id);
+        }
+        id
     }
 
     /// Waits for one message from each source but `own`.
@@ -174,6 +194,9 @@ impl Network {
     /// A message has arrived for a receive that was posted before.
     pub(super) fn accept_later(&mut self, id: u32, source: u32, message: u32) {
         let Receive { seat, token, .. } = self.receives[id];
+        if let Some(recorder) = &mut self.recorder {
+            recorder.comes_for(id, message);
+        }
         let mut finished = self.accept(id, source, message).map(|()| false);
         let Receive { state, missing, .. } = self.receives[id];
         if state == State::Failed && finished.is_ok() {
@@ -184,8 +207,8 @@ impl Network {
         }
         match finished {
             Ok(true) => {
+                self.complete_receive(id, seat, token);
                 self.free(id);
-                self.complete(seat, token);
             }
             Ok(false) => {}
             Err(fault) => {
@@ -206,6 +229,9 @@ impl Network {
     /// Gives a message to the receive it meets.
     fn accept(&mut self, id: u32, source: u32, message: u32) -> Result<(), Fault> {
         let Message { send, link, .. } = self.messages[message];
+        if let Some(recorder) = &mut self.recorder {
+            recorder.takes(id, message);
+        }
         self.messages.remove(message);
         let receive = &mut self.receives[id];
         receive.missing -= 1;
@@ -237,14 +263,17 @@ impl Network {
         let receive = &self.receives[id];
         let (rank, len) = (self.seats[receive.seat].rank, receive.header.len);
         let costs = *self.fabric.rank_costs();
-        let until_ps = match receive.work {
+        let (what, (from_ps, until_ps)) = match receive.work {
             Work::Nothing => return Ok(true),
             Work::Reduce { .. } => {
                 let folded = (receive.sends.len() as u64).saturating_sub(1).saturating_mul(len);
-                self.compute_until_ps(rank, folded, costs.reduce_bytes_per_s)
+                (What::Reduction, self.compute_ps(rank, folded, costs.reduce_bytes_per_s))
             }
-            Work::Copy { .. } => self.compute_until_ps(rank, len, costs.copy_bytes_per_s),
+            Work::Copy { .. } => (What::Copy, self.compute_ps(rank, len, costs.copy_bytes_per_s)),
         };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.computes(what, id, rank, (from_ps, until_ps), self.now_ps);
+        }
         if until_ps == self.now_ps {
             return self.finish(id).map(|()| true);
         }
@@ -261,10 +290,17 @@ impl Network {
             return self.free(id);
         }
         match self.finish(id) {
-            Ok(()) => self.complete(seat, token),
+            Ok(()) => self.complete_receive(id, seat, token),
             Err(fault) => self.fail(seat, fault),
         }
         self.free(id);
+    }
+
+    fn complete_receive(&mut self, id: u32, seat: SeatId, token: Token) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.received(id, self.now_ps);
+        }
+        self.complete(seat, token);
     }
 
     /// Moves or combines the bytes.

@@ -7,6 +7,7 @@ use super::seats::SeatId;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use ubccl_core::endpoint::{CommunicatorId, Endpoint, Fidelity, Machine, Place, World, WorldStats};
+use ubccl_core::record::Record;
 use ubccl_core::{Error, Rank, Result};
 
 /// A simulated machine. Its endpoints share its state; the lock is there for soundness and never contended by a single
@@ -93,5 +94,13 @@ impl World for OpticalWorld {
 
     fn machine(&self) -> Machine {
         self.network.lock().fabric.machine()
+    }
+
+    fn start_recording(&mut self) {
+        self.network.lock().start_recording();
+    }
+
+    fn stop_recording(&mut self) -> Record {
+        self.network.lock().stop_recording()
     }
 }

@@ -1,9 +1,12 @@
 //! LogGP: a closed form for each message, ports that serve one message after the other. [`super::super`] has the formulas.
 
 use super::super::events::{FixedMap, Kind};
+use super::super::recorder::{Injection, Reception, Recorder};
 use super::super::slab::NONE;
 use super::{Agenda, Timing, Way};
+use ubccl_core::Rank;
 use ubccl_core::endpoint::Fidelity;
+use ubccl_core::record::{self, LinkId};
 use ubccl_core::topology::{Link, time_at_rate_ps};
 
 /// The state of all ports.
@@ -71,6 +74,25 @@ impl LogGp {
     fn port(&mut self, rank: u32, link: &Link) -> &mut Port {
         &mut self.ports[rank as usize * self.ports_per_rank + usize::from(link.port)]
     }
+
+    /// A port's number in a record: each has two directions.
+    fn recorded(&self, rank: Rank, link: &Link, direction: Direction) -> LinkId {
+        let port = rank as usize * self.ports_per_rank + usize::from(link.port);
+        LinkId(2 * port as u32 + direction as u32)
+    }
+
+    /// The levels that share a port.
+    fn levels_of(&self, port: usize, levels: &[String]) -> String {
+        let of_port = self.links.iter().zip(levels).filter(|(state, _)| usize::from(state.link.port) == port);
+        of_port.map(|(_, level)| level.as_str()).collect::<Vec<_>>().join("/")
+    }
+}
+
+/// Of a port, as links of a record are numbered.
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Out = 0,
+    In = 1,
 }
 
 impl LinkState {
@@ -98,9 +120,10 @@ impl Timing for LogGp {
         let state = &mut self.links[usize::from(way.link)];
         let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
         let port = self.port(way.from, &link);
-        let mut start_ps = agenda.now_ps.max(port.injection_free_ps);
-        port.injection_free_ps =
-            start_ps.saturating_add(link.gap_ps.max(link.send_overhead_ps.saturating_add(port_ps)));
+        let taken_ps = agenda.now_ps.max(port.injection_free_ps);
+        let free_ps = taken_ps.saturating_add(link.gap_ps.max(link.send_overhead_ps.saturating_add(port_ps)));
+        port.injection_free_ps = free_ps;
+        let mut start_ps = taken_ps;
         let follows = port_ps < message_ps;
         if follows {
             start_ps = start_ps.max(self.pairs.last(way).free_ps);
@@ -111,6 +134,25 @@ impl Timing for LogGp {
             self.pairs.last(way).free_ps = sent_ps.max(start_ps.saturating_add(link.gap_ps));
         }
         agenda.queue.push(first_ps.saturating_add(link.latency_ps), Kind::Head, message);
+        if let Some(recorder) = &mut agenda.recorder {
+            let pair_ps = follows.then(|| self.pairs.last(way).free_ps);
+            recorder.injected(&Injection {
+                message,
+                from: way.from,
+                to: way.to,
+                level: way.link,
+                port: self.recorded(way.from, &link, Direction::Out),
+                now_ps: agenda.now_ps,
+                taken_ps,
+                start_ps,
+                overhead_ps: link.send_overhead_ps,
+                latency_ps: link.latency_ps,
+                port_ps,
+                message_ps,
+                free_ps,
+                pair_ps,
+            });
+        }
         Some(sent_ps)
     }
 
@@ -130,6 +172,45 @@ impl Timing for LogGp {
             arrival_ps = last.arrival_ps;
         }
         agenda.queue.push(arrival_ps, Kind::Arrived, message);
+        if let Some(recorder) = &mut agenda.recorder {
+            recorder.reaches(&Reception {
+                message,
+                from: way.from,
+                to: way.to,
+                port: self.recorded(way.to, &link, Direction::In),
+                now_ps: agenda.now_ps,
+                begin_ps,
+                overhead_ps: link.receive_overhead_ps,
+                port_ps,
+                message_ps,
+                arrival_ps,
+            });
+        }
+    }
+
+    /// The ports of each rank, out and in.
+    fn tell_links(&self, levels: &[String], recorder: &mut Recorder) {
+        let ports = 0..self.ports_per_rank;
+        let is_only = self.ports_per_rank == 1;
+        let names: Vec<[String; 2]> = ports
+            .map(|port| match is_only {
+                true => ["out".to_owned(), "in".to_owned()],
+                false => ["out", "in"].map(|way| format!("{} {way}", self.levels_of(port, levels))),
+            })
+            .collect();
+        let classes: Vec<[u16; 2]> = names
+            .iter()
+            .map(|names| names.each_ref().map(|name| recorder.add_class(format!("ranks' ports {name}"))))
+            .collect();
+        for (index, _) in self.ports.iter().enumerate() {
+            let (rank, port) = (index / self.ports_per_rank, index % self.ports_per_rank);
+            let of_port = self.links.iter().filter(|state| usize::from(state.link.port) == port);
+            let rate_bytes_per_s = of_port.map(|state| state.link.port_rate_bytes_per_s()).max().unwrap_or(1);
+            for (name, &class) in names[port].iter().zip(&classes[port]) {
+                let (name, rank) = (format!("rank {rank} {name}"), Some(rank as Rank));
+                recorder.add_link(record::Link { name, class, rank, rate_bytes_per_s });
+            }
+        }
     }
 
     fn memory_bytes(&self) -> usize {

@@ -7,6 +7,7 @@
 mod loggp;
 
 use super::events::EventQueue;
+use super::recorder::Recorder;
 use loggp::LogGp;
 use std::fmt;
 use ubccl_core::Rank;
@@ -30,6 +31,8 @@ pub(super) struct Way {
 pub(super) struct Agenda<'a> {
     pub(super) now_ps: u64,
     pub(super) queue: &'a mut EventQueue,
+    /// Who writes down what happens, if anybody does.
+    pub(super) recorder: Option<&'a mut Recorder>,
 }
 
 /// One fidelity: ports and links and what is on them.
@@ -60,6 +63,9 @@ pub(super) trait Timing: fmt::Debug + Send {
     /// Every event of this time was handled. Appends the messages whose last bytes leave their ranks now, in order;
     /// they arrive later, by events of the queue.
     fn settle(&mut self, _agenda: &mut Agenda<'_>, _left: &mut Vec<u32>) {}
+
+    /// Tells a new recorder its links, in an order of its own.
+    fn tell_links(&self, levels: &[String], recorder: &mut Recorder);
 
     /// Bytes of memory it has taken.
     fn memory_bytes(&self) -> usize;
