@@ -158,12 +158,16 @@ pub(crate) struct SweepArgs {
     root: Choice<u32>,
     #[command(flatten)]
     pub(crate) how: HowArgs,
-    /// Also measures where the time goes (check, look-up, post, poll), in calls of their own
+    /// Also measures where the time goes: check, look-up, post, poll, in calls of their own; simulated: the critical path
+    /// and the use of links
     #[arg(long = "where")]
     pub(crate) breakdown: bool,
-    /// Also writes one JSON object per row half to this file
+    /// Also writes one JSON object per row half to this file, as soon as it is measured
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Also draws time against size (SVG), simulated with the bound
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
 }
 
 /// How a collective is done; each is a setting, which the environment or a file may give too.
@@ -235,6 +239,12 @@ pub(crate) struct FabricArgs {
     /// Simulated: how exactly messages are timed: loggp (queues at ports), fluid (fair shares) [default: loggp]
     #[arg(long, value_name = "NAME", value_parser = parse_fidelity)]
     fidelity: Option<Fidelity>,
+    /// Simulated: also writes a trace of every row's first call, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Simulated: also draws how much links are used over time (SVG), of the last row
+    #[arg(long, value_name = "FILE")]
+    pub(crate) links: Option<PathBuf>,
 }
 
 /// Arguments of `ubccl plan`.
@@ -452,7 +462,11 @@ const CUSTOM: &str = "custom";
 impl FabricArgs {
     /// Whether anything was said about a fabric.
     pub(crate) fn is_given(&self) -> bool {
-        self.fabric.is_some() || self.seed.is_some() || self.fidelity.is_some()
+        self.fabric.is_some()
+            || self.seed.is_some()
+            || self.fidelity.is_some()
+            || self.trace.is_some()
+            || self.links.is_some()
     }
 
     /// How exactly messages are timed.
@@ -513,7 +527,8 @@ fn command() -> clap::Command {
     let environment = section("Environment", &target::environment());
     let json = "JSON: op dtype bytes asked_bytes in_place ranks transport algo iters p50_us min_us p99_us algbw_GBps \
                 busbw_GBps wrong cpu_us\n(cpu_us is user and system time per call, the mean over ranks; \
-                calls_per_iter above 1 marks p99_us as a block's, p99_of_block)";
+                calls_per_iter above 1 marks p99_us as a block's, p99_of_block; simulated: also bound_us percent_of_bound and, \
+                with --where, critical_path links)";
     let bench = format!("{words}\n\n{transports}\n\n{environment}\n\n{json}");
     let sim = format!("{words}\n\n{json}");
     Cli::command()

@@ -7,8 +7,12 @@ use crate::failure::{Failure, Outcome};
 use crate::json::JsonLines;
 use crate::launch::{Launch, Processes};
 use crate::measure::{Effort, Stopwatch};
+use crate::observe::{Observers, TraceFile};
 use crate::orders::Crew;
-use crate::report::{self, Agenda, Report, Summary, can_show_progress, conclude, print};
+use crate::picture::PictureFile;
+use crate::plot::Plot;
+use crate::progress::{self, Progress};
+use crate::report::{self, Agenda, Report, Summary, conclude, print};
 use crate::sim::{Simulator, most_real_bytes, peak_memory_bytes};
 use crate::table::general;
 use crate::target::{self, Kind, Machine, MachineOptions, Member, Planner, Settings, settings};
@@ -45,7 +49,7 @@ fn measure(args: &BenchArgs, kind: Kind, out: &mut dyn Write) -> Outcome<()> {
     if args.fabric.is_given() {
         let advice = "it belongs to `ubccl sim` or --transport optical";
         return Err(Failure::new(format!(
-            "--fabric, --latency, --bandwidth, --seed: {transport} is real; {advice}"
+            "--fabric, --latency, --bandwidth, --seed, --trace, --links: {transport} is real; {advice}"
         )));
     }
     if config.rendezvous.is_some() {
@@ -87,11 +91,24 @@ fn agenda(kind: Kind, args: &SweepArgs, ranks: u32, transport: &str) -> Outcome<
         },
         transport: transport.to_owned(),
         remarks: Vec::new(),
+        bound: None,
     })
 }
 
 fn json(args: &SweepArgs) -> Outcome<Option<JsonLines>> {
     args.json.as_deref().map(JsonLines::create).transpose()
+}
+
+/// The picture of `--plot`, made at once: a long sweep should not end with a wrong path.
+fn plot(args: &SweepArgs, agenda: &Agenda) -> Outcome<Option<Plot>> {
+    args.plot.as_deref().map(|path| Plot::create(path, agenda)).transpose()
+}
+
+/// The picture of `--links`.
+fn link_file(fabric: &FabricArgs) -> Outcome<Option<(PictureFile, String)>> {
+    let Some(path) = fabric.links.as_deref() else { return Ok(None) };
+    let below = format!("simulated on {}, virtual time", fabric.name());
+    Ok(Some((PictureFile::create(path, "--links")?, below)))
 }
 
 /// Whether each rank binds to a processor.
@@ -182,10 +199,17 @@ fn sweep<C: Crew>(
 ) -> Outcome<(C, Option<Summary>)> {
     let mut stopwatch = Stopwatch { crew, effort: agenda.effort };
     if args.sweep.how.is_contest() {
+        if args.sweep.plot.is_some() {
+            return Err(Failure::new(
+                "--plot draws one way to do a call, and --algo all compares many; name one",
+            ));
+        }
         contest::run(agenda, &mut stopwatch, planner, out)?;
         return Ok((stopwatch.crew, None));
     }
-    let mut report = Report { out, json: json(&args.sweep)?, mark: "", progress: can_show_progress() };
+    let plot = plot(&args.sweep, agenda)?;
+    let progress = Progress::new(progress::can_show());
+    let mut report = Report { out, json: json(&args.sweep)?, mark: "", plot, progress };
     let summary = report::run(agenda, &mut stopwatch, &mut report)?;
     Ok((stopwatch.crew, Some(summary)))
 }
@@ -233,7 +257,8 @@ fn run_launched(
     agenda.remarks = vec![format!("Using {ranks} ranks over {transport}, started by another launcher")];
     let json = json(&args.sweep)?;
     let mut stopwatch = Stopwatch { crew: together, effort: agenda.effort };
-    let mut report = Report { out, json, mark: "", progress: can_show_progress() };
+    let plot = plot(&args.sweep, &agenda)?;
+    let mut report = Report { out, json, mark: "", plot, progress: Progress::new(progress::can_show()) };
     let summary = report::run(&agenda, &mut stopwatch, &mut report)?;
     stopwatch.crew.dismiss().map_err(told)?;
     stopwatch.crew.into_target().close().map_err(told)?;
@@ -265,9 +290,19 @@ fn simulate(
         format!(" {}", machine.describe().trim_end().replace('\n', "\n#  ")),
         format!(" data: real up to {}, above fingerprints", show_bytes(most_real_bytes(args.ranks))),
     ];
-    let json = json(args)?;
-    let mut simulator = Simulator { machine, iterations, warmup, check: args.check > 0 };
-    let mut report = Report { out, json, mark: "  virtual", progress: can_show_progress() };
+    let ports = machine.ports();
+    agenda.bound = agenda.calls().last().map(|(call, _)| ports.describe(call));
+    let (json, plot) = (json(args)?, plot(args, &agenda)?);
+    let observers = Observers {
+        explains: args.breakdown,
+        trace: fabric.trace.as_deref().map(TraceFile::create).transpose()?,
+        links: link_file(fabric)?,
+    };
+    let progress = Progress::new(progress::can_show());
+    let check = args.check > 0;
+    let mut simulator =
+        Simulator { machine, iterations, warmup, check, ports, observers, progress: progress.clone() };
+    let mut report = Report { out, json, mark: "  virtual", plot, progress };
     let summary = report::run(&agenda, &mut simulator, &mut report)?;
     print(out, &simulation_footer(&summary))?;
     conclude(&agenda, &summary, out)

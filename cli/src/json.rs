@@ -1,8 +1,9 @@
 //! JSON lines: one object per row half, written at once.
 
+use crate::bound;
 use crate::call::Call;
 use crate::failure::{Failure, Outcome};
-use crate::measure::Measured;
+use crate::measure::{LinkClass, Measured};
 use serde::Serialize;
 use std::fs::File;
 use std::io::Write;
@@ -50,10 +51,37 @@ struct Simulated {
     messages_per_s: f64,
     events: u64,
     event_hash: String,
+    bound_us: f64,
+    percent_of_bound: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    critical_path: Option<Vec<Part>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    links: Option<Vec<Links>>,
+}
+
+/// A part of the critical path.
+#[derive(Debug, Serialize)]
+struct Part {
+    what: &'static str,
+    at: String,
+    ps: u64,
+}
+
+/// How much a class of links was used.
+#[derive(Debug, Serialize)]
+struct Links {
+    class: String,
+    mean: f64,
+    busiest: String,
+    most: f64,
 }
 
 impl Simulated {
-    fn new(simulated: &crate::measure::Simulated) -> Self {
+    fn new(simulated: &crate::measure::Simulated, measured: &Measured) -> Self {
+        let explained = measured.explained.clone();
+        let (parts, links) = explained.map(|explained| (explained.parts, explained.links)).unzip();
+        let part = |(what, at, ps)| Part { what, at, ps };
+        let class = |LinkClass { class, mean, busiest, most }| Links { class, mean, busiest, most };
         let messages_per_s = simulated.messages as f64 / (simulated.real_us.max(1e-3) / 1e6);
         Simulated {
             is_virtual: true,
@@ -61,6 +89,10 @@ impl Simulated {
             messages_per_s,
             events: simulated.events,
             event_hash: format!("{:016x}", simulated.hash),
+            bound_us: simulated.bound_us,
+            percent_of_bound: bound::percent(simulated.bound_us, measured.times.p50_us),
+            critical_path: parts.map(|parts: Vec<_>| parts.into_iter().map(part).collect()),
+            links: links.map(|links: Vec<_>| links.into_iter().map(class).collect()),
         }
     }
 }
@@ -101,7 +133,7 @@ fn row(call: &Call, around: Circumstances<'_>, measured: &Measured) -> String {
         root: call.is_rooted().then_some(call.root),
         calls_per_iter: measured.calls_per_iteration,
         p99_of_block: measured.calls_per_iteration > 1,
-        simulated: measured.simulated.as_ref().map(Simulated::new),
+        simulated: measured.simulated.as_ref().map(|simulated| Simulated::new(simulated, measured)),
     };
     serde_json::to_string(&row).expect("a row of numbers and names has a JSON form")
 }
@@ -142,6 +174,7 @@ impl JsonLines {
 mod tests {
     use super::*;
     use crate::call::tests::call;
+    use crate::measure::Explained;
     use crate::table::tests::measured;
     use crate::target::Kind;
 
@@ -159,8 +192,24 @@ mod tests {
     #[test]
     fn a_block_and_a_simulation_are_marked() {
         let around = Circumstances { asked_bytes: 8, in_place: false, transport: "optical" };
-        let simulated = crate::measure::Simulated { messages: 10, events: 20, hash: 255, real_us: 2.0 };
-        let block = Measured { calls_per_iteration: 40, simulated: Some(simulated), ..measured(1.0, None) };
+        let simulated =
+            crate::measure::Simulated { messages: 10, events: 20, hash: 255, real_us: 2.0, bound_us: 0.75 };
+        let explained = Explained {
+            path: "all of it".into(),
+            parts: vec![("latency", "node".into(), 5)],
+            links: vec![LinkClass {
+                class: "out".into(),
+                mean: 0.5,
+                busiest: "rank 0 out".into(),
+                most: 0.75,
+            }],
+        };
+        let block = Measured {
+            calls_per_iteration: 40,
+            simulated: Some(simulated),
+            explained: Some(explained),
+            ..measured(1.0, None)
+        };
         let line = row(&call(Kind::Broadcast, 2, 2), around, &block);
         for part in [
             "\"p99_of_block\":true",
@@ -169,6 +218,9 @@ mod tests {
             "00ff\"",
             "\"wrong\":null",
             "\"root\":0",
+            "\"percent_of_bound\":75.0",
+            "\"critical_path\":[{\"what\":\"latency\",\"at\":\"node\",\"ps\":5}]",
+            "\"links\":[{\"class\":\"out\",\"mean\":0.5,\"busiest\":\"rank 0 out\",\"most\":0.75}]",
         ] {
             assert!(line.contains(part), "{part} {line}");
         }

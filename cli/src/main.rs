@@ -3,6 +3,7 @@
 
 mod args;
 mod bench;
+mod bound;
 mod buffer;
 mod call;
 mod compare;
@@ -19,9 +20,13 @@ mod json;
 mod launch;
 mod layout;
 mod measure;
+mod observe;
 mod orders;
 mod pattern;
+mod picture;
 mod plan;
+mod plot;
+mod progress;
 mod rank;
 mod report;
 mod signals;

@@ -62,6 +62,32 @@ pub(crate) struct Measured {
     pub(crate) simulated: Option<Simulated>,
     /// Where rank 0's time goes, in microseconds per call: check, look-up, post, poll. Of calls of their own.
     pub(crate) breakdown_us: Option<[f64; 4]>,
+    /// Where a simulated call's time goes.
+    pub(crate) explained: Option<Explained>,
+}
+
+/// Where a simulated call's time goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Explained {
+    /// The critical path in a sentence.
+    pub(crate) path: String,
+    /// Its parts, the longest first: what, where, and how many virtual picoseconds.
+    pub(crate) parts: Vec<(&'static str, String, u64)>,
+    /// How much each class of links was used.
+    pub(crate) links: Vec<LinkClass>,
+}
+
+/// How much a class of links was used: shares of their rates, from 0 to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LinkClass {
+    /// Its name.
+    pub(crate) class: String,
+    /// The mean of all its links.
+    pub(crate) mean: f64,
+    /// The link that was used most.
+    pub(crate) busiest: String,
+    /// How much that is.
+    pub(crate) most: f64,
 }
 
 /// What only a simulation knows, for all its iterations.
@@ -75,6 +101,8 @@ pub(crate) struct Simulated {
     pub(crate) hash: u64,
     /// How long the simulation took in real time.
     pub(crate) real_us: f64,
+    /// The least time that the fabric's ports allow.
+    pub(crate) bound_us: f64,
 }
 
 /// Anything that can measure a call: processes, or a simulation.
@@ -146,6 +174,7 @@ impl<C: Crew> Measure for Stopwatch<C> {
             cpu_us: mean_cpu_us(&timed),
             simulated: None,
             breakdown_us: self.breakdown(samples * calls_per_sample)?,
+            explained: None,
         })
     }
 }

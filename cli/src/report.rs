@@ -3,16 +3,14 @@
 use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::json::{Circumstances, JsonLines};
-use crate::measure::{Effort, Measure, Measured};
+use crate::measure::{Effort, Explained, Measure, Measured};
+use crate::plot::Plot;
+use crate::progress::Progress;
 use crate::sweep::{Step, Sweep};
 use crate::table;
 use crate::target::{DataType, Kind, ReduceOp};
 use crate::units::show_bytes;
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
-
-/// A sweep is long after this time: then a progress line appears.
-const LONG: Duration = Duration::from_secs(2);
+use std::io::Write;
 
 /// What is to be measured.
 #[derive(Debug)]
@@ -35,6 +33,8 @@ pub(crate) struct Agenda {
     pub(crate) transport: String,
     /// More lines for the head of the table, without `#`.
     pub(crate) remarks: Vec<String>,
+    /// What results are compared with, where that is known.
+    pub(crate) bound: Option<String>,
 }
 
 impl Agenda {
@@ -83,7 +83,10 @@ impl Agenda {
         for remark in &self.remarks {
             head += &format!("# {remark}\n");
         }
-        head + &table::header()
+        if let Some(bound) = &self.bound {
+            head += &format!("# {bound}\n");
+        }
+        head + &table::header(self.bound.is_some())
     }
 }
 
@@ -95,8 +98,10 @@ pub(crate) struct Report<'a> {
     pub(crate) json: Option<JsonLines>,
     /// A word behind every row, for results that must not be taken for measurements.
     pub(crate) mark: &'static str,
-    /// Whether to show progress on standard error.
-    pub(crate) progress: bool,
+    /// The picture of `--plot`.
+    pub(crate) plot: Option<Plot>,
+    /// The line that says how far it is.
+    pub(crate) progress: Progress,
 }
 
 /// What all rows together say.
@@ -129,62 +134,26 @@ impl Summary {
     }
 }
 
-/// The line on standard error that says how far a long sweep is.
-struct Progress {
-    enabled: bool,
-    start: Instant,
-    shown: bool,
-}
-
-impl Progress {
-    fn show(&mut self, text: &str) {
-        if self.enabled && self.start.elapsed() > LONG {
-            // A terminal that is gone must not end the measurement.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
-            self.shown = true;
-        }
-    }
-
-    fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.clear();
-    }
-}
-
-/// Whether standard error can show progress.
-pub(crate) fn can_show_progress() -> bool {
-    std::io::stderr().is_terminal()
-}
-
 /// Measures everything on the agenda; the footer is printed too, but wrong elements are not yet a failure.
 pub(crate) fn run(agenda: &Agenda, measure: &mut dyn Measure, report: &mut Report<'_>) -> Outcome<Summary> {
     print(report.out, &agenda.head())?;
     let calls = agenda.calls();
     let capacity = calls.iter().map(|(call, _)| call.bytes()).max().unwrap_or(0);
-    let mut progress = Progress { enabled: report.progress, start: Instant::now(), shown: false };
     let mut summary = Summary::default();
     let mut algorithm = String::new();
-    for (index, (call, asked_bytes)) in calls.iter().enumerate() {
+    let halves_of = |call: &Call| 1 + usize::from(call.has_in_place());
+    let (mut index, count) = (0, calls.iter().map(|(call, _)| halves_of(call)).sum());
+    for (call, asked_bytes) in &calls {
         let mut halves = [None, None];
         for in_place in [false, true] {
             if in_place && !call.has_in_place() {
                 continue;
             }
             let placement = if in_place { "in place" } else { "out of place" };
-            progress.show(&format!(
-                "{}/{}: {}, {placement}",
-                index + 1,
-                calls.len(),
-                show_bytes(call.bytes())
-            ));
+            report.progress.begin(format!("{}, {placement}", show_bytes(call.bytes())), index, count);
             let measured = measure.measure(call, in_place, capacity)?;
+            report.progress.end();
+            index += 1;
             if let Some(json) = &mut report.json {
                 let transport = &agenda.transport;
                 json.write(
@@ -193,10 +162,13 @@ pub(crate) fn run(agenda: &Agenda, measure: &mut dyn Measure, report: &mut Repor
                     &measured,
                 )?;
             }
+            if let Some(plot) = &mut report.plot {
+                plot.add(call, in_place, &measured)?;
+            }
             summary.add(call, &measured);
             halves[usize::from(in_place)] = Some(measured);
         }
-        progress.clear();
+        report.progress.clear();
         print(report.out, &row(call, &halves, &mut algorithm, report.mark))?;
     }
     print(report.out, &table::footer(summary.out_of_bounds, summary.mean_bus_bandwidth()))?;
@@ -213,10 +185,11 @@ fn row(call: &Call, halves: &[Option<Measured>; 2], algorithm: &mut String, mark
         text += &format!("# algorithm: {names}\n");
         *algorithm = names;
     }
-    text += &table::row_start(call);
+    let mut row = table::row_start(call);
     for half in halves {
-        text += &table::row_half(call, half.as_ref());
+        row += &table::row_half(call, half.as_ref());
     }
+    text += &table::with_bound(row, halves.each_ref().map(Option::as_ref));
     text += &format!("{mark}\n");
     for note in halves.iter().flatten().filter_map(|half| half.note.as_ref()) {
         text += &format!("# wrong: {note}\n");
@@ -228,8 +201,26 @@ fn row(call: &Call, halves: &[Option<Measured>; 2], algorithm: &mut String, mark
                  poll {poll:.3}\n"
             );
         }
+        if let Some(explained) = half.as_ref().and_then(|half| half.explained.as_ref()) {
+            text += &explanation(place, explained);
+        }
     }
     text
+}
+
+/// Where a simulated call's time goes.
+fn explanation(place: &str, explained: &Explained) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let classes = explained.links.iter().map(|class| {
+        let busiest = if class.busiest.is_empty() {
+            String::new()
+        } else {
+            format!(" (most {}: {})", class.busiest, percent(class.most))
+        };
+        format!("{} {}{busiest}", class.class, percent(class.mean))
+    });
+    let links = classes.collect::<Vec<_>>().join(", ");
+    format!("# where ({place}): {}\n# links in use ({place}): {links}\n", explained.path)
 }
 
 /// Writes to standard output at once.
@@ -273,12 +264,14 @@ mod tests {
             effort: Effort { iterations: Some(20), warmup: None, checks: 1, breakdown: false },
             transport: "shm".into(),
             remarks: vec!["two threads".into()],
+            bound: None,
         }
     }
 
     fn run_to_text(agenda: &Agenda, script: Vec<(bool, Option<u64>)>) -> (String, Outcome<()>) {
         let mut out = Vec::new();
-        let mut report = Report { out: &mut out, json: None, mark: "", progress: false };
+        let mut report =
+            Report { out: &mut out, json: None, mark: "", plot: None, progress: Progress::new(false) };
         let summary = run(agenda, &mut Scripted(script, 0), &mut report).unwrap();
         let verdict = conclude(agenda, &summary, &mut out);
         (String::from_utf8(out).unwrap(), verdict)

@@ -1,13 +1,17 @@
 //! Simulated rows: the same plans in virtual time.
 
+use crate::bound::Ports;
 use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::layout::Layout;
 use crate::measure::{Measure, Measured, Simulated};
+use crate::observe::Observers;
 use crate::orders::How;
 use crate::pattern::{Data, Totals};
+use crate::progress::{self, Progress};
 use crate::stats::Times;
-use crate::target::{Error, Machine, Simulation};
+use crate::target::{Error, Machine, Moment, Simulation};
+use crate::units::show_bytes;
 use std::time::Instant;
 
 /// So many bytes a call may move (each rank's to each rank: the one-shot mesh does) to run on real data, bits
@@ -29,23 +33,48 @@ pub(crate) struct Simulator {
     pub(crate) warmup: u32,
     /// Whether data are checked.
     pub(crate) check: bool,
+    /// What the machine's ports can do at best.
+    pub(crate) ports: Ports,
+    /// Who wants to know more than times, of each first iteration.
+    pub(crate) observers: Observers,
+    /// Who is told how far it is.
+    pub(crate) progress: Progress,
 }
 
 impl Measure for Simulator {
     fn measure(&mut self, call: &Call, in_place: bool, _capacity: u64) -> Outcome<Measured> {
+        let (begun, progress) = (self.machine.now(), self.progress.clone());
+        let expected_ps = self.machine.expected_ps(call).filter(|_| progress.is_on());
+        self.machine.observe(progress.is_on().then(|| {
+            let observer = move |moment: Moment| {
+                let (now_ps, messages) = (moment.now_ps - begun.now_ps, moment.messages - begun.messages);
+                progress.simulated(progress::Simulated { now_ps, expected_ps, messages });
+            };
+            Box::new(observer) as Box<dyn FnMut(Moment) + Send>
+        }));
         for _ in 0..self.warmup {
             self.machine.run_phantom(call, in_place)?;
         }
         let is_real = self.check && call.bytes() <= most_real_bytes(call.ranks);
         let mut times_us = Vec::new();
         let (mut wrong, mut note, mut how) = (0, None, How::default());
-        let mut all = Simulated { messages: 0, events: 0, hash: 0, real_us: 0.0 };
+        let bound_us = self.ports.bound_us(call);
+        let mut all = Simulated { messages: 0, events: 0, hash: 0, real_us: 0.0, bound_us };
+        let mut explained = None;
         for iteration in 0..self.iterations {
+            let is_recorded = iteration == 0 && self.observers.record();
+            if is_recorded {
+                self.machine.start_recording();
+            }
             let (simulation, found) = if is_real {
                 self.run_real(call, in_place, u64::from(iteration))?
             } else {
                 self.run_phantom(call, in_place)?
             };
+            if is_recorded {
+                let recording = self.machine.stop_recording();
+                explained = self.observers.see(&recording, &title(call, in_place, &simulation.how))?;
+            }
             times_us.push(simulation.elapsed_ps as f64 / 1e6);
             wrong += simulation.wrong;
             note = note.or(found);
@@ -66,8 +95,17 @@ impl Measure for Simulator {
             cpu_us: 0.0, // virtual ranks use no processor
             simulated: Some(all),
             breakdown_us: None,
+            explained,
         })
     }
+}
+
+/// A call, for a picture.
+fn title(call: &Call, in_place: bool, how: &How) -> [String; 2] {
+    let place = if in_place { "in place" } else { "out of place" };
+    let (kind, dtype, bytes) = (call.kind.name(), call.dtype.name(), show_bytes(call.bytes()));
+    let above = format!("Links over time: {kind} of {bytes} ({dtype}, {place}), {} ranks", call.ranks);
+    [above, format!("algorithm: {how}")]
 }
 
 impl Simulator {

@@ -1,5 +1,6 @@
 //! nccl-tests' table, to the character (the formats are those of its `util.cu`, version 2.19.6).
 
+use crate::bound;
 use crate::call::Call;
 use crate::measure::Measured;
 
@@ -52,8 +53,22 @@ fn exponential(value: f64, decimals: usize, width: usize) -> String {
     format!("{text:>width$}")
 }
 
-/// The three header lines above the rows.
-pub(crate) fn header() -> String {
+/// The three header lines above the rows; with columns for the bound, where there is one.
+pub(crate) fn header(bound: bool) -> String {
+    let header = nccl_header();
+    if !bound {
+        return header;
+    }
+    let columns = [[""; 3], [""; 3], ["bound", "%bound", "%bound"], ["(us)", "(out)", "(in)"]];
+    let lines = header.lines().zip(columns).map(|(line, [bound, out, within])| {
+        let line = format!("{:ROW$}  {bound:>8}  {out:>6}  {within:>6}", line.trim_end());
+        line.trim_end().to_owned() + "\n"
+    });
+    lines.collect()
+}
+
+/// nccl-tests'.
+fn nccl_header() -> String {
     let line = |columns: [&str; 5], half: [&str; 4]| {
         let [size, count, dtype, redop, root] = columns;
         let left = format!("# {size:>10}  {count:>12}  {dtype:>8}  {redop:>6}  {root:>6}");
@@ -90,6 +105,22 @@ pub(crate) fn row_half(call: &Call, measured: Option<&Measured>) -> String {
     format!("  {}  {}  {}{wrong}", fitted(time_us, 7), fitted(algorithm, 6), fitted(bus, 6))
 }
 
+/// How wide a row is whose halves are both there.
+const ROW: usize = 118;
+
+/// A row with its end: the least time that ports allow, and how near both halves come to it. The row as it is, where nobody
+/// knows.
+pub(crate) fn with_bound(row: String, halves: [Option<&Measured>; 2]) -> String {
+    let Some(bound_us) = halves.into_iter().flatten().find_map(|half| Some(half.simulated?.bound_us)) else {
+        return row;
+    };
+    let percent = |half: Option<&Measured>| match half {
+        Some(half) => format!("{:>6.1}", bound::percent(bound_us, half.times.p50_us)),
+        None => format!("{:>6}", "N/A"),
+    };
+    format!("{row:ROW$}  {}  {}  {}", fitted(bound_us, 8), percent(halves[0]), percent(halves[1]))
+}
+
 /// The two lines below the rows: how many row halves have wrong elements, and the mean of all bus bandwidths.
 pub(crate) fn footer(out_of_bounds: u64, mean_bus_bandwidth: f64) -> String {
     let verdict = if out_of_bounds == 0 { "OK" } else { "FAILED" };
@@ -117,6 +148,7 @@ pub(crate) mod tests {
             cpu_us: time_us,
             simulated: None,
             breakdown_us: None,
+            explained: None,
         }
     }
 
@@ -166,7 +198,28 @@ pub(crate) mod tests {
 #                                                              out-of-place                       in-place          \n\
 #       size         count      type   redop    root     time   algbw   busbw  #wrong     time   algbw   busbw  #wrong \n\
 #        (B)    (elements)                               (us)  (GB/s)  (GB/s)             (us)  (GB/s)  (GB/s)         \n";
-        assert_eq!(header(), golden);
+        assert_eq!(header(false), golden);
+    }
+
+    #[test]
+    fn a_bound_has_its_columns_under_its_names() {
+        let simulated =
+            crate::measure::Simulated { messages: 1, events: 1, hash: 1, real_us: 1.0, bound_us: 6.0 };
+        let half = Measured { simulated: Some(simulated), ..measured(8.0, Some(0)) };
+        let reduce = call(Kind::AllReduce, 2, 2);
+        let halves = row_half(&reduce, Some(&half)) + &row_half(&reduce, None);
+        let row = with_bound(row_start(&reduce) + &halves, [Some(&half), None]);
+        assert!(row.ends_with("      6.00    75.0     N/A"), "{row}");
+        let header = header(true);
+        let names = header.lines().nth(2).unwrap();
+        assert_eq!(
+            (names.len(), header.lines().nth(3).unwrap().len()),
+            (row.len(), row.len()),
+            "{header}{row}"
+        );
+        assert!(names.ends_with("   bound  %bound  %bound"));
+        let real = measured(8.0, Some(0));
+        assert_eq!(with_bound("row".into(), [Some(&real), None]), "row", "nobody knows one of real ranks");
     }
 
     #[test]

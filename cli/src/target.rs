@@ -6,6 +6,7 @@ pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceO
 
 mod calls;
 
+use crate::bound::Ports;
 use crate::call::Call;
 use crate::measure::Simulated;
 use crate::orders::How;
@@ -14,7 +15,9 @@ pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
 use ubccl::settings::SETTINGS;
 pub(crate) use ubccl::sim::Fidelity;
+pub(crate) use ubccl::sim::Moment;
 use ubccl::sim::{RankMemory, World, WorldConfig};
+pub(crate) use ubccl::trace::{Recording, perfetto::Trace};
 use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting, Tuning};
 
 /// One rank's communicator, as the measuring needs it.
@@ -217,6 +220,52 @@ impl Machine {
         self.world.describe()
     }
 
+    /// What its ranks' ports can do at best.
+    pub(crate) fn ports(&self) -> Ports {
+        let machine = self.world.machine();
+        let (topology, ranks) = (&machine.topology, self.world.ranks());
+        let farthest = topology.shared_level(0, ranks.saturating_sub(1));
+        let levels = &topology.levels()[..=farthest];
+        // Overheads of both ranks are on the way too.
+        let way = |link: &ubccl::Link| link.send_overhead_ps + link.latency_ps + link.receive_overhead_ps;
+        let links = || levels.iter().map(|level| &level.link);
+        Ports {
+            rate_bytes_per_s: links().map(|link| link.rate_bytes_per_s).max().unwrap_or(1),
+            nearest_ps: links().map(way).min().unwrap_or(0),
+            farthest_ps: way(&levels[farthest].link),
+            folds: false,
+            start_ps: 0,
+        }
+    }
+
+    /// How long a call is expected to take, as the tuner reckons.
+    pub(crate) fn expected_ps(&self, call: &Call) -> Option<f64> {
+        let calls = Calls::new(call).ok()?;
+        let candidates = self.world.candidates(&calls.of(0)).ok()?;
+        let picked = candidates.iter().find(|candidate| candidate.is_picked)?;
+        picked.cost.as_ref().ok().map(Cost::total_ps)
+    }
+
+    /// Has somebody told how far a call is.
+    pub(crate) fn observe(&mut self, observer: Option<Box<dyn FnMut(Moment) + Send>>) {
+        self.world.observe(observer);
+    }
+
+    /// Virtual time.
+    pub(crate) fn now(&self) -> Moment {
+        Moment { now_ps: self.world.now_ps(), messages: self.world.stats().messages }
+    }
+
+    /// Begins to record.
+    pub(crate) fn start_recording(&mut self) {
+        self.world.start_recording();
+    }
+
+    /// What was recorded.
+    pub(crate) fn stop_recording(&mut self) -> Recording {
+        self.world.stop_recording()
+    }
+
     /// Runs a call on fingerprints of who contributed what.
     pub(crate) fn run_phantom(&mut self, call: &Call, in_place: bool) -> Result<Simulation> {
         let calls = Calls::new(call)?;
@@ -251,7 +300,13 @@ impl Machine {
 
 fn simulation(outcome: ubccl::sim::Outcome) -> Simulation {
     let ubccl::sim::Outcome { elapsed_ps, stats, wrong, algorithm, choice, .. } = outcome;
-    let events = Simulated { messages: stats.messages, events: stats.events, hash: stats.hash, real_us: 0.0 };
+    let events = Simulated {
+        messages: stats.messages,
+        events: stats.events,
+        hash: stats.hash,
+        real_us: 0.0,
+        bound_us: 0.0,
+    };
     Simulation { elapsed_ps, wrong, how: how(algorithm, choice), events }
 }
 

@@ -92,9 +92,43 @@ pub(crate) fn show_bytes(bytes: u64) -> String {
     }
 }
 
+/// A time for people: `1.296 us`.
+pub(crate) fn show_picoseconds(ps: u64) -> String {
+    let (per_unit, unit) = match ps {
+        0..1_000 => (1.0, "ps"),
+        1_000..1_000_000 => (1e3, "ns"),
+        1_000_000..1_000_000_000 => (1e6, "us"),
+        1_000_000_000..1_000_000_000_000 => (1e9, "ms"),
+        _ => (1e12, "s"),
+    };
+    format!("{} {unit}", short(ps as f64 / per_unit))
+}
+
+/// A rate for people, in powers of 1000: `274 GB/s`.
+pub(crate) fn show_bytes_per_second(rate: u64) -> String {
+    let power = (rate.max(1).ilog10() / 3).min(4);
+    let unit = ["B", "kB", "MB", "GB", "TB"][power as usize];
+    format!("{} {unit}/s", short(rate as f64 / 1000_f64.powi(power as i32)))
+}
+
+/// At most three decimals, none that is not needed.
+fn short(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_and_rates_are_short() {
+        let times =
+            [0, 999, 1_000, 1_296_262, 2_100_000, 12_345_678_901, 3_000_000_000_000].map(show_picoseconds);
+        assert_eq!(times, ["0 ps", "999 ps", "1 ns", "1.296 us", "2.1 us", "12.346 ms", "3 s"]);
+        let rates = [0, 7, 1_500, 274_000_000_000, 392_125_000_000].map(show_bytes_per_second);
+        assert_eq!(rates, ["0 B/s", "7 B/s", "1.5 kB/s", "274 GB/s", "392.125 GB/s"]);
+    }
 
     #[test]
     fn sizes_are_binary_with_every_spelling() {

@@ -1,7 +1,9 @@
 //! `ubccl sim` and `ubccl plan`.
 
 mod common;
-use common::{COLLECTIVES, err, out, run};
+use common::{COLLECTIVES, err, out, run, ubccl, until};
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 
 /// The lines that do not depend on how long the simulation took.
 fn timeless(text: &str) -> Vec<&str> {
@@ -80,4 +82,88 @@ fn a_plan_is_printed_with_its_verdict() {
     let one = out(&run("plan broadcast --ranks 5 --rank 3 -r 2 --in-place"));
     assert_eq!(one.matches("\nplan ").count() + 1, 1, "{one}");
     assert!(one.contains("rank 3 of 5 root 2 in place"), "{one}");
+}
+
+/// A folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn a_row_says_how_near_it_comes_to_what_ports_allow() {
+    // Two ranks exchange 1 MB halves at 1 GB/s after 1 us: nothing is faster, and nothing here is slower.
+    let fabric = "--fabric custom --latency 1us --bandwidth 1GB/s";
+    let output = run(&format!("sim all_to_all --ranks 2 -b 2000000 -e 2000000 -d int8 {fabric}"));
+    assert!(output.status.success(), "{}", err(&output));
+    let text = out(&output);
+    assert!(
+        text.contains("# bound: 0.500 of the size through a rank's port at 1 GB/s, after 1 us"),
+        "{text}"
+    );
+    let row = text.lines().find(|line| !line.starts_with('#')).unwrap();
+    assert!(row.ends_with("   1001.00   100.0   100.0  virtual"), "{row}");
+}
+
+#[test]
+fn where_a_simulated_calls_time_goes_is_told_and_recording_changes_nothing() {
+    let line = "sim all_reduce --ranks 12 -b 64 -e 4M -f 256 --fabric cloudmatrix384";
+    let folder = folder("where");
+    let files = ["trace.pftrace", "links.svg", "plot.svg", "rows.json"].map(|name| folder.join(name));
+    let [trace, links, plot, json] = files.each_ref().map(|file| file.display().to_string());
+    let watched = run(&format!("{line} --where --trace {trace} --links {links} --plot {plot} --json {json}"));
+    assert!(watched.status.success(), "{}", err(&watched));
+    let text = out(&watched);
+    assert_eq!(text.matches("# where (out-of-place): ").count(), 3, "{text}");
+    assert!(text.contains("% latency within a supernode"), "{text}");
+    let without: Vec<&str> = timeless(&text)
+        .into_iter()
+        .filter(|line| !line.starts_with("# where") && !line.starts_with("# links"))
+        .collect();
+    assert_eq!(without, timeless(&out(&run(line))), "the same times, the same hash");
+    let [_, links, plot, json] = files.map(|file| std::fs::read(file).unwrap());
+    for (svg, word) in
+        [(links, "Links over time: all_reduce of 4 MiB"), (plot, "all_reduce f32 sum, 12 ranks")]
+    {
+        let svg = String::from_utf8(svg).unwrap();
+        assert!(
+            svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>") && svg.contains(word),
+            "{word}"
+        );
+    }
+    let rows = String::from_utf8(json).unwrap();
+    assert_eq!(rows.matches("\"critical_path\":[{\"what\":").count(), 6, "{rows}");
+}
+
+#[test]
+fn json_lines_are_there_as_soon_as_their_row_is() {
+    let fifo = folder("fifo").join("rows.json");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    // The second row takes minutes: hundreds of millions of messages.
+    let fabric = "--fabric custom --latency 1us --bandwidth 1GB/s";
+    let line = format!("sim all_reduce --ranks 512 --algo ring --chunk 1 -b 8 -e 8G -f 1073741824 {fabric}");
+    let mut child = ubccl(&format!("{line} --json {}", fifo.display())).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(std::fs::File::open(&fifo).unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("\"bytes\":8,") && first.ends_with("}\n"), "{first}");
+    assert!(child.try_wait().unwrap().is_none(), "the sweep goes on");
+    child.kill().unwrap();
+    until("the program has ended", || child.try_wait().unwrap());
+}
+
+#[test]
+fn files_that_cannot_be_made_are_told_before_anything_runs() {
+    for flag in ["--trace", "--links", "--plot"] {
+        let output = run(&format!("sim barrier --ranks 4 {flag} /nowhere/at/all"));
+        assert!(!output.status.success() && out(&output).lines().all(|line| line.starts_with('#')), "{flag}");
+        let told = err(&output);
+        assert!(told.contains("/nowhere/at/all") && told.contains(flag), "{told}");
+    }
+    let output = run("bench barrier --trace x");
+    assert!(!output.status.success() && err(&output).contains("ubccl sim"), "{}", err(&output));
+    let output = run("sim all_reduce -d all --plot x.svg --ranks 2");
+    assert!(!output.status.success() && err(&output).contains("one type"), "{}", err(&output));
 }

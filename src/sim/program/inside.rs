@@ -237,6 +237,7 @@ impl State {
         if let Err(error) = self.world.world.step(&mut woken) {
             self.world.communicators.iter_mut().for_each(|company| company.poison(error.clone()));
         }
+        self.world.stepped();
         self.world.notice_deaths();
         for place in woken {
             if place.communicator == CommunicatorId::WORLD {
