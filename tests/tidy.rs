@@ -46,6 +46,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/shm/channel.rs", "entries and slots that another process writes"),
     ("transports/src/shm/endpoint.rs", "implements `register`"),
     ("transports/src/shm/heap.rs", "gives pages of shared memory back"),
+    ("transports/src/shm/placement.rs", "calls mbind"),
     ("transports/src/shm/receives.rs", "reads slots into the caller's memory"),
     ("transports/src/shm/segment.rs", "words and atomics in mapped memory"),
     ("transports/src/shm/sends.rs", "reads the caller's memory"),

@@ -2,6 +2,7 @@
 
 use crate::collective::Rank;
 use crate::error::{Error, Result};
+use crate::memory_nodes::MemoryNodes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -30,6 +31,8 @@ pub struct Topology {
     levels: Vec<Level>,
     /// Ranks in one whole group of each level.
     group_ranks: Vec<u32>,
+    /// Of the host, if it is a real one.
+    memory: Option<MemoryNodes>,
 }
 
 /// One level: groups of the level below (of ranks, at the innermost).
@@ -119,7 +122,17 @@ impl Topology {
                 .ok_or_else(|| format!("level '{}' makes more than {} ranks", level.name, Self::MAX_RANKS))?;
             group_ranks.push(ranks);
         }
-        Ok(Topology { unit, levels, group_ranks })
+        Ok(Topology { unit, levels, group_ranks, memory: None })
+    }
+
+    /// The same on a host with these memory nodes.
+    pub fn with_memory(self, memory: MemoryNodes) -> Self {
+        Topology { memory: Some(memory), ..self }
+    }
+
+    /// The host's memory nodes: their processors, memory and distances. None if that is not known, or simulated.
+    pub fn memory(&self) -> Option<&MemoryNodes> {
+        self.memory.as_ref()
     }
 
     /// What one rank stands for: NPU, die, process.
@@ -302,6 +315,15 @@ mod tests {
         assert_eq!(topology.link(1, 2), &Link { gap_ps: 3, ..Link::plain(20, 137_000_000_000) });
         assert_eq!((topology.group(0, 5), topology.group(1, 5)), (2, 0));
         assert_eq!(topology.to_string(), "up to 16 ranks, each a die, 2 × die in a NPU, 8 × NPU in a node");
+    }
+
+    #[test]
+    fn a_real_host_has_memory_nodes() {
+        let topology = Topology::from_toml(TWO_LEVELS).unwrap();
+        assert_eq!(topology.memory(), None);
+        let with = topology.clone().with_memory(MemoryNodes::default());
+        assert_eq!(with.memory(), Some(&MemoryNodes::default()));
+        assert_eq!(with.levels(), topology.levels());
     }
 
     #[test]

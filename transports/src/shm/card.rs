@@ -1,7 +1,9 @@
 //! What ranks tell each other, over the exchange, before they meet on a socket.
 
+use super::placement::own_node;
 use super::segment::VERSION;
 use rustix::fs::stat;
+use std::path::Path;
 use ubccl_core::endpoint::ConnectOptions;
 use ubccl_core::{Error, ErrorKind, Result};
 
@@ -21,6 +23,8 @@ pub(crate) struct Card {
     pub(crate) lanes: u8,
     /// How it connects.
     pub(crate) pair_bytes: u64,
+    /// The memory node of its processors.
+    pub(crate) node: Option<u32>,
 }
 
 /// What tells hosts (more exactly: places whose processes reach each other by an abstract socket) apart.
@@ -44,14 +48,17 @@ impl Host {
 const GOOD: u8 = 0;
 const FAILED: u8 = 1;
 /// Version, status, and the card's fields.
-const CARD_BYTES: usize = 4 + 1 + 16 + 16 + 36 + 8 + 1 + 8;
+const CARD_BYTES: usize = 4 + 1 + 16 + 16 + 36 + 8 + 1 + 8 + 4;
+/// The number of no memory node.
+const NO_NODE: u32 = u32::MAX;
 
 impl Card {
     /// A card with new secrets.
     pub(crate) fn new(options: &ConnectOptions) -> Result<Self> {
         let host = Host::this();
         let (lanes, pair_bytes) = (options.lanes, options.pair_bytes);
-        Ok(Card { socket: secret()?, token: secret()?, host, lanes, pair_bytes })
+        let node = own_node(Path::new("/sys"));
+        Ok(Card { socket: secret()?, token: secret()?, host, lanes, pair_bytes, node })
     }
 
     /// The card, or why there is none, for the exchange.
@@ -66,6 +73,7 @@ impl Card {
                 bytes.extend(card.host.network.to_le_bytes());
                 bytes.push(card.lanes);
                 bytes.extend(card.pair_bytes.to_le_bytes());
+                bytes.extend(card.node.unwrap_or(NO_NODE).to_le_bytes());
                 debug_assert_eq!(bytes.len(), CARD_BYTES);
             }
             Err(error) => {
@@ -105,6 +113,7 @@ impl Card {
             host: Host { boot: take(&mut fields), network: u64::from_le_bytes(take(&mut fields)) },
             lanes: take::<1>(&mut fields)[0],
             pair_bytes: u64::from_le_bytes(take(&mut fields)),
+            node: Some(u32::from_le_bytes(take(&mut fields))).filter(|&node| node != NO_NODE),
         }
     }
 

@@ -11,6 +11,7 @@
 
 use crate::host::HostMemory;
 use crate::local::POINT_TO_POINT_CHANNELS;
+use std::ops::Range;
 use ubccl_core::endpoint::ConnectOptions;
 use ubccl_core::plan::MAX_LANES;
 use ubccl_core::{Error, Result};
@@ -121,6 +122,16 @@ impl Geometry {
     /// Where, in the receiver's segment, it counts what it has consumed of channel `channel` from `peer`.
     pub(crate) fn consumed(&self, peer: usize, channel: usize) -> usize {
         self.pair(peer) + channel * ACK_BYTES
+    }
+
+    /// The blocks of all pairs in a segment.
+    pub(crate) fn pairs(&self) -> Range<usize> {
+        self.pair(0)..self.pair(self.ranks)
+    }
+
+    /// The block of what the owner sends to `peer`: whole pages.
+    pub(crate) fn pair_range(&self, peer: usize) -> Range<usize> {
+        self.pair(peer)..self.pair(peer + 1)
     }
 
     fn pair(&self, peer: usize) -> usize {

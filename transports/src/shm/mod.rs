@@ -14,6 +14,7 @@ mod endpoint;
 mod geometry;
 mod handshake;
 mod heap;
+mod placement;
 mod receives;
 mod segment;
 mod sends;
@@ -90,6 +91,8 @@ impl Outbox {
     /// Meets the others and makes the endpoint; sockets and the segments' descriptors are closed afterwards.
     fn meet(self, rank: usize, cards: &[Card], deadline: &Deadline) -> Result<ShmEndpoint> {
         let Outbox { geometry, card: _, segment, listener, gift } = self;
+        let nodes: Vec<Option<u32>> = cards.iter().map(|card| card.node).collect();
+        placement::place(&segment, &geometry, rank, &nodes, &mut placement::Kernel);
         let gifts = Meeting { rank, cards, listener: &listener, gift: &gift, deadline }.hold()?;
         let mut own = Some((segment, gift.descriptor));
         let bell = |(peer, theirs): (usize, Option<Gift>)| -> Result<Arc<Bell<Segment>>> {

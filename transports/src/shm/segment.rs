@@ -17,7 +17,7 @@ use ubccl_core::{Error, ErrorKind, Result};
 /// "ubcclshm" and the version of the layout and the protocols in a segment.
 const MAGIC: u64 = u64::from_le_bytes(*b"ubcclshm");
 /// The version; a change of anything that two processes must agree on changes it.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Nobody can cut the memory away under a reader, and nobody can take the seals off.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -113,6 +113,12 @@ impl Segment {
     #[inline]
     pub(crate) fn epoch(&self) -> &AtomicU64 {
         self.word(Geometry::EPOCH)
+    }
+
+    /// Where all of it is mapped, the heap included.
+    pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
+        let first = self.map.as_mut_ptr().addr();
+        first..first + self.map.len()
     }
 
     /// Bytes of the heap.
