@@ -1,10 +1,13 @@
 //! The command line.
 
+mod fabric;
+
 use crate::sweep::Sweep;
-use crate::target::{self, DataType, Fidelity, Kind, Named, ReduceOp, Settings, settings};
-use crate::units::{parse_bytes, parse_bytes_per_second, parse_duration, parse_picoseconds};
+use crate::target::{self, DataType, Kind, Named, ReduceOp, Settings, settings};
+use crate::units::{parse_bytes, parse_duration};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+pub(crate) use fabric::{FabricArgs, TopoArgs, TopoCommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +32,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Prints what a collective may be done with, the predicted time of each, and which is chosen.
     Explain(ExplainArgs),
+    /// Shows simulated fabrics: which there are, what one can do, and where its numbers come from.
+    Topo(TopoArgs),
     /// Measures what messages, copies and reductions cost on this machine, for algorithms to be chosen by.
     Tune(TuneArgs),
     /// Prints every setting with its value and where that came from: argument, environment, file or default.
@@ -221,32 +226,6 @@ impl HowArgs {
     }
 }
 
-/// What is simulated.
-#[derive(Debug, Args)]
-pub(crate) struct FabricArgs {
-    /// Simulated: a preset's name, a TOML file, or custom [default: cloudmatrix384]
-    #[arg(long, value_name = "NAME|FILE")]
-    fabric: Option<String>,
-    /// Latency of a custom fabric, for example 2.1us
-    #[arg(long, value_name = "TIME", value_parser = parse_picoseconds, requires = "fabric")]
-    latency: Option<u64>,
-    /// Bandwidth of a custom fabric's links, for example 392GB/s
-    #[arg(long, value_name = "RATE", value_parser = parse_bytes_per_second, requires = "fabric")]
-    bandwidth: Option<u64>,
-    /// Simulated: seed of everything random [default: 0]
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<u64>,
-    /// Simulated: how exactly messages are timed: loggp (queues at ports), fluid (fair shares) [default: loggp]
-    #[arg(long, value_name = "NAME", value_parser = parse_fidelity)]
-    fidelity: Option<Fidelity>,
-    /// Simulated: also writes a trace of every row's first call, for ui.perfetto.dev
-    #[arg(long, value_name = "FILE")]
-    pub(crate) trace: Option<PathBuf>,
-    /// Simulated: also draws how much links are used over time (SVG), of the last row
-    #[arg(long, value_name = "FILE")]
-    pub(crate) links: Option<PathBuf>,
-}
-
 /// Arguments of `ubccl plan`.
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
@@ -410,10 +389,6 @@ fn parse_algorithm(text: &str) -> Result<String, String> {
     if text.contains(':') || text == ALL { Ok(text.to_owned()) } else { target::find_algorithm(text) }
 }
 
-fn parse_fidelity(text: &str) -> Result<Fidelity, String> {
-    text.parse().map_err(|error: target::Error| error.message().to_owned())
-}
-
 fn parse_transport(text: &str) -> Result<String, String> {
     target::find_transport(text).map(|(name, _)| name.to_owned())
 }
@@ -454,60 +429,6 @@ impl SweepArgs {
 
 /// What stands for every algorithm.
 const ALL: &str = "all";
-/// The fabric when none is named.
-const DEFAULT_FABRIC: &str = "cloudmatrix384";
-/// The fabric whose numbers come from the command line.
-const CUSTOM: &str = "custom";
-
-impl FabricArgs {
-    /// Whether anything was said about a fabric.
-    pub(crate) fn is_given(&self) -> bool {
-        self.fabric.is_some()
-            || self.seed.is_some()
-            || self.fidelity.is_some()
-            || self.trace.is_some()
-            || self.links.is_some()
-    }
-
-    /// How exactly messages are timed.
-    pub(crate) fn fidelity(&self) -> Fidelity {
-        self.fidelity.unwrap_or_default()
-    }
-
-    /// The seed.
-    pub(crate) fn seed(&self) -> u64 {
-        self.seed.unwrap_or(0)
-    }
-
-    /// The fabric as it is called in the table.
-    pub(crate) fn name(&self) -> &str {
-        self.fabric.as_deref().unwrap_or(DEFAULT_FABRIC)
-    }
-
-    /// The fabric as the library wants it: a name, `custom:…`, or the text of a file.
-    pub(crate) fn specification(&self) -> Result<String, String> {
-        let name = self.name();
-        if name == CUSTOM {
-            let (Some(latency_ps), Some(bytes_per_s)) = (self.latency, self.bandwidth) else {
-                return Err(
-                    "--fabric custom needs --latency and --bandwidth, for example 2.1us and 392GB/s".into()
-                );
-            };
-            return Ok(format!("custom:latency_ps={latency_ps},bytes_per_s={bytes_per_s}"));
-        }
-        if self.latency.is_some() || self.bandwidth.is_some() {
-            return Err(
-                "--latency and --bandwidth describe --fabric custom; other fabrics have their own".into()
-            );
-        }
-        if name.contains('/') || name.ends_with(".toml") {
-            let read = std::fs::read_to_string(name);
-            return read.map_err(|error| format!("cannot read the fabric {name}: {error}"));
-        }
-        Ok(name.to_owned())
-    }
-}
-
 /// A list for the end of a help text.
 fn section<T: std::fmt::Display>(title: &str, named: &[(&str, T)]) -> String {
     let width = named.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

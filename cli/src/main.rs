@@ -37,6 +37,7 @@ mod table;
 mod target;
 mod threads;
 mod together;
+mod topo;
 mod tune;
 mod units;
 mod wire;
@@ -70,6 +71,7 @@ fn run(command: Command) -> Outcome<()> {
         Command::Sim(args) => bench::run_sim(&args, out),
         Command::Plan(args) => plan::run(&args, out),
         Command::Explain(args) => explain::run(&args, out),
+        Command::Topo(args) => topo::run(&args, out),
         Command::Tune(args) => tune::run(&args, out),
         Command::Config(args) => config::run(&args, out),
         Command::Worker(args) => worker::run(worker_of(args)),

@@ -15,7 +15,7 @@ pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
 use ubccl::settings::SETTINGS;
 pub(crate) use ubccl::sim::Fidelity;
-pub(crate) use ubccl::sim::Moment;
+pub(crate) use ubccl::sim::{Fabric, FabricLevel, Moment};
 use ubccl::sim::{RankMemory, World, WorldConfig};
 pub(crate) use ubccl::trace::{Recording, perfetto::Trace};
 use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting, Tuning};
@@ -361,6 +361,11 @@ pub(crate) fn fit(transport: &str, measurements: &[Measurement<'_>]) -> Result<T
 /// What a call may be done with, the best first.
 pub(crate) fn candidates(planner: &Planner, call: &Call) -> Result<Vec<Candidate>> {
     planner.candidates(&Calls::new(call)?.of(0))
+}
+
+/// Names and descriptions of the fabrics there are.
+pub(crate) fn fabric_presets() -> &'static [(&'static str, &'static str)] {
+    Fabric::presets()
 }
 
 /// A name and what it stands for, for help and error messages.

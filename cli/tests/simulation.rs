@@ -167,3 +167,37 @@ fn files_that_cannot_be_made_are_told_before_anything_runs() {
     let output = run("sim all_reduce -d all --plot x.svg --ranks 2");
     assert!(!output.status.success() && err(&output).contains("one type"), "{}", err(&output));
 }
+
+#[test]
+fn fabrics_are_listed_shown_with_their_sources_and_copied() {
+    let listed = out(&run("topo list"));
+    assert!(
+        listed.contains("cloudmatrix384  ") && listed.contains("8 × NPU in a node, 48 × node"),
+        "{listed}"
+    );
+    let shown = run("topo show --fabric cloudmatrix384");
+    assert!(shown.status.success(), "{}", err(&shown));
+    let shown = out(&shown);
+    let row = |start: &str| {
+        let found = shown.lines().find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("no line begins with {start}: {shown}")).to_owned()
+    };
+    assert!(row("node").contains("8 × NPU") && row("supernode").contains("48 × node"));
+    assert!(row("one supernode, not one node").contains("us"));
+    assert!(
+        row("topology.level node: holds").contains("8") && row("rank: detection_ps").contains("10_000_000")
+    );
+    // The description that is printed is the fabric that was shown.
+    let copied = out(&run("topo show --fabric cloudmatrix384 --toml"));
+    let file = folder("topo").join("mine.toml");
+    std::fs::write(&file, copied).unwrap();
+    assert_eq!(out(&run(&format!("topo show --fabric {}", file.display()))), shown);
+    let missing = run("topo show --fabric cloudmatrix385");
+    assert!(
+        !missing.status.success() && err(&missing).contains("there are: cloudmatrix384"),
+        "{}",
+        err(&missing)
+    );
+    let custom = run("topo show --fabric custom --latency 2us --bandwidth 10GB/s");
+    assert!(out(&custom).contains("10 GB/s") && out(&custom).contains("one flat"), "{}", out(&custom));
+}

@@ -49,6 +49,7 @@ use ubccl_core::endpoint::{self, WorldOptions, WorldStats};
 pub use ubccl_core::endpoint::{CommunicatorId, Fidelity, Machine};
 use ubccl_core::plan::Plan;
 use ubccl_core::{Choice, Collective, Error, Layout, Result};
+pub use ubccl_transports::optical::{Fabric, FabricLevel};
 
 /// How a world is made.
 #[derive(Clone, Debug)]

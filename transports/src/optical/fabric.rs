@@ -163,6 +163,11 @@ impl Fabric {
         }
     }
 
+    /// What the links out of a group of a level pass together, each way, if they are told.
+    pub(super) fn uplink_bytes_per_s(&self, _level: usize) -> Option<u64> {
+        None
+    }
+
     pub(super) fn rank_costs(&self) -> &RankCosts {
         &self.rank
     }
@@ -179,7 +184,7 @@ impl Fabric {
     }
 
     /// Name, unit, levels, sources, and what it cannot show.
-    pub(super) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         let list = |items: &[String]| if items.is_empty() { "not said".to_owned() } else { items.join("; ") };
         format!(
             "{}: {}\nsources: {}\nnot seen: {}",

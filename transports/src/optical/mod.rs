@@ -39,6 +39,7 @@
 //! they start, `matching` who meets whom, `payload` the bytes and `phantom` the fingerprints, `recorder` what is
 //! written down for traces.
 
+mod derived;
 mod endpoint;
 mod events;
 mod fabric;
@@ -53,6 +54,7 @@ mod slab;
 mod timing;
 mod world;
 
+pub use derived::FabricLevel;
 pub use fabric::Fabric;
 
 use ubccl_core::endpoint::{Clock, Fidelity, Reach, Transport, TransportDescriptor, World, WorldOptions};
