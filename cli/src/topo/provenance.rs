@@ -12,8 +12,8 @@ pub(crate) struct Number {
     pub(crate) source: String,
 }
 
-/// What nobody says.
-const UNSAID: &str = "not said";
+/// What no comment says.
+const UNSAID: &str = "see the sources above";
 
 /// Reads a description line by line. It is known to be well-formed TOML with one key or one inline table a line.
 pub(crate) fn numbers(text: &str) -> Vec<Number> {
@@ -119,7 +119,7 @@ mod tests {
                 ["topology.level node: latency_ps", "1_000", "E: elsewhere"],
                 ["topology.level node: rate_bytes_per_s", "7", "E: elsewhere"],
                 ["rank: detection_ps", "10", "O: ours."],
-                ["rank: streams", "4", "not said"],
+                ["rank: streams", "4", "see the sources above"],
             ]
         );
     }
