@@ -148,7 +148,7 @@ impl Communicator {
     /// Errors: as [`Communicator::algorithm_for`].
     pub fn plan(&self, call: &Collective<'_>, in_place: bool) -> Result<Plan> {
         self.shared.check_call(call)?;
-        Ok((*self.shared.lock().plan(call, in_place)?).clone())
+        Ok(Plan::clone(&*self.shared.lock().plan(call, in_place)?))
     }
 }
 

@@ -9,9 +9,10 @@ use crate::control::{
 };
 use crate::cores;
 use crate::costs::Costs;
-use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
+use crate::engine::{Buffers, Engine, EngineOptions, Express, OpId, Status};
 use crate::group::Entries;
 use crate::logging;
+use crate::planned::Planned;
 use crate::region::Buffer;
 use crate::sim::refuse_blocking;
 use crate::waiting::Limits;
@@ -22,8 +23,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
-use ubccl_core::plan::Plan;
 use ubccl_core::{Collective, DataType, Deadline, Error, ErrorKind, Kind, Layout, Rank, Result, Signature};
+
+/// Looks at a small call before it is waited for like any other: some microseconds.
+const LOOKS: u32 = 256;
+/// The same with more ranks than cores, where looking keeps the others from coming.
+const LOOKS_IF_CROWDED: u32 = 4;
 
 /// A group of ranks that call collectives together.
 ///
@@ -88,7 +93,7 @@ pub(crate) struct Settings {
     pub(crate) wishes: Wishes,
     pub(crate) layout: Arc<Layout>,
     pub(crate) costs: Costs,
-    pub(crate) pair_bytes: u64,
+    pub(crate) pair_bytes: Option<u64>,
     pub(crate) start_timeout: Duration,
 }
 
@@ -372,15 +377,48 @@ impl Shared {
         self.show(engine);
     }
 
+    /// Puts a call that is done at once on the board.
+    #[inline]
+    fn tell_sequence(&self, sequence: u64, signature: Signature, call: &Collective<'_>) {
+        tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
+        self.control.board().called(sequence, signature.0);
+        self.control.board().start(sequence, signature.0);
+    }
+
     /// Issues and waits.
     ///
     /// # Safety
     /// As for `Engine::issue`, until this returns.
     pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
-        let name = call.kind().name();
-        refuse_blocking(|| (name, format!("{name} of a sim::Communicator, and await it")))?;
+        refuse_blocking(|| {
+            let name = call.kind().name();
+            (name, format!("{name} of a sim::Communicator, and await it"))
+        })?;
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
+        let looks = if self.limits.crowded { LOOKS_IF_CROWDED } else { LOOKS };
+        if call.kind() == Kind::SendReceive {
+            // SAFETY: the caller vouches; nothing of it is under way when this returns.
+            match unsafe { engine.express_message(call, &buffers, looks) } {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(fault) => return Err(self.fail(&mut engine, fault)),
+            }
+        } else if let Some(eligible) = engine.eligible(call, &buffers)? {
+            let tell = |sequence, signature| self.tell_sequence(sequence, signature, call);
+            // SAFETY: the caller vouches; what is left is waited for, and `Unwind` cancels it if a panic comes.
+            return match unsafe { engine.express(call, eligible, &buffers, looks, tell) } {
+                Ok(Express::Done) => {
+                    self.control.board().finish(engine.sequence());
+                    Ok(())
+                }
+                Ok(Express::Pending(op)) => {
+                    self.show(&mut engine);
+                    self.finish_blocking(engine, op)
+                }
+                Err(fault) => Err(self.fail(&mut engine, fault)),
+            };
+        }
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves `finish_blocking` early.
         let op = unsafe { engine.issue(call, buffers, None) }?;
         self.tell(&mut engine, call);
@@ -436,7 +474,7 @@ impl Shared {
     pub(crate) unsafe fn issue_planned(
         &self,
         call: &Collective<'_>,
-        planned: (Arc<Plan>, Signature),
+        planned: (Arc<Planned>, Signature),
         buffers: Buffers,
     ) -> Result<OpId> {
         self.control.poison().check()?;
@@ -569,7 +607,7 @@ pub(crate) fn check_size(call: &Collective<'_>, what: &str, bytes: usize, elemen
     let size = call.dtype().size();
     let needed = elements * size as u64;
     // What lies beyond a table's last block is the caller's own.
-    if bytes as u64 == needed || call.kind().row().tabled && bytes as u64 > needed {
+    if bytes as u64 == needed || call.kind().is_tabled() && bytes as u64 > needed {
         return Ok(());
     }
     Err(Error::invalid(format!(

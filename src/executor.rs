@@ -2,9 +2,12 @@
 //!
 //! The hot path of every operation is [`Execution::advance`] → [`Execution::post_next`] → `Endpoint::post`.
 
+use crate::planned::Planned;
 use std::sync::Arc;
+use ubccl_core::direct::Direct;
 use ubccl_core::endpoint::{
-    Endpoint, Fault, Key, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
+    DirectCall, DirectProgress, Endpoint, Fault, Key, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span,
+    Stream, TAGGED_LANE, Token,
 };
 use ubccl_core::plan::{
     Action, Binding, Cursor, Cut, Extent, Index, Instance, MAX_LANES, Plan, Position, Side, Slice,
@@ -39,10 +42,19 @@ pub(crate) struct Execution {
 
 #[derive(Debug)]
 struct Running {
-    plan: Arc<Plan>,
+    plan: Arc<Planned>,
     bases: Bases,
     stream: Stream,
     signature: Signature,
+    /// If it is done in one round of publications instead of step by step.
+    direct: Option<DirectRun>,
+}
+
+#[derive(Debug)]
+struct DirectRun {
+    block_bytes: u64,
+    progress: DirectProgress,
+    is_done: bool,
 }
 
 /// A lane's place in its steps, and which of its steps are under way.
@@ -135,16 +147,38 @@ impl Execution {
     }
 
     /// Begins the plan that was bound last.
-    pub(crate) fn start(&mut self, plan: Arc<Plan>, bases: Bases, (stream, signature): (Stream, Signature)) {
+    pub(crate) fn start(
+        &mut self,
+        plan: Arc<Planned>,
+        bases: Bases,
+        (stream, signature): (Stream, Signature),
+    ) {
         for (index, lane) in plan.lanes().iter().enumerate() {
             self.lanes[index].restart(self.binding.start(&plan, index), lane.window);
         }
-        self.running = Some(Running { plan, bases, stream, signature });
+        self.running = Some(Running { plan, bases, stream, signature, direct: None });
+    }
+
+    /// Begins, or goes on with, a plan of one round by publications; it need not be bound.
+    pub(crate) fn start_direct(
+        &mut self,
+        plan: Arc<Planned>,
+        bases: Bases,
+        (stream, signature): (Stream, Signature),
+        (block_bytes, progress): (u64, DirectProgress),
+    ) {
+        let direct = Some(DirectRun { block_bytes, progress, is_done: false });
+        self.running = Some(Running { plan, bases, stream, signature, direct });
     }
 
     /// Posts every step that may be posted. `true` if there was one.
     #[inline]
     pub(crate) fn advance(&mut self, endpoint: &mut dyn Endpoint, id: u32) -> Result<bool, Fault> {
+        if let Some(running) = &mut self.running
+            && running.direct.is_some()
+        {
+            return running.advance_direct(endpoint);
+        }
         let lanes = self.lane_count();
         let mut moved = false;
         loop {
@@ -172,6 +206,9 @@ impl Execution {
     /// Whether every step has completed.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
+        if let Some(direct) = self.direct() {
+            return direct.is_done;
+        }
         (0..self.lane_count()).all(|lane| {
             let state = &self.lanes[lane];
             state.count == 0 && state.cursor.position >= self.binding.total(lane)
@@ -181,6 +218,9 @@ impl Execution {
     /// Whether every step has been posted.
     #[inline]
     pub(crate) fn has_posted_all(&self) -> bool {
+        if let Some(direct) = self.direct() {
+            return direct.is_done;
+        }
         (0..self.lane_count()).all(|lane| self.lanes[lane].cursor.position >= self.binding.total(lane))
     }
 
@@ -196,7 +236,13 @@ impl Execution {
 
     /// The peers of the steps that are under way: whom this rank waits for.
     pub(crate) fn waits_for(&self, mut peer: impl FnMut(Rank)) {
-        let Some(Running { plan, .. }) = &self.running else { return };
+        let Some(Running { plan, direct, .. }) = &self.running else { return };
+        if let (Some(run), Some(direct)) = (direct, plan.direct()) {
+            // Before it has published, it is its readers that it waits for.
+            let awaited = if run.progress.published { &direct.writers } else { &direct.readers };
+            let ready = if run.progress.published { run.progress.ready as usize } else { 0 };
+            return awaited[ready..].iter().copied().for_each(peer);
+        }
         let sizes = self.binding.sizes();
         for lane in 0..plan.lanes().len() {
             for position in self.lanes[lane].positions() {
@@ -213,13 +259,19 @@ impl Execution {
         }
     }
 
+    fn direct(&self) -> Option<&DirectRun> {
+        self.running.as_ref().and_then(|running| running.direct.as_ref())
+    }
+
     fn lane_count(&self) -> usize {
         self.running.as_ref().map_or(0, |running| running.plan.lanes().len())
     }
 
     #[inline]
     fn post_next(&mut self, endpoint: &mut dyn Endpoint, id: u32, lane: usize) -> Result<bool, Fault> {
-        let Some(Running { plan, bases, stream, signature }) = &self.running else { return Ok(false) };
+        let Some(Running { plan, bases, stream, signature, direct: _ }) = &self.running else {
+            return Ok(false);
+        };
         let state = &self.lanes[lane];
         let Some(step) = self.binding.current(plan, lane, &state.cursor) else { return Ok(false) };
         if state.is_full() || !self.may_post(plan, &step) {
@@ -248,6 +300,31 @@ impl Execution {
             None => true,
         })
     }
+}
+
+impl Running {
+    fn advance_direct(&mut self, endpoint: &mut dyn Endpoint) -> Result<bool, Fault> {
+        let (Some(run), Some(direct)) = (&mut self.direct, self.plan.direct()) else { return Ok(false) };
+        if run.is_done {
+            return Ok(false);
+        }
+        let key = Key { stream: self.stream, lane: 0, signature: self.signature };
+        let call = direct_call(direct, &self.bases, run.block_bytes);
+        let before = run.progress;
+        run.is_done = endpoint.direct(&key, &call, &mut run.progress)?;
+        Ok(run.is_done || run.progress != before)
+    }
+}
+
+/// The call of a round of publications.
+#[inline]
+pub(crate) fn direct_call<'a>(direct: &'a Direct, bases: &Bases, block_bytes: u64) -> DirectCall<'a> {
+    let span = |base: Base, blocks: u64| Span {
+        region: base.region,
+        offset: base.offset,
+        len: blocks * block_bytes,
+    };
+    DirectCall { direct, block_bytes, input: span(bases.input, direct.input), output: span(bases.output, 0) }
 }
 
 /// Point-to-point messages have lanes of their own, so that they never stand in a collective's way.

@@ -15,6 +15,7 @@ mod faults;
 mod group;
 pub mod logging;
 mod machine;
+mod planned;
 mod planner;
 mod point_to_point;
 mod prepared;

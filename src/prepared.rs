@@ -3,10 +3,10 @@
 
 use crate::communicator::{Communicator, Shared, check_size, host, host_mut};
 use crate::engine::{Buffers, OpId, Status};
+use crate::planned::Planned;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ubccl_core::collective::CallStore;
-use ubccl_core::plan::Plan;
 use ubccl_core::{Collective, Element, Error, Result, Signature};
 
 /// A collective (or point-to-point call) with its buffers, to be started again and again.
@@ -39,7 +39,7 @@ pub struct PreparedRaw {
 struct Bound {
     shared: Arc<Shared>,
     call: CallStore,
-    plan: Arc<Plan>,
+    plan: Arc<Planned>,
     signature: Signature,
     running: Option<OpId>,
 }

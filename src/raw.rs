@@ -159,7 +159,7 @@ impl Shared {
 fn check_apart(call: &Collective<'_>, input: (usize, u64), output: (usize, u64)) -> Result<()> {
     let end = |(start, len): (usize, u64)| (start as u64).saturating_add(len);
     let is_apart = end(input) <= output.0 as u64 || end(output) <= input.0 as u64;
-    if is_apart || input.1 == 0 || output.1 == 0 || call.kind().row().tabled {
+    if is_apart || input.1 == 0 || output.1 == 0 || call.kind().is_tabled() {
         return Ok(());
     }
     Err(Error::invalid(format!(

@@ -240,7 +240,7 @@ fn run_and_measure(transport: &'static str) {
 fn more_buffering_for_each_pair_takes_more_shared_memory() {
     let _alone = ALONE.lock();
     let shared = |pair_bytes| {
-        let configure = move |config| Config { pair_bytes, ..config };
+        let configure = move |config| Config { pair_bytes: Some(pair_bytes), ..config };
         let told = start_threads(&setup("shm", 3), configure, |_, comm| {
             let comm = comm.expect("all come");
             let memory = comm.memory();
@@ -252,7 +252,10 @@ fn more_buffering_for_each_pair_takes_more_shared_memory() {
     // A page for the header, and a block for each of two peers.
     for pair_bytes in [64 << 10, 1 << 20] {
         let told = shared(pair_bytes);
-        assert!(told <= 4096 + 2 * pair_bytes && told > 2 * pair_bytes * 8 / 10, "{told} for {pair_bytes}");
+        assert!(
+            told <= (64 << 10) + 2 * pair_bytes && told > 2 * pair_bytes * 8 / 10,
+            "{told} for {pair_bytes}"
+        );
     }
 }
 

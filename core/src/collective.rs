@@ -58,57 +58,68 @@ impl<'a> Collective<'a> {
     /// The most elements one call may name: the count travels in 48 bits of the [`Signature`].
     pub const MAX_COUNT: u64 = (1 << 48) - 1;
 
+    #[inline]
     const fn new(kind: Kind, count: u64, dtype: DataType) -> Self {
         let (send, receive) = (Table::None, Table::None);
         Collective { kind, count, dtype, op: None, root: None, to: None, from: None, send, receive }
     }
 
     /// An all-reduce of `count` elements.
+    #[inline]
     pub const fn all_reduce(count: u64, dtype: DataType, op: ReduceOp) -> Self {
         Collective { op: Some(op), ..Self::new(Kind::AllReduce, count, dtype) }
     }
 
     /// An all-gather of `count` elements from each rank.
+    #[inline]
     pub const fn all_gather(count: u64, dtype: DataType) -> Self {
         Self::new(Kind::AllGather, count, dtype)
     }
 
     /// A reduce-scatter that leaves `count` elements on each rank.
+    #[inline]
     pub const fn reduce_scatter(count: u64, dtype: DataType, op: ReduceOp) -> Self {
         Collective { op: Some(op), ..Self::new(Kind::ReduceScatter, count, dtype) }
     }
 
     /// A broadcast of `count` elements from `root`.
+    #[inline]
     pub const fn broadcast(count: u64, dtype: DataType, root: Rank) -> Self {
         Collective { root: Some(root), ..Self::new(Kind::Broadcast, count, dtype) }
     }
 
     /// A barrier.
+    #[inline]
     pub const fn barrier() -> Self {
         Self::new(Kind::Barrier, 0, DataType::U8)
     }
 
     /// Sends `count` elements to `to` and receives `count` from `from`, concurrently; either may be missing.
+    #[inline]
     pub const fn send_receive(count: u64, dtype: DataType, to: Option<Rank>, from: Option<Rank>) -> Self {
         Collective { to, from, ..Self::new(Kind::SendReceive, count, dtype) }
     }
 
     /// A reduction of `count` elements to `root`.
+    #[inline]
     pub const fn reduce(count: u64, dtype: DataType, op: ReduceOp, root: Rank) -> Self {
         Collective { op: Some(op), root: Some(root), ..Self::new(Kind::Reduce, count, dtype) }
     }
 
     /// A gather of `count` elements from each rank to `root`.
+    #[inline]
     pub const fn gather(count: u64, dtype: DataType, root: Rank) -> Self {
         Collective { root: Some(root), ..Self::new(Kind::Gather, count, dtype) }
     }
 
     /// A scatter of `count` elements to each rank from `root`.
+    #[inline]
     pub const fn scatter(count: u64, dtype: DataType, root: Rank) -> Self {
         Collective { root: Some(root), ..Self::new(Kind::Scatter, count, dtype) }
     }
 
     /// An all-to-all of blocks of `count` elements.
+    #[inline]
     pub const fn all_to_all(count: u64, dtype: DataType) -> Self {
         Self::new(Kind::AllToAll, count, dtype)
     }
@@ -151,38 +162,47 @@ impl<'a> Collective<'a> {
     }
 
     /// The kind.
+    #[inline]
     pub const fn kind(&self) -> Kind {
         self.kind
     }
     /// Elements, as the kind counts them.
+    #[inline]
     pub const fn count(&self) -> u64 {
         self.count
     }
     /// The element type.
+    #[inline]
     pub const fn dtype(&self) -> DataType {
         self.dtype
     }
     /// The operation, if the kind reduces.
+    #[inline]
     pub const fn op(&self) -> Option<ReduceOp> {
         self.op
     }
     /// The root, if the kind has one.
+    #[inline]
     pub const fn root(&self) -> Option<Rank> {
         self.root
     }
     /// Whom this rank sends to (send/receive only).
+    #[inline]
     pub const fn to(&self) -> Option<Rank> {
         self.to
     }
     /// Whom this rank receives from (send/receive only).
+    #[inline]
     pub const fn from(&self) -> Option<Rank> {
         self.from
     }
     /// The table of what this rank sends.
+    #[inline]
     pub const fn send(&self) -> &Table<'a> {
         &self.send
     }
     /// The table of what this rank receives.
+    #[inline]
     pub const fn receive(&self) -> &Table<'a> {
         &self.receive
     }
@@ -196,6 +216,7 @@ impl<'a> Collective<'a> {
     /// the type has.
     ///
     /// Errors: InvalidArgument, naming the argument and its limit.
+    #[inline]
     pub fn check(&self, ranks: u32, rank: Rank) -> Result<()> {
         let name = self.kind.name();
         for (what, rank) in [("root", self.root), ("destination", self.to), ("source", self.from)] {
@@ -218,7 +239,7 @@ impl<'a> Collective<'a> {
                 self.dtype.name()
             )));
         }
-        if self.kind.row().tabled { self.check_tables(ranks, rank) } else { Ok(()) }
+        if self.kind.is_tabled() { self.check_tables(ranks, rank) } else { Ok(()) }
     }
 
     fn check_tables(&self, ranks: u32, rank: Rank) -> Result<()> {
@@ -244,6 +265,7 @@ impl<'a> Collective<'a> {
     }
 
     /// Elements that `rank`, whose call this is, brings: as long must its input be.
+    #[inline]
     pub fn input_elements(&self, ranks: u32, rank: Rank) -> u64 {
         let is_root = self.root == Some(rank);
         match self.kind {
@@ -260,6 +282,7 @@ impl<'a> Collective<'a> {
     }
 
     /// Elements that `rank`, whose call this is, gets: as long must its output be.
+    #[inline]
     pub fn output_elements(&self, ranks: u32, rank: Rank) -> u64 {
         let is_root = self.root == Some(rank);
         match self.kind {
@@ -281,6 +304,7 @@ impl<'a> Collective<'a> {
     /// where it has any: all-gather's input is the rank's own block of the output, reduce-scatter's output the rank's
     /// own block of the input. Gather and scatter do likewise on the root; in all-to-all, what comes from a rank takes
     /// the place of what went to it.
+    #[inline]
     pub fn in_place_offsets(&self, rank: Rank) -> (u64, u64) {
         let own = self.count * u64::from(rank);
         let start = |table: &Table<'_>| table.blocks().map_or(0, |blocks| blocks.start(rank));
@@ -301,7 +325,7 @@ impl<'a> Collective<'a> {
     /// Bytes of the longest buffer of the call, by what every rank knows alike, since all choose by it: the own tables of
     /// each rank count as nothing.
     pub fn longest_bytes(&self, ranks: u32) -> u64 {
-        let elements = if self.kind().row().tabled {
+        let elements = if self.kind.is_tabled() {
             let totals = [self.send(), self.receive()].map(|table| table.blocks().map_or(0, |b| b.total()));
             let is_common = matches!(self.kind(), Kind::AllGatherV | Kind::ReduceScatterV);
             if is_common { totals[0].max(totals[1]) } else { 0 }
@@ -313,6 +337,7 @@ impl<'a> Collective<'a> {
     }
 
     /// Elements of the one buffer of an in-place call.
+    #[inline]
     pub fn in_place_elements(&self, ranks: u32, rank: Rank) -> u64 {
         self.input_elements(ranks, rank).max(self.output_elements(ranks, rank))
     }
@@ -367,6 +392,7 @@ impl<'a> Collective<'a> {
     }
 
     /// Elements that all ranks of a call name alike; 0 where they name different ones.
+    #[inline]
     pub(crate) fn common_count(&self) -> u64 {
         match self.kind {
             Kind::AllGatherV => self.receive.blocks().map_or(0, |blocks| blocks.total()),
@@ -378,6 +404,7 @@ impl<'a> Collective<'a> {
 
     /// The fingerprint that travels with every message of this call; `plan` tells plans apart. Point-to-point calls
     /// have one way to be done, whatever their plan.
+    #[inline]
     pub fn signature(&self, plan: u32) -> Signature {
         Signature::new(self, if self.kind.is_point_to_point() { 0 } else { plan })
     }

@@ -94,6 +94,7 @@ impl DataType {
     }
 
     /// The stable number, used on the wire and in the C interface: NCCL's where NCCL has the type, else 64 or more.
+    #[inline]
     pub fn code(self) -> u8 {
         self as u8
     }

@@ -1,6 +1,7 @@
 //! The contracts of a transport: endpoints that take posts and give completions, and worlds of virtual time.
 
 use crate::collective::Rank;
+use crate::direct::Direct;
 use crate::dtype::DataType;
 use crate::error::{Error, Result};
 use crate::exchange::Exchange;
@@ -137,6 +138,28 @@ pub enum Post {
     },
 }
 
+/// A call that is done in one round of publications, with its sizes and buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectCall<'a> {
+    /// Who publishes, reads and makes what.
+    pub direct: &'a Direct,
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// Where the rank's input is.
+    pub input: Span,
+    /// Where its output is; in place they overlap as the kind says.
+    pub output: Span,
+}
+
+/// How far a round of publications has come. All zeros before it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectProgress {
+    /// Whether this rank has published, if it has to.
+    pub published: bool,
+    /// How many of the writers, in order, are known to have published.
+    pub ready: u32,
+}
+
 /// The answer to a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
@@ -144,6 +167,17 @@ pub enum Posted {
     Done,
     /// Under way; its token will come from [`Endpoint::poll`].
     Pending,
+}
+
+/// The answer to a post that was to complete at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Now {
+    /// It is done.
+    Done,
+    /// Nothing was done; it may be worth asking again.
+    NotYet,
+    /// Nothing was done, and will be: it takes more than one go.
+    Never,
 }
 
 /// What an endpoint saw go wrong.
@@ -229,6 +263,12 @@ impl Header {
 /// 11. `probe` tells the header of the next message of a peer on [`TAGGED_LANE`] that no post takes, once it has arrived
 ///     (a poll may be needed to bring it in), and the next post of a receive from that peer there takes it. It moves
 ///     nothing and allocates nothing. Of a rank that is not a peer, or itself, nothing arrives.
+/// 12. `direct` publishes this rank's input once and, as soon as all writers have published theirs, makes the output: as
+///     [`Direct`] says, folding in the order of ranks, wide, rounded once. It is called again and again, with the same
+///     call, until it answers `true`; no other direct call begins before, but posts may be under way. A publication with
+///     another header is a [`Fault::Mismatch`]; the input may be overwritten once it answers `true`. 1, 8 and 10 hold for it,
+///     publications of one sequence number meet, and a rank that publishes may run ahead of its readers by a few.
+/// 13. `post_now` does what `post` would have answered [`Posted::Done`] to, or leaves everything as it was.
 pub trait Endpoint: Send {
     /// Gives memory a name, replacing what had it.
     ///
@@ -251,11 +291,32 @@ pub trait Endpoint: Send {
     /// Starts something.
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault>;
 
+    /// Does a post if it can complete at once, and nothing otherwise. Only sends to one peer and receives from one are
+    /// asked for.
+    fn post_now(&mut self, _key: &Key, _post: &Post) -> Result<Now, Fault> {
+        Ok(Now::Never)
+    }
+
     /// Moves on what can move and appends the tokens of what completed. `true` if anything moved at all.
     fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault>;
 
     /// Looks for messages that can no longer be taken, given the current collective's sequence and signature.
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault>;
+
+    /// Bytes of the longest publication that [`Endpoint::direct`] takes; 0, the same on all ranks, if it takes none.
+    fn direct_limit(&self) -> u64 {
+        0
+    }
+
+    /// Goes on with a round of publications; `true` once it is done.
+    fn direct(
+        &mut self,
+        _key: &Key,
+        _call: &DirectCall<'_>,
+        _progress: &mut DirectProgress,
+    ) -> Result<bool, Fault> {
+        Err(Error::internal("this endpoint has no publications").into())
+    }
 
     /// The header of the next message of `peer` on [`TAGGED_LANE`] that no post has taken, if it has arrived.
     fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault>;
@@ -353,14 +414,13 @@ pub trait Transport: Sync {
 pub struct ConnectOptions {
     /// Lanes that plans will use.
     pub lanes: u8,
-    /// Bytes of buffering for each ordered pair of ranks.
-    pub pair_bytes: u64,
+    /// Bytes of buffering for each ordered pair of ranks; if not said, what the transport finds good for so many ranks.
+    pub pair_bytes: Option<u64>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        // Half of the promised 1 MiB per unordered pair.
-        ConnectOptions { lanes: 1, pair_bytes: 512 << 10 }
+        ConnectOptions { lanes: 1, pair_bytes: None }
     }
 }
 

@@ -71,14 +71,12 @@ impl Kind {
         row(Kind::Gather, "gather", &[]).rooted(),
         row(Kind::Scatter, "scatter", &[]).rooted(),
         row(Kind::AllToAll, "all_to_all", &["alltoall"]),
-        row(Kind::GatherV, "gather_v", &["gatherv"]).rooted().tabled(),
-        row(Kind::ScatterV, "scatter_v", &["scatterv"]).rooted().tabled(),
-        row(Kind::AllGatherV, "all_gather_v", &["allgatherv", "allgather_v"]).tabled(),
-        row(Kind::ReduceScatterV, "reduce_scatter_v", &["reducescatterv", "reduce_scatterv"])
-            .reduces()
-            .tabled(),
-        row(Kind::AllToAllV, "all_to_all_v", &["alltoallv", "alltoall_v"]).tabled(),
-        row(Kind::Group, "group", &[]).tabled(),
+        row(Kind::GatherV, "gather_v", &["gatherv"]).rooted(),
+        row(Kind::ScatterV, "scatter_v", &["scatterv"]).rooted(),
+        row(Kind::AllGatherV, "all_gather_v", &["allgatherv", "allgather_v"]),
+        row(Kind::ReduceScatterV, "reduce_scatter_v", &["reducescatterv", "reduce_scatterv"]).reduces(),
+        row(Kind::AllToAllV, "all_to_all_v", &["alltoallv", "alltoall_v"]),
+        row(Kind::Group, "group", &[]),
     ];
 
     /// This kind's row.
@@ -92,6 +90,7 @@ impl Kind {
     }
 
     /// The stable number.
+    #[inline]
     pub fn code(self) -> u8 {
         self as u8
     }
@@ -126,14 +125,29 @@ impl Kind {
         }
     }
 
+    /// Whether lengths come from tables: every call asks, so without looking for the row.
+    #[inline]
+    pub const fn is_tabled(self) -> bool {
+        matches!(
+            self,
+            Kind::GatherV
+                | Kind::ScatterV
+                | Kind::AllGatherV
+                | Kind::ReduceScatterV
+                | Kind::AllToAllV
+                | Kind::Group
+        )
+    }
+
     /// Whether it is point to point: between the ranks it names, outside the order of collectives.
+    #[inline]
     pub const fn is_point_to_point(self) -> bool {
         matches!(self, Kind::SendReceive | Kind::Group)
     }
 }
 
 const fn row(kind: Kind, name: &'static str, aliases: &'static [&'static str]) -> KindRow {
-    KindRow { kind, name, aliases, reduces: false, rooted: false, tabled: false }
+    KindRow { kind, name, aliases, reduces: false, rooted: false, tabled: kind.is_tabled() }
 }
 
 impl KindRow {
@@ -143,9 +157,5 @@ impl KindRow {
 
     const fn rooted(self) -> Self {
         KindRow { rooted: true, ..self }
-    }
-
-    const fn tabled(self) -> Self {
-        KindRow { tabled: true, ..self }
     }
 }

@@ -6,6 +6,7 @@
 pub mod algorithm;
 pub mod blocks;
 pub mod collective;
+pub mod direct;
 pub mod dtype;
 pub mod endpoint;
 pub mod error;

@@ -76,6 +76,7 @@ impl ReduceOp {
     }
 
     /// The stable number: NCCL's where NCCL has the operation, else 64 or more.
+    #[inline]
     pub const fn code(self) -> u8 {
         match self {
             ReduceOp::Sum => 0,

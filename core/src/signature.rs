@@ -16,6 +16,7 @@ use std::fmt;
 pub struct Signature(pub u128);
 
 impl Signature {
+    #[inline]
     pub(crate) fn new(call: &Collective<'_>, plan: u32) -> Self {
         let root = call.root().map_or(0, |root| u128::from(root) + 1);
         let op = call.op().map_or(0, |op| u128::from(op.code()) + 1);

@@ -25,7 +25,6 @@ use file::File;
 use settings::SETTINGS;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use ubccl_core::endpoint::ConnectOptions;
 use ubccl_core::{Error, Layout, Result};
 
 /// How a communicator is made.
@@ -70,7 +69,7 @@ pub struct Config {
     /// Lanes that a plan may use; the same on all ranks.
     pub lanes: u8,
     /// Bytes of buffering for each ordered pair of ranks; the same on all ranks.
-    pub pair_bytes: u64,
+    pub pair_bytes: Option<u64>,
     /// How long start-up may take.
     pub start_timeout: Duration,
     /// How long one operation may take before it fails and poisons the communicator.
@@ -101,7 +100,7 @@ impl Default for Config {
             tuning: None,
             chunk_bytes: None,
             lanes: 1,
-            pair_bytes: ConnectOptions::default().pair_bytes,
+            pair_bytes: None,
             start_timeout: Duration::from_secs(120),
             operation_timeout: Duration::from_secs(30 * 60),
             warn_after: Duration::from_secs(10),

@@ -215,15 +215,15 @@ pub static PAIR_BYTES: Setting = Setting {
     variable: "UBCCL_PAIR_BYTES",
     doc: "bytes of buffering from one rank to another; more lets larger messages be under way, and costs memory for \
           each pair of ranks",
-    absent: "",
+    absent: "by the number of ranks: see `ubccl config`, chapter on memory",
     agreement: Agreement::Same,
     place: Place::Anywhere,
     is_secret: false,
     domain: Domain::Bytes {
         least: 16 << 10,
         most: 1 << 30,
-        get: |config| Some(config.pair_bytes),
-        set: |config, bytes| config.pair_bytes = bytes,
+        get: |config| config.pair_bytes,
+        set: |config, bytes| config.pair_bytes = Some(bytes),
     },
 };
 

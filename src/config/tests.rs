@@ -139,7 +139,7 @@ fn bad_values_are_refused_with_the_variable_and_the_limit() {
     }
     assert!(resolve(&[("lane", "2")], &[]).unwrap_err().to_string().contains("did you mean 'lanes'"));
     assert!(resolve(&[("lanes", "x")], &[]).unwrap_err().to_string().contains("lanes is 'x'"));
-    let config = Config { pair_bytes: 3, ..Config::default() };
+    let config = Config { pair_bytes: Some(3), ..Config::default() };
     assert!(config.check().unwrap_err().to_string().contains("pair_bytes is 3 (argument)"));
 }
 

@@ -1,13 +1,16 @@
 //! One rank's operations: plans looked up, executions in program order, driven by whoever owns the engine.
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
+mod express;
 mod journal;
 mod loose;
+mod recent;
 mod slots;
 mod tagged;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use express::Express;
 pub(crate) use journal::Begun;
 pub(crate) use slots::{Buffers, OpId, Status, Taken};
 pub(crate) use tagged::{TaggedCall, TaggedKind};
@@ -15,8 +18,10 @@ pub(crate) use tagged::{TaggedCall, TaggedKind};
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, execution_of};
+use crate::planned::Planned;
 use crate::usage::{MemoryUse, plan_bytes};
 use loose::Loose;
+use recent::Recent;
 use slots::{Ready, Role, Slot, Slots, scratch};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -25,8 +30,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 use tagged::{Tagged, Unexpected};
 use ubccl_algorithms::tuner::Pick;
-use ubccl_core::endpoint::{CLOSING, Endpoint, Fault, RegionId, Stream, Token};
-use ubccl_core::plan::Plan;
+use ubccl_core::endpoint::{CLOSING, DirectProgress, Endpoint, Fault, RegionId, Stream, Token};
 use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Choice, Collective, Rank, Result, Signature, Spec};
 
@@ -51,9 +55,9 @@ pub(crate) struct EngineOptions {
 pub(crate) struct Engine {
     endpoint: Box<dyn Endpoint>,
     options: EngineOptions,
-    plans: HashMap<(&'static str, Spec), Arc<Plan>>,
-    /// The last call and its plan, so that repeating a call costs one comparison.
-    last: Option<Last>,
+    plans: HashMap<(&'static str, Spec), Arc<Planned>>,
+    /// The last calls and their plans, so that repeating a call costs one comparison.
+    recent: Recent,
     slots: Slots,
     /// Collectives in program order; the first one runs.
     queue: VecDeque<usize>,
@@ -77,16 +81,6 @@ pub(crate) struct Engine {
     pub(crate) shown: (u64, Option<Signature>),
 }
 
-/// A call, as far as its plan depends on it, and the plan.
-#[derive(Clone)]
-struct Last {
-    /// Of no particular choice.
-    spec: Spec,
-    bytes: u64,
-    choice: Choice,
-    plan: Arc<Plan>,
-}
-
 const REGIONS_PER_SLOT: u32 = 3;
 /// Completions of one poll that there is room for from the start.
 const COMPLETIONS: usize = 64;
@@ -99,7 +93,7 @@ impl Engine {
             endpoint,
             options,
             plans: HashMap::new(),
-            last: None,
+            recent: Recent::default(),
             slots: Slots::default(),
             queue: VecDeque::new(),
             loose: Loose::default(),
@@ -117,44 +111,51 @@ impl Engine {
     }
 
     /// The plan for a call.
-    pub(crate) fn plan(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Arc<Plan>> {
-        self.look_up(call, in_place).map(|last| last.plan.clone())
+    pub(crate) fn plan(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Arc<Planned>> {
+        let place = self.look_up(call, in_place)?;
+        Ok(self.recent[place].plan.clone())
     }
 
     /// With how many lanes and what chunks a call runs.
     pub(crate) fn choice(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Choice> {
-        self.look_up(call, in_place).map(|last| last.choice)
+        let place = self.look_up(call, in_place)?;
+        Ok(self.recent[place].plan.spec().choice)
     }
 
+    /// Where among the recent calls this one stands, with its plan.
     #[inline]
-    fn look_up(&mut self, call: &Collective<'_>, in_place: bool) -> Result<&Last> {
-        let EngineOptions { rank, ranks, .. } = self.options;
-        let (spec, bytes) =
-            (Spec::new(call, ranks, rank, in_place, Choice::default()), call.longest_bytes(ranks));
-        let is_last = self.last.as_ref().is_some_and(|last| last.spec == spec && last.bytes == bytes);
-        if !is_last {
-            let (choice, plan) = self.planned(call, &spec)?;
-            self.last = Some(Last { spec, bytes, choice, plan });
+    fn look_up(&mut self, call: &Collective<'_>, in_place: bool) -> Result<usize> {
+        let wanted = recent::Key::new(call, in_place);
+        match self.recent.find(&wanted) {
+            Some(place) => Ok(place),
+            None => self.look_up_anew(call, wanted),
         }
-        Ok(self.last.as_ref().expect("made when it was another"))
     }
 
-    fn planned(&mut self, call: &Collective<'_>, spec: &Spec) -> Result<(Choice, Arc<Plan>)> {
+    #[cold]
+    fn look_up_anew(&mut self, call: &Collective<'_>, key: recent::Key) -> Result<usize> {
+        let plan = self.planned(call, key.in_place())?;
+        let direct_block = plan.direct_block(call.count(), self.endpoint.direct_limit());
+        let signature = call.signature(plan.number());
+        Ok(self.recent.keep(recent::Call { key, plan, direct_block, signature }))
+    }
+
+    fn planned(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Arc<Planned>> {
+        let EngineOptions { rank, ranks, .. } = self.options;
         let Pick { algorithm, choice } = self.options.chooser.choose(call)?;
         let name = algorithm.descriptor().name;
-        let spec = Spec::new(call, spec.ranks, spec.rank, spec.in_place, choice);
+        let spec = Spec::new(call, ranks, rank, in_place, choice);
+        let direct_limit = self.endpoint.direct_limit();
         let make = || {
             let Choice { lanes, chunk_bytes } = spec.choice;
-            let (rank, in_place) = (spec.rank, spec.in_place);
             tracing::debug!(
                 target: "ubccl::plan",
                 rank, in_place, lanes, chunk_bytes,
                 "{name} for {call}, and for other counts of it"
             );
-            Arc::new(algorithm.plan(&spec))
+            Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), direct_limit))
         };
-        let plan = self.plans.entry((name, spec)).or_insert_with(make).clone();
-        Ok((spec.choice, plan))
+        Ok(self.plans.entry((name, spec)).or_insert_with(make).clone())
     }
 
     /// How calls choose their algorithms.
@@ -164,7 +165,7 @@ impl Engine {
 
     /// Has calls choose their algorithms so from now on; how they did before.
     pub(crate) fn replace_chooser(&mut self, chooser: Chooser) -> Chooser {
-        self.last = None;
+        self.recent.clear();
         std::mem::replace(&mut self.options.chooser, chooser)
     }
 
@@ -181,9 +182,10 @@ impl Engine {
         owned: Option<Box<dyn Any + Send>>,
     ) -> Result<OpId> {
         let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
-        let plan = self.plan(call, matches!(buffers, Buffers::InPlace(_)))?;
+        let place = self.look_up(call, matches!(buffers, Buffers::InPlace(_)))?;
+        let recent::Call { plan, signature, .. } = &self.recent[place];
+        let (plan, signature) = (plan.clone(), *signature);
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.look_up));
-        let signature = call.signature(plan.number());
         // SAFETY: the caller vouches.
         Ok(unsafe { self.issue_planned(call, (plan, signature), buffers, owned) })
     }
@@ -195,7 +197,7 @@ impl Engine {
     pub(crate) unsafe fn issue_planned(
         &mut self,
         call: &Collective<'_>,
-        (plan, signature): (Arc<Plan>, Signature),
+        (plan, signature): (Arc<Planned>, Signature),
         buffers: Buffers,
         owned: Option<Box<dyn Any + Send>>,
     ) -> OpId {
@@ -489,7 +491,7 @@ impl Engine {
 
     /// The region that holds the result of an operation that was just issued or is running.
     pub(crate) fn output_region(&self, id: OpId) -> RegionId {
-        RegionId(id.slot as u32 * REGIONS_PER_SLOT + 1)
+        RegionId(region(id.slot).0 + 1)
     }
 
     #[inline]
@@ -529,36 +531,27 @@ impl Engine {
         let Ready { plan, buffers, stream, signature } =
             slot.call.take().expect("begin is called once for each issued call");
         let (call, is_phantom) = (slot.called.get(), buffers.is_phantom());
+        // SAFETY: whoever issued the call vouched for its memory until the operation is done.
+        let (input, output) = unsafe { place(&mut *self.endpoint, region(index), &call, &plan, buffers) }?;
+        let mut bases = Bases { input, output, scratch: output };
+        if let Some(block_bytes) = plan.direct_block(call.count(), self.endpoint.direct_limit()) {
+            let from_start = (block_bytes, DirectProgress::default());
+            slot.execution.start_direct(plan, bases, (stream, signature), from_start);
+            return Ok(());
+        }
         let scratch_bytes = slot.execution.bind(&plan, &call);
-        let region = |k| RegionId(index as u32 * REGIONS_PER_SLOT + k);
-        let at = |k| Base { region: region(k), offset: 0 };
-        let size = plan.spec().dtype.size() as u64;
-        let (input, output) = match buffers {
-            Buffers::Apart { input, output } => {
-                // SAFETY: whoever issued the call vouched for its memory until the operation is done.
-                unsafe { self.endpoint.register(region(0), input) }?;
-                // SAFETY: as above.
-                unsafe { self.endpoint.register(region(1), output) }?;
-                (at(0), at(1))
-            }
-            Buffers::InPlace(memory) => {
-                let (input, output) = call.in_place_offsets(plan.spec().rank);
-                // SAFETY: as above.
-                unsafe { self.endpoint.register(region(1), memory) }?;
-                let joint = |offset: u64| Base { region: region(1), offset: offset * size };
-                (joint(input), joint(output))
-            }
-        };
         if plan.scratch().is_some() {
-            let memory = scratch(&mut slot.scratch, scratch_bytes, is_phantom, size as u32)?;
+            let size = plan.spec().dtype.size() as u32;
+            let memory = scratch(&mut slot.scratch, scratch_bytes, is_phantom, size)?;
+            bases.scratch = Base { region: RegionId(region(index).0 + 2), offset: 0 };
             // SAFETY: the slot keeps its scratch until the operation is over, and nobody else knows it.
-            unsafe { self.endpoint.register(region(2), memory) }?;
+            unsafe { self.endpoint.register(bases.scratch.region, memory) }?;
         }
         if let Some(journal) = &mut self.journal {
             let binding = slot.execution.binding().clone();
             journal.push(Begun { stream, signature, plan: Arc::clone(&plan), binding });
         }
-        slot.execution.start(plan, Bases { input, output, scratch: at(2) }, (stream, signature));
+        slot.execution.start(plan, bases, (stream, signature));
         Ok(())
     }
 
@@ -573,6 +566,45 @@ impl Engine {
                 self.last_signature = signature;
             }
             self.slots.finish(front);
+        }
+    }
+}
+
+/// The first region of a slot; those before the first slot's are of who has none.
+#[inline]
+fn region(slot: usize) -> RegionId {
+    RegionId((slot as u32 + 1) * REGIONS_PER_SLOT)
+}
+
+/// Makes a call's buffers known as the two regions from `first` on; answers where input and output begin.
+///
+/// # Safety
+/// Host memory in `buffers` stays valid, and is left alone by everybody else, until what the endpoint is told to do with
+/// these regions is done or cancelled.
+#[inline]
+unsafe fn place(
+    endpoint: &mut dyn Endpoint,
+    first: RegionId,
+    call: &Collective<'_>,
+    plan: &Planned,
+    buffers: Buffers,
+) -> Result<(Base, Base)> {
+    let second = RegionId(first.0 + 1);
+    match buffers {
+        Buffers::Apart { input, output } => {
+            // SAFETY: the caller vouches.
+            unsafe { endpoint.register(first, input) }?;
+            // SAFETY: as above.
+            unsafe { endpoint.register(second, output) }?;
+            Ok((Base { region: first, offset: 0 }, Base { region: second, offset: 0 }))
+        }
+        Buffers::InPlace(memory) => {
+            let size = plan.spec().dtype.size() as u64;
+            let (input, output) = call.in_place_offsets(plan.spec().rank);
+            // SAFETY: the caller vouches.
+            unsafe { endpoint.register(second, memory) }?;
+            let joint = |offset: u64| Base { region: second, offset: offset * size };
+            Ok((joint(input), joint(output)))
         }
     }
 }

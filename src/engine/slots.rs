@@ -3,6 +3,7 @@
 use super::loose::Standing;
 use super::tagged::{TaggedCall, Unexpected};
 use crate::executor::Execution;
+use crate::planned::Planned;
 use crate::usage::MemoryUse;
 use std::any::Any;
 use std::cmp::Reverse;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use ubccl_core::collective::CallStore;
 use ubccl_core::endpoint::{HostPointer, Memory, Stream};
-use ubccl_core::plan::Plan;
 use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Collective, Error, Rank, Result, Signature};
 
@@ -35,6 +35,23 @@ impl Buffers {
     pub(crate) fn is_phantom(&self) -> bool {
         let (Buffers::Apart { output: memory, .. } | Buffers::InPlace(memory)) = self;
         matches!(memory, Memory::Phantom { .. })
+    }
+}
+
+impl Buffers {
+    /// The same once more, without the cost of a clone where they are real memory.
+    #[inline]
+    pub(super) fn again(&self) -> Buffers {
+        let memory = |memory: &Memory| match memory {
+            Memory::Host { address, len } => Memory::Host { address: *address, len: *len },
+            phantom => phantom.clone(),
+        };
+        match self {
+            Buffers::Apart { input, output } => {
+                Buffers::Apart { input: memory(input), output: memory(output) }
+            }
+            Buffers::InPlace(joint) => Buffers::InPlace(memory(joint)),
+        }
     }
 }
 
@@ -108,7 +125,7 @@ pub(super) struct Slot {
 /// An operation whose turn has not come.
 #[derive(Debug)]
 pub(super) struct Ready {
-    pub(super) plan: Arc<Plan>,
+    pub(super) plan: Arc<Planned>,
     pub(super) buffers: Buffers,
     pub(super) stream: Stream,
     pub(super) signature: Signature,

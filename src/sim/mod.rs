@@ -338,7 +338,7 @@ impl World {
     /// The plan that one rank's call gets.
     pub fn plan(&mut self, rank: Rank, call: &Collective<'_>, in_place: bool) -> Result<Plan> {
         call.check(self.config.ranks, rank)?;
-        Ok((*self.communicators[0].engines[rank as usize].plan(call, in_place)?).clone())
+        Ok(Plan::clone(&*self.communicators[0].engines[rank as usize].plan(call, in_place)?))
     }
 
     /// What a call may be done with, by predicted time: the first is what it gets.

@@ -23,6 +23,7 @@ pub mod perfetto;
 mod reasons;
 mod utilisation;
 
+use crate::planned::Planned;
 pub use critical::{CriticalPath, Leg, Part};
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ pub use utilisation::{ClassUse, LinkUse};
 
 use reasons::Reasons;
 use ubccl_core::endpoint::CommunicatorId;
-use ubccl_core::plan::{Binding, Plan};
+use ubccl_core::plan::Binding;
 use ubccl_core::{Error, Rank, Result};
 
 /// What happened between two moments of a world.
@@ -69,7 +70,7 @@ pub struct Share {
     /// From its first post to the completion of its last, if it posted anything.
     pub span: Option<Span>,
     /// What it ran: the order of its steps is what explains when they were posted.
-    pub(crate) plan: Option<(Arc<Plan>, Binding)>,
+    pub(crate) plan: Option<(Arc<Planned>, Binding)>,
 }
 
 /// When a rank took part in an operation.

@@ -1,6 +1,7 @@
 //! Waking ranks and being woken: the doorbell's protocol with a real futex and a real descriptor behind it.
 
 use super::doorbell::{ASLEEP, Doorbell, WATCHED};
+use super::fences::Fences;
 use super::queue::Bits;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -110,12 +111,18 @@ pub(crate) struct Bells<W> {
     bells: Vec<Arc<Bell<W>>>,
     news: Bits,
     any: bool,
+    fences: Fences,
 }
 
 impl<W: Words> Bells<W> {
-    pub(crate) fn new(bells: Vec<Arc<Bell<W>>>) -> Self {
+    pub(crate) fn new(bells: Vec<Arc<Bell<W>>>, fences: Fences) -> Self {
         let news = Bits::new(bells.len());
-        Bells { bells, news, any: false }
+        Bells { bells, news, any: false, fences }
+    }
+
+    /// Who pays for the order between publishing and waking.
+    pub(crate) fn fences(&self) -> Fences {
+        self.fences
     }
 
     /// Something was published for this rank.
@@ -137,7 +144,7 @@ impl<W: Words> Bells<W> {
             return;
         }
         self.any = false;
-        Doorbell::<AtomicU32>::fence();
+        self.fences.of_writer::<u32, AtomicU32>();
         let mut from = 0;
         while let Some(rank) = self.news.next(from) {
             self.news.remove(rank);

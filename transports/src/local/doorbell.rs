@@ -6,7 +6,9 @@
 //! order. The writer that takes the flag down rings, the others may pass by: the sleeper wakes anyway and looks at all.
 
 use super::atomics::Word;
+use super::fences::Fences;
 use std::sync::atomic::Ordering;
+use ubccl_core::Result;
 
 /// The rank waits on the futex.
 pub(crate) const ASLEEP: u32 = 1;
@@ -22,14 +24,7 @@ pub(crate) struct Doorbell<'a, W> {
 }
 
 impl<W: Word<u32>> Doorbell<'_, W> {
-    /// What a writer passes once between publishing and [`Doorbell::claim`].
-    #[inline]
-    pub(crate) fn fence() {
-        // SeqCst: partner of the fence in `raise`; of these two, the later one sees what came before the earlier one.
-        W::fence(Ordering::SeqCst);
-    }
-
-    /// The flags that the caller has to serve now, after [`Doorbell::fence`]: with [`ASLEEP`] wake the futex, with
+    /// The flags that the caller has to serve now, after [`Fences::of_writer`]: with [`ASLEEP`] wake the futex, with
     /// [`WATCHED`] signal the descriptor. Nearly always none, at the price of one load.
     #[inline]
     pub(crate) fn claim(&self) -> u32 {
@@ -59,16 +54,16 @@ impl<W: Word<u32>> Doorbell<'_, W> {
     /// for [`Doorbell::claim`].
     pub(crate) fn ring(&self) -> u32 {
         self.rings.fetch_add(1, Ordering::Release);
-        Self::fence();
+        // SeqCst: as `Fences::of_writer`, whoever pays.
+        W::fence(Ordering::SeqCst);
         let watched = self.flags.load(Ordering::Relaxed) & WATCHED;
         if self.take_over() { watched | ASLEEP } else { watched }
     }
 
     /// What the sleeper does before it looks for entries a last time and waits.
-    pub(crate) fn raise(&self, flag: u32) {
+    pub(crate) fn raise(&self, flag: u32, fences: Fences) -> Result<()> {
         self.flags.fetch_or(flag, Ordering::Relaxed);
-        // SeqCst: partner of `fence`.
-        W::fence(Ordering::SeqCst);
+        fences.of_sleeper::<u32, W>()
     }
 
     /// What the sleeper does when it is awake.
@@ -128,7 +123,7 @@ mod loom_tests {
 
         fn publish(&self, writer: usize) {
             Producer::new(1).publish(&self.stamps[writer]);
-            Doorbell::<AtomicU32>::fence();
+            Fences::Symmetric.of_writer::<u32, AtomicU32>();
             if self.bell().claim() & ASLEEP != 0 {
                 self.futex_wake();
             }
@@ -141,7 +136,7 @@ mod loom_tests {
             let mut seen = 0;
             let count = || self.stamps[..writers].iter().filter(|stamp| consumer.has_entry(*stamp)).count();
             while seen < writers {
-                self.bell().raise(ASLEEP);
+                self.bell().raise(ASLEEP, Fences::Symmetric).expect("a fence does not fail");
                 if count() == seen {
                     self.futex_wait(heard);
                 }
@@ -188,7 +183,7 @@ mod loom_tests {
                     ringer.futex_wake();
                 }
             });
-            shared.bell().raise(ASLEEP);
+            shared.bell().raise(ASLEEP, Fences::Symmetric).expect("a fence does not fail");
             shared.futex_wait(0);
             shared.bell().lower(ASLEEP);
             assert_eq!(shared.bell().heard(), 1, "it ended by the ring, which ends no second sleep");

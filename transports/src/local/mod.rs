@@ -8,7 +8,9 @@ pub(crate) mod announcement;
 pub(crate) mod atomics;
 pub(crate) mod bell;
 pub(crate) mod doorbell;
+pub(crate) mod fences;
 pub(crate) mod label;
+pub(crate) mod publication;
 pub(crate) mod queue;
 pub(crate) mod ring;
 

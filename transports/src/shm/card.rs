@@ -2,6 +2,7 @@
 
 use super::placement::own_node;
 use super::segment::VERSION;
+use crate::local::fences::Fences;
 use rustix::fs::stat;
 use std::path::Path;
 use ubccl_core::endpoint::ConnectOptions;
@@ -22,9 +23,11 @@ pub(crate) struct Card {
     /// How it connects.
     pub(crate) lanes: u8,
     /// How it connects.
-    pub(crate) pair_bytes: u64,
+    pub(crate) pair_bytes: u64, // 0 is by the number of ranks
     /// The memory node of its processors.
     pub(crate) node: Option<u32>,
+    /// Whether its process takes part in barriers that others ask the kernel for.
+    pub(crate) barriers: bool,
 }
 
 /// What tells hosts (more exactly: places whose processes reach each other by an abstract socket) apart.
@@ -48,7 +51,7 @@ impl Host {
 const GOOD: u8 = 0;
 const FAILED: u8 = 1;
 /// Version, status, and the card's fields.
-const CARD_BYTES: usize = 4 + 1 + 16 + 16 + 36 + 8 + 1 + 8 + 4;
+const CARD_BYTES: usize = 4 + 1 + 16 + 16 + 36 + 8 + 1 + 8 + 4 + 1;
 /// The number of no memory node.
 const NO_NODE: u32 = u32::MAX;
 
@@ -56,9 +59,10 @@ impl Card {
     /// A card with new secrets.
     pub(crate) fn new(options: &ConnectOptions) -> Result<Self> {
         let host = Host::this();
-        let (lanes, pair_bytes) = (options.lanes, options.pair_bytes);
+        let (lanes, pair_bytes) = (options.lanes, options.pair_bytes.unwrap_or(0));
         let node = own_node(Path::new("/sys"));
-        Ok(Card { socket: secret()?, token: secret()?, host, lanes, pair_bytes, node })
+        let barriers = Fences::register();
+        Ok(Card { socket: secret()?, token: secret()?, host, lanes, pair_bytes, node, barriers })
     }
 
     /// The card, or why there is none, for the exchange.
@@ -74,6 +78,7 @@ impl Card {
                 bytes.push(card.lanes);
                 bytes.extend(card.pair_bytes.to_le_bytes());
                 bytes.extend(card.node.unwrap_or(NO_NODE).to_le_bytes());
+                bytes.push(u8::from(card.barriers));
                 debug_assert_eq!(bytes.len(), CARD_BYTES);
             }
             Err(error) => {
@@ -114,6 +119,7 @@ impl Card {
             lanes: take::<1>(&mut fields)[0],
             pair_bytes: u64::from_le_bytes(take(&mut fields)),
             node: Some(u32::from_le_bytes(take(&mut fields))).filter(|&node| node != NO_NODE),
+            barriers: take::<1>(&mut fields)[0] == 1,
         }
     }
 

@@ -4,6 +4,7 @@ use super::announcements::Unread;
 use super::channel::ChannelMemory;
 use super::geometry::Geometry;
 use super::heap::Heap;
+use super::publications::Publications;
 use super::receives::ReceiveOp;
 use super::segment::Segment;
 use super::sends::SendOp;
@@ -11,6 +12,7 @@ use crate::host::{HostMemory, Pointers};
 use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::bell::{Bell, Bells};
 use crate::local::doorbell::{ASLEEP, WATCHED};
+use crate::local::fences::Fences;
 use crate::local::label::Label;
 use crate::local::queue::{Bits, Fifo, Table};
 use crate::local::ring::{Consumer, Producer};
@@ -19,11 +21,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Allocation, Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId,
+    Allocation, Counters, DirectCall, DirectProgress, Endpoint, Fault, Header, Key, Memory, Now, POINT_TO_POINT_LANE, Post, Posted, RegionId,
     Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
+
+/// Bites that one poll moves on every channel, if nothing completes: what drives endpoints need not come round for each.
+const ROUNDS_PER_POLL: usize = 16;
 
 /// How far an attempt to move a post got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +125,7 @@ pub(crate) struct ShmEndpoint {
     /// The incoming channels of the reduction at hand.
     pub(crate) sources: Vec<Source>,
     pub(crate) pointers: Pointers,
+    pub(crate) publications: Publications,
     pub(crate) bells: Bells<Segment>,
     bell: Arc<Bell<Segment>>,
     heard: u32,
@@ -136,7 +142,7 @@ struct Shape {
 
 impl ShmEndpoint {
     /// The endpoint of `rank` over the bells (and in them the segments) of all ranks.
-    pub(crate) fn new(rank: u32, geometry: &Geometry, bells: Vec<Arc<Bell<Segment>>>) -> Self {
+    pub(crate) fn new(rank: u32, geometry: &Geometry, (bells, fences): (Vec<Arc<Bell<Segment>>>, Fences)) -> Self {
         let (rank, ranks, channels) = (rank as usize, geometry.ranks(), geometry.channels());
         let place = |index: usize| (index / channels, index % channels);
         let segment = |of: usize| -> (usize, &Arc<Segment>) { (of, bells[of].place()) };
@@ -173,8 +179,9 @@ impl ShmEndpoint {
             heap: Heap::new(bells[rank].place().clone()),
             sources: Vec::with_capacity(ranks),
             pointers: Pointers::new(ranks),
+            publications: Publications::new(geometry, bells.iter().map(|bell| bell.place())),
             bell: bells[rank].clone(),
-            bells: Bells::new(bells),
+            bells: Bells::new(bells, fences),
             heard: 0,
             shape: Shape { segment: geometry.segment_bytes() as u64, usable: geometry.usable_bytes() as u64 },
         }
@@ -224,7 +231,11 @@ impl ShmEndpoint {
                 unseen = true;
             }
         }
-        unseen || self.can_send() || self.has_been_read() || self.can_receive()
+        unseen
+            || self.publications.has_news()
+            || self.can_send()
+            || self.has_been_read()
+            || self.can_receive()
     }
 
     /// The entry at the head of a channel, if it cannot be what this rank is about to take there.
@@ -272,10 +283,32 @@ impl Endpoint for ShmEndpoint {
     }
 
     #[inline]
-    fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
-        let moved = self.move_all(done);
+    fn post_now(&mut self, key: &Key, post: &Post) -> Result<Now, Fault> {
+        let channel = self.lane(key)?;
+        let now = match post {
+            Post::Send { from, to } if to.len() == 1 => self.send_now(channel, key, *from, to.get(0))?,
+            Post::Receive { into, from } => self.receive_now(channel, key, *into, *from)?,
+            _ => Now::Never,
+        };
         self.bells.ring();
-        moved
+        Ok(now)
+    }
+
+    #[inline]
+    fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
+        let mut moved = false;
+        for _ in 0..ROUNDS_PER_POLL {
+            let again = self.move_all(done);
+            self.bells.ring();
+            if !again? {
+                break;
+            }
+            moved = true;
+            if !done.is_empty() {
+                break; // there may be more to post
+            }
+        }
+        Ok(moved)
     }
 
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {
@@ -283,6 +316,20 @@ impl Endpoint for ShmEndpoint {
             Some(fault) => Err(fault),
             None => Ok(()),
         }
+    }
+
+    fn direct_limit(&self) -> u64 {
+        Geometry::PUBLICATION_LIMIT as u64
+    }
+
+    #[inline]
+    fn direct(
+        &mut self,
+        key: &Key,
+        call: &DirectCall<'_>,
+        progress: &mut DirectProgress,
+    ) -> Result<bool, Fault> {
+        self.run_direct(key, call, progress)
     }
 
     /// Behind a receive that waits for more of its message, the next one cannot be seen.
@@ -304,10 +351,11 @@ impl Endpoint for ShmEndpoint {
         self.receives.iter_mut().for_each(Table::clear);
         self.outgoing.iter_mut().for_each(|outgoing| outgoing.queue.clear());
         self.incoming.iter_mut().for_each(|incoming| incoming.queue.clear());
+        self.publications.clear();
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<()> {
-        self.bell.doorbell().raise(ASLEEP);
+        self.bell.doorbell().raise(ASLEEP, self.bells.fences())?;
         let slept = if self.has_news() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
         self.bell.doorbell().lower(ASLEEP);
         self.heard = self.bell.doorbell().heard();
@@ -329,9 +377,10 @@ impl Endpoint for ShmEndpoint {
             self.bell.doorbell().lower(WATCHED);
             return;
         }
-        self.bell.doorbell().raise(WATCHED);
+        let raised = self.bell.doorbell().raise(WATCHED, self.bells.fences());
         let heard = self.bell.doorbell().heard();
-        if self.has_news() | (heard != self.heard) {
+        // Without the fence something may be missed: then better one look too many.
+        if self.has_news() | (heard != self.heard) | raised.is_err() {
             self.heard = heard;
             self.bell.signal();
         }

@@ -1,7 +1,8 @@
 //! Where everything is in a segment. Every rank computes it from the same options; nothing of it is read from a peer.
 //!
 //! ```text
-//! page 0            header line, doorbell line, line of the epoch
+//! page 0            header line, doorbell line, the line of `finished`, line of the epoch
+//! then              the owner's publications, which all peers read
 //! then, per rank    what the owner sends to that rank, and what it has consumed of that rank's
 //!   acknowledgements  128 B per channel, so that no two senders' lines are fetched together
 //!   entries           64 B each
@@ -21,8 +22,12 @@ pub(crate) const ENTRY_BYTES: usize = 64;
 /// Bytes between two acknowledgement counters.
 const ACK_BYTES: usize = 128;
 const PAGE_BYTES: usize = 4096;
-/// With fewer bytes a slot, a ring has 4 of them instead of 8: a copy's start-up weighs more than a longer pipeline.
-const GOOD_SLOT_BYTES: usize = 16 << 10;
+/// A slot, if the budget has room for [`FEW_ENTRIES`] of them: long enough that an entry's own cost is lost in its copy, short
+/// enough that the receiver's copy begins early.
+const GOOD_SLOT_BYTES: usize = 8 << 10;
+/// The entries of a ring: of good slots as many as there is room for, within these.
+const FEW_ENTRIES: usize = 4;
+const MOST_ENTRIES: usize = 256;
 
 /// Entries and slots of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +43,15 @@ pub(crate) struct RingShape {
 pub(crate) struct Geometry {
     ranks: usize,
     lanes: usize,
+    /// Of every lane.
     lane: RingShape,
-    /// Of both channels of point-to-point messages.
-    point_to_point: RingShape,
+    /// Of the channel of direct messages.
+    direct: RingShape,
+    /// Of the channel of tagged messages.
+    tagged: RingShape,
     pair_bytes: usize,
+    /// Publications that each rank has room for.
+    depth: usize,
 }
 
 /// Where a channel's parts are in a segment, in bytes.
@@ -56,10 +66,18 @@ pub(crate) struct ChannelPlace {
 }
 
 impl Geometry {
-    /// Bytes before the first entry's block: header and doorbell.
+    /// The owner's doorbell.
     pub(crate) const DOORBELL: usize = 128;
     /// The owner's count of withdrawals, on a line that nobody else's writes make travel.
     pub(crate) const EPOCH: usize = 384;
+    /// The owner's word of finished publications (`local::publication`).
+    pub(crate) const FINISHED: usize = 256;
+    /// The owner's publications.
+    pub(crate) const PUBLICATIONS: usize = PAGE_BYTES;
+    /// The longest publication: up to here one copy that all peers read beats one for each of them.
+    pub(crate) const PUBLICATION_LIMIT: usize = 8 << 10;
+    /// One entry: the header's line, the payload.
+    pub(crate) const PUBLICATION_BYTES: usize = ENTRY_BYTES + Self::PUBLICATION_LIMIT;
 
     /// The layout for so many ranks.
     ///
@@ -69,20 +87,21 @@ impl Geometry {
         if lanes == 0 || lanes > MAX_LANES {
             return Err(Error::invalid(format!("shm takes 1 to {MAX_LANES} lanes, not {lanes}")));
         }
-        let budget = usize::try_from(options.pair_bytes).unwrap_or(usize::MAX) / PAGE_BYTES * PAGE_BYTES;
+        let Budget { pair_bytes, depth } = Budget::new(ranks, options);
+        let budget = pair_bytes / PAGE_BYTES * PAGE_BYTES;
         let least = smallest(lanes);
         if budget < least {
-            let asked = options.pair_bytes;
+            let asked = pair_bytes;
             return Err(Error::invalid(format!(
                 "shm cannot fit {lanes} lanes into {asked} bytes per pair; give at least {least}"
             )));
         }
-        let (lane, point_to_point) = shapes(lanes, budget);
-        let mut geometry = Geometry { ranks, lanes, lane, point_to_point, pair_bytes: 0 };
+        let [lane, direct, tagged] = shapes(lanes, budget);
+        let mut geometry = Geometry { ranks, lanes, lane, direct, tagged, pair_bytes: 0, depth };
         geometry.pair_bytes = geometry.end_of_pair().next_multiple_of(PAGE_BYTES);
         debug_assert!(geometry.pair_bytes <= budget);
         geometry.pair_bytes.checked_mul(ranks + 1).ok_or_else(|| {
-            Error::invalid(format!("{ranks} ranks times {} bytes per pair overflow", options.pair_bytes))
+            Error::invalid(format!("{ranks} ranks times {pair_bytes} bytes per pair overflow"))
         })?;
         Ok(geometry)
     }
@@ -99,7 +118,7 @@ impl Geometry {
 
     /// Bytes of a segment.
     pub(crate) fn segment_bytes(&self) -> usize {
-        PAGE_BYTES + self.ranks * self.pair_bytes
+        self.pair(self.ranks)
     }
 
     /// Bytes of a segment that are ever touched: not the block for the owner itself.
@@ -107,16 +126,24 @@ impl Geometry {
         self.segment_bytes() - self.pair_bytes
     }
 
+    /// Publications that each rank has room for; a power of two.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Bytes of a rank's publications.
+    pub(crate) fn publications_bytes(&self) -> usize {
+        self.depth * Self::PUBLICATION_BYTES
+    }
+
     /// Where channel `channel` to `peer` is in the sender's segment.
     pub(crate) fn channel(&self, peer: usize, channel: usize) -> ChannelPlace {
         debug_assert!(channel < self.channels() && peer < self.ranks);
         let pair = self.pair(peer);
-        let shape = if channel < self.lanes { self.lane } else { self.point_to_point };
-        let entries = pair + self.channels() * ACK_BYTES + channel * self.lane.entries as usize * ENTRY_BYTES;
-        let (before, after) = (channel.min(self.lanes), channel.saturating_sub(self.lanes));
-        let slots = before * bytes(self.lane) + after * bytes(self.point_to_point);
-        let slots = pair + self.control_bytes() + slots;
-        ChannelPlace { entries, slots, shape }
+        let before = |of: fn(RingShape) -> usize| (0..channel).map(|before| of(self.shape(before))).sum::<usize>();
+        let entries = pair + self.channels() * ACK_BYTES + before(entry_bytes);
+        let slots = pair + control_bytes(&self.shapes()) + before(slots_bytes);
+        ChannelPlace { entries, slots, shape: self.shape(channel) }
     }
 
     /// Where, in the receiver's segment, it counts what it has consumed of channel `channel` from `peer`.
@@ -135,45 +162,123 @@ impl Geometry {
     }
 
     fn pair(&self, peer: usize) -> usize {
-        PAGE_BYTES + peer * self.pair_bytes
+        let publications = Self::PUBLICATIONS + self.publications_bytes();
+        publications.next_multiple_of(PAGE_BYTES) + peer * self.pair_bytes
     }
 
-    fn control_bytes(&self) -> usize {
-        control_bytes(self.lanes, self.lane.entries as usize)
+    fn shape(&self, channel: usize) -> RingShape {
+        match channel.checked_sub(self.lanes) {
+            None => self.lane,
+            Some(0) => self.direct,
+            Some(_) => self.tagged,
+        }
+    }
+
+    fn shapes(&self) -> Vec<RingShape> {
+        (0..self.channels()).map(|channel| self.shape(channel)).collect()
     }
 
     fn end_of_pair(&self) -> usize {
-        let point_to_point = POINT_TO_POINT_CHANNELS * bytes(self.point_to_point);
-        self.control_bytes() + self.lanes * bytes(self.lane) + point_to_point
+        let shapes = self.shapes();
+        control_bytes(&shapes) + shapes.iter().copied().map(slots_bytes).sum::<usize>()
+    }
+}
+
+/// How much memory is used for what.
+struct Budget {
+    /// For each ordered pair.
+    pair_bytes: usize,
+    /// Publications of each rank.
+    depth: usize,
+}
+
+impl Budget {
+    /// What is promised for each ordered pair: half of 1 MiB for an unordered one.
+    const PAIR_BYTES: usize = 512 << 10;
+    /// What is promised for each rank beside.
+    const RANK_BYTES: usize = 64 << 10;
+    /// What all ranks of a node have together at most, however many they are.
+    const NODE_BYTES: usize = 256 << 20;
+    /// The most that helps a pair. Writing a line that the reader still has in its own cache costs four to five times as
+    /// much as one that has been evicted to the cache that both share (measured on Zen 4: 64 KiB in 7.4 against 1.7 us).
+    /// So a ring goes round through 2 MiB, twice as much as such a private cache has; that of direct messages too.
+    const BEST_PAIR_BYTES: usize = 4608 << 10;
+    /// As much for the publications of a rank, for the same reason: 128.
+    const BEST_DEPTH: usize = 128;
+    const FEW_RANKS: usize = 4;
+    /// The fewest publications, with memory that somebody keeps short.
+    const LEAST_DEPTH: usize = 4;
+
+    /// As asked, or by the number of ranks. Few ranks get more than they are promised.
+    fn new(ranks: usize, options: &ConnectOptions) -> Self {
+        if let Some(asked) = options.pair_bytes {
+            let pair_bytes = usize::try_from(asked).unwrap_or(usize::MAX);
+            return Budget { pair_bytes, depth: Self::LEAST_DEPTH };
+        }
+        let peers = ranks.saturating_sub(1).max(1);
+        if ranks <= Self::FEW_RANKS {
+            return Budget { pair_bytes: Self::BEST_PAIR_BYTES / peers.div_ceil(2), depth: Self::BEST_DEPTH };
+        }
+        let promised = peers * Self::PAIR_BYTES + Self::RANK_BYTES;
+        let rank_bytes = promised.min(Self::NODE_BYTES / ranks);
+        let depth = (rank_bytes / 4 / Geometry::PUBLICATION_BYTES).clamp(Self::LEAST_DEPTH, Self::BEST_DEPTH);
+        let depth = 1 << depth.ilog2();
+        let rest = rank_bytes.saturating_sub(depth * Geometry::PUBLICATION_BYTES + 2 * PAGE_BYTES);
+        Budget { pair_bytes: rest / peers, depth }
     }
 }
 
 /// Bytes of a ring's slots.
-fn bytes(shape: RingShape) -> usize {
+fn slots_bytes(shape: RingShape) -> usize {
     shape.entries as usize * shape.slot_bytes
 }
 
+/// Bytes of a ring's entries.
+fn entry_bytes(shape: RingShape) -> usize {
+    shape.entries as usize * ENTRY_BYTES
+}
+
 /// Bytes of acknowledgements and entries, to the next page.
-fn control_bytes(lanes: usize, entries: usize) -> usize {
-    ((lanes + POINT_TO_POINT_CHANNELS) * (ACK_BYTES + entries * ENTRY_BYTES)).next_multiple_of(PAGE_BYTES)
+fn control_bytes(shapes: &[RingShape]) -> usize {
+    let entries: usize = shapes.iter().copied().map(entry_bytes).sum();
+    (shapes.len() * ACK_BYTES + entries).next_multiple_of(PAGE_BYTES)
 }
 
-/// The smallest pair: 4 slots of 64 B for each channel of point-to-point messages, four times that for each lane.
+/// The smallest pair: every channel with 4 slots of 64 B.
 fn smallest(lanes: usize) -> usize {
-    (control_bytes(lanes, 4) + (lanes + 1) * 4 * 64 * 4).next_multiple_of(PAGE_BYTES)
+    let least = RingShape { entries: FEW_ENTRIES as u32, slot_bytes: 64 };
+    let all = vec![least; lanes + POINT_TO_POINT_CHANNELS];
+    // What the tagged channel gets is the smallest part of whatever there is.
+    (control_bytes(&all) + parts(lanes) * slots_bytes(least)).next_multiple_of(PAGE_BYTES)
 }
 
-/// Cuts the budget: the channels of point-to-point messages get half an even share together, the lanes the rest.
-fn shapes(lanes: usize, budget: usize) -> (RingShape, RingShape) {
-    let cut = |entries: usize| {
-        let rest = budget.saturating_sub(control_bytes(lanes, entries));
-        let point_to_point = rest / (lanes + 1) / 2;
-        let shape =
-            |bytes: usize| RingShape { entries: entries as u32, slot_bytes: slot_bytes(bytes / entries) };
-        (shape((rest - point_to_point) / lanes), shape(point_to_point / POINT_TO_POINT_CHANNELS))
+/// Parts of the budget: as many for a lane as for direct messages, one for those with tags.
+const PARTS_OF_A_LANE: usize = 4;
+
+fn parts(lanes: usize) -> usize {
+    PARTS_OF_A_LANE * (lanes + 1) + 1
+}
+
+/// Cuts the budget into a lane's ring, that of direct messages, and that of messages with tags.
+fn shapes(lanes: usize, budget: usize) -> [RingShape; 3] {
+    // Whatever the shapes turn out to be, their entries take no more than this.
+    let control = |most: usize| {
+        let widest = RingShape { entries: most as u32, slot_bytes: 0 };
+        control_bytes(&vec![widest; lanes + POINT_TO_POINT_CHANNELS])
     };
-    let long = cut(8);
-    if long.0.slot_bytes >= GOOD_SLOT_BYTES { long } else { cut(4) }
+    let cut = |most: usize| {
+        let part = budget.saturating_sub(control(most)) / parts(lanes);
+        let shape = |bytes: usize| {
+            let entries = (bytes / GOOD_SLOT_BYTES).clamp(FEW_ENTRIES, most);
+            let entries = 1 << entries.ilog2();
+            RingShape { entries, slot_bytes: slot_bytes(bytes / entries as usize) }
+        };
+        let lane = shape(part * PARTS_OF_A_LANE);
+        [lane, lane, shape(part)]
+    };
+    // With little memory, room for entries that there are no slots for would be a waste.
+    let is_small = budget < 2 * control(MOST_ENTRIES);
+    cut(if is_small { FEW_ENTRIES } else { MOST_ENTRIES })
 }
 
 fn slot_bytes(share: usize) -> usize {
@@ -187,7 +292,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn geometry(ranks: u32, lanes: u8, pair_bytes: u64) -> Result<Geometry> {
-        Geometry::new(ranks, &ConnectOptions { lanes, pair_bytes })
+        Geometry::new(ranks, &ConnectOptions { lanes, pair_bytes: Some(pair_bytes) })
     }
 
     #[test]
@@ -207,7 +312,11 @@ mod tests {
                 prop_assert!(kib << 10 < smallest(usize::from(lanes)) as u64);
                 return Ok(());
             };
-            let mut parts = vec![(0, Geometry::DOORBELL + ENTRY_BYTES)];
+            let mut parts = vec![
+                (0, Geometry::DOORBELL + ENTRY_BYTES),
+                (Geometry::FINISHED, ENTRY_BYTES),
+                (Geometry::PUBLICATIONS, geometry.publications_bytes()),
+            ];
             for peer in 0..ranks as usize {
                 for channel in 0..geometry.channels() {
                     let place = geometry.channel(peer, channel);

@@ -15,6 +15,7 @@ mod geometry;
 mod handshake;
 mod heap;
 mod placement;
+mod publications;
 mod receives;
 mod segment;
 mod sends;
@@ -23,6 +24,7 @@ mod tests;
 
 use crate::local::agree;
 use crate::local::bell::{Bell, descriptor};
+use crate::local::fences::Fences;
 use card::Card;
 use endpoint::ShmEndpoint;
 use geometry::Geometry;
@@ -105,6 +107,9 @@ impl Outbox {
             Ok(Arc::new(Bell::new(Arc::new(segment), descriptor)))
         };
         let bells = gifts.into_iter().enumerate().map(bell).collect::<Result<Vec<_>>>()?;
-        Ok(ShmEndpoint::new(rank as u32, &geometry, bells))
+        // The same on all ranks: all have all cards.
+        let all = cards.iter().all(|card| card.barriers);
+        let fences = if all { Fences::OfSleepers } else { Fences::Symmetric };
+        Ok(ShmEndpoint::new(rank as u32, &geometry, (bells, fences)))
     }
 }

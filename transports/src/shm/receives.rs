@@ -6,7 +6,7 @@ use super::endpoint::{ShmEndpoint, Source, Step};
 use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
 use crate::local::label::Label;
-use ubccl_core::endpoint::{Fault, Key, Post, Posted, Span, Token};
+use ubccl_core::endpoint::{Fault, Key, Now, Post, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{DataType, Error, Rank, ReduceOp, kernels};
 
@@ -68,6 +68,42 @@ impl ShmEndpoint {
             return Ok(Posted::Done);
         }
         Ok(Posted::Pending)
+    }
+
+    /// Receives a message that is one bite, if it is there now.
+    #[inline]
+    pub(crate) fn receive_now(
+        &mut self,
+        channel: usize,
+        key: &Key,
+        into: Span,
+        from: Rank,
+    ) -> Result<Now, Fault> {
+        let destination = self.memory.address(into)?;
+        let index = self.index(from, channel)?;
+        let incoming = &mut self.incoming[index];
+        let is_one_bite = into.len <= incoming.memory.slot_bytes() as u64;
+        if !is_one_bite || !incoming.queue.is_empty() {
+            return Ok(Now::Never);
+        }
+        if !incoming.has_entry() {
+            return Ok(Now::NotYet);
+        }
+        if incoming.is_announced() {
+            return Ok(Now::Never);
+        }
+        let (theirs, ours) = (incoming.label(), Label::new(key, into.len));
+        if !ours.is_of(theirs) {
+            return Err(Fault::Mismatch { peer: from, theirs: theirs.header(), ours: ours.header() });
+        }
+        let payload = incoming.memory.payload(incoming.consumer.next(), into.len);
+        // SAFETY: `address` checked the destination; the payload has as many bytes by the layout and is in no region.
+        unsafe { kernels::copy(payload, destination, into.len as usize) };
+        if incoming.consumer.take(incoming.memory.consumed(), into.len > LARGE_BITE) {
+            self.bells.mark(from as usize);
+        }
+        self.incoming[index].counters.received(into.len);
+        Ok(Now::Done)
     }
 
     fn receive_op(&self, token: Token, key: &Key, post: &Post) -> Result<ReceiveOp, Fault> {

@@ -6,7 +6,7 @@ use super::endpoint::{ShmEndpoint, Step};
 use crate::local::label::Label;
 use crate::local::queue::{MAX_PENDING, MAX_PENDING_PER_PEER};
 use crate::local::ring::Corrupt;
-use ubccl_core::endpoint::{Fault, HostPointer, Key, Posted, Span, Token};
+use ubccl_core::endpoint::{Fault, HostPointer, Key, Now, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{Error, Rank};
 
@@ -60,6 +60,21 @@ impl ShmEndpoint {
             }
         }
         Ok(if pending.is_some() { Posted::Pending } else { Posted::Done })
+    }
+
+    /// Sends a message that is one bite, if there is room for it now.
+    #[inline]
+    pub(crate) fn send_now(&mut self, channel: usize, key: &Key, from: Span, to: Rank) -> Result<Now, Fault> {
+        let message = self.memory.address(from)?;
+        let index = self.index(to, channel)?;
+        let out = &self.outgoing[index];
+        let is_one_bite = from.len <= out.memory.slot_bytes() as u64;
+        if !is_one_bite || !out.queue.is_empty() || self.place(message, from.len).is_some() {
+            return Ok(Now::Never);
+        }
+        // SAFETY: `address` checked the span against a region whose owner vouches for it during the call.
+        let step = unsafe { self.push(index, &Label::new(key, from.len), message) }?;
+        Ok(if step == Step::Finished { Now::Done } else { Now::NotYet })
     }
 
     fn queue_send(&mut self, index: usize, channel: usize, number: u16) -> Result<(), Fault> {

@@ -46,6 +46,9 @@ use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, Tr
 use ubccl_core::{Exchange, Result};
 use wire::MESSAGE_COST;
 
+/// Bytes of buffering for each ordered pair, unless said.
+const PAIR_BYTES: u64 = 512 << 10;
+
 /// The transport.
 pub const TCP: Tcp = Tcp;
 
@@ -83,6 +86,6 @@ fn connect(exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<TcpE
 /// Bytes of one lane's ring: the lanes and, as one, those of point-to-point messages share what a pair may take, of which
 /// a quarter is for remembering messages. More than two bites are no use, and less than a few messages would be slow.
 fn ring_bytes(options: &ConnectOptions) -> u64 {
-    let share = options.pair_bytes / 4 * 3 / (u64::from(options.lanes) + 1);
+    let share = options.pair_bytes.unwrap_or(PAIR_BYTES) / 4 * 3 / (u64::from(options.lanes) + 1);
     share.clamp(8 * MESSAGE_COST, 2 * HostMemory::BITE as u64) / MESSAGE_COST * MESSAGE_COST
 }

@@ -7,6 +7,7 @@ use crate::host::{HostMemory, Pointers};
 use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::bell::{Bell, Bells};
 use crate::local::doorbell::{ASLEEP, WATCHED};
+use crate::local::fences::Fences;
 use crate::local::label::Label;
 use crate::local::queue::{Fifo, MAX_PENDING, MAX_PENDING_PER_PEER, Table};
 use crate::local::ring::{Consumer, Producer};
@@ -73,7 +74,7 @@ impl ThreadsEndpoint {
             pointers: Pointers::new(ranks),
             counters: Counters::default(),
             bell: bells[rank].clone(),
-            bells: Bells::new(bells),
+            bells: Bells::new(bells, Fences::Symmetric),
             heard: 0,
             most_completions: channels * (2 * MAX_PENDING_PER_PEER * (ranks - 1)).min(2 * MAX_PENDING),
             mourned: 0,
@@ -206,7 +207,7 @@ impl Endpoint for ThreadsEndpoint {
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<()> {
-        self.bell.doorbell().raise(ASLEEP);
+        self.bell.doorbell().raise(ASLEEP, self.bells.fences())?;
         let slept = if self.has_news() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
         self.bell.doorbell().lower(ASLEEP);
         self.heard = self.bell.doorbell().heard();
@@ -228,9 +229,10 @@ impl Endpoint for ThreadsEndpoint {
             self.bell.doorbell().lower(WATCHED);
             return;
         }
-        self.bell.doorbell().raise(WATCHED);
+        let raised = self.bell.doorbell().raise(WATCHED, self.bells.fences());
         let heard = self.bell.doorbell().heard();
-        if self.has_news() | (heard != self.heard) {
+        // Without the fence something may be missed: then better one look too many.
+        if self.has_news() | (heard != self.heard) | raised.is_err() {
             self.heard = heard;
             self.bell.signal();
         }

@@ -10,7 +10,7 @@ const LONG: usize = 300_000;
 
 /// A rig whose slots are much shorter than the messages here.
 fn rig(ranks: usize) -> Rig {
-    Rig::new(ranks, 1, 32 << 10)
+    Rig::new(ranks, 1, 48 << 10)
 }
 
 #[test]

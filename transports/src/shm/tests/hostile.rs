@@ -1,6 +1,7 @@
 //! A peer that writes anything anywhere into what it shares: this rank reports a fault or waits, and that is all.
 
 use super::*;
+use crate::local::fences::Fences;
 use proptest::prelude::*;
 
 const GUARD: u8 = 0xA5;
@@ -70,13 +71,13 @@ struct Victim {
 impl Victim {
     /// Rank 0 of two; nobody drives rank 1, whose segment is the test's to spoil, as is rank 0's own.
     fn new() -> Self {
-        let geometry = Geometry::new(2, &ConnectOptions { lanes: 1, pair_bytes: 16 << 10 }).unwrap();
+        let geometry = Geometry::new(2, &ConnectOptions { lanes: 1, pair_bytes: Some(16 << 10) }).unwrap();
         let bell = |rank| {
             let (segment, _file) = Segment::create(rank, &geometry).unwrap();
             Arc::new(Bell::new(Arc::new(segment), descriptor(rank).unwrap()))
         };
         let bells = vec![bell(0), bell(1)];
-        let mut endpoint = ShmEndpoint::new(0, &geometry, bells.clone());
+        let mut endpoint = ShmEndpoint::new(0, &geometry, (bells.clone(), Fences::Symmetric));
         let area = Area::new(&[GUARD; 30_000]);
         let address = HostPointer(area.first().expose_provenance() + 10_000);
         // SAFETY: 10,000 bytes inside the area, which lives as long as the endpoint.

@@ -30,7 +30,7 @@ fn ranks_with_other_options_are_named_on_every_rank() {
 #[test]
 fn what_one_rank_is_refused_is_told_by_all() {
     let mut options = vec![ConnectOptions::default(); 3];
-    options[1].pair_bytes = 100;
+    options[1].pair_bytes = Some(100);
     for text in errors(try_connect(&options, PATIENCE)) {
         assert!(text.contains("give at least"), "{text}");
     }

@@ -1,0 +1,138 @@
+//! Plans of one round: every message is a part of what its sender brings, and every element is combined once, from all
+//! ranks in order. Where an endpoint can show one small input to all its peers ([`Endpoint::direct_limit`]), such a plan
+//! need not be walked step by step: everybody publishes its input once, and everybody takes from the publications what
+//! the collective's definition says. The result is the plan's, bit for bit, because the verifier holds the plan to that
+//! same definition.
+//!
+//! [`Endpoint::direct_limit`]: crate::endpoint::Endpoint::direct_limit
+
+use crate::algorithm::Spec;
+use crate::collective::{Collective, Content, Rank};
+use crate::dtype::DataType;
+use crate::kind::Kind;
+use crate::op::ReduceOp;
+use crate::plan::{Action, Association, Buffer, Plan, Slice};
+
+/// One rank's part in a round of publications, for any count. Places are counted in blocks of the call's count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Direct {
+    /// Blocks that this rank publishes: its whole input.
+    pub input: u64,
+    /// Blocks of the longest publication of any rank.
+    pub longest: u64,
+    /// Whether a message of the plan carries a block, or nothing (a barrier).
+    pub carries: bool,
+    /// Who reads this rank's publication, in order; if nobody, there is none.
+    pub readers: Vec<Rank>,
+    /// Whose publications this rank reads, in order.
+    pub writers: Vec<Rank>,
+    /// What it makes of them.
+    pub parts: Vec<Part>,
+    /// The element type.
+    pub dtype: DataType,
+    /// The operation, if the kind reduces.
+    pub op: Option<ReduceOp>,
+}
+
+/// One block of a rank's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Is block `at` of a rank's input.
+    Copy {
+        /// Whose; may be this rank itself.
+        from: Rank,
+        /// Which block of that input.
+        at: u64,
+        /// Which block of the output.
+        into: u64,
+    },
+    /// Is the reduction of block `at` of every rank's input, in the order of ranks, rounded once.
+    Fold {
+        /// Which block of every input.
+        at: u64,
+        /// Which block of the output.
+        into: u64,
+    },
+}
+
+impl Direct {
+    /// What the plans of a call come to if all have but one round, and sizes do not come from tables.
+    ///
+    /// All ranks have to answer alike. A rank may have no more to do than in a plan of one round where others have, and
+    /// ranks need not agree on whether they call in place (whose plans copy some things aside first, for nothing here). So
+    /// what counts is the plans of all ranks, out of place, which `plan_of` makes.
+    pub fn of(spec: &Spec, plan_of: impl Fn(&Spec) -> Plan) -> Option<Direct> {
+        if spec.kind.is_tabled() || spec.kind.is_point_to_point() || spec.ranks == 1 {
+            return None;
+        }
+        let plan = |rank| plan_of(&Spec { rank, in_place: false, ..*spec });
+        if !(0..spec.ranks).all(|rank| is_one_round(&plan(rank))) {
+            return None;
+        }
+        let call = spec.collective(1);
+        let (ranks, rank) = (spec.ranks, spec.rank);
+        let others = || (0..ranks).filter(move |&other| other != rank);
+        let is_barrier = spec.kind == Kind::Barrier;
+        let readers = others().filter(|&reader| is_barrier || uses(&call, ranks, reader, rank)).collect();
+        let writers = others().filter(|&writer| is_barrier || uses(&call, ranks, rank, writer)).collect();
+        let holdings = Collective::holdings(&|_| call, ranks, rank);
+        let part = |holding: &crate::collective::Holding| match holding.content {
+            Content::Of { rank, at } => Part::Copy { from: rank, at, into: holding.start },
+            Content::Reduction { at } => Part::Fold { at, into: holding.start },
+        };
+        Some(Direct {
+            input: call.input_elements(ranks, rank),
+            longest: (0..ranks).map(|rank| call.input_elements(ranks, rank)).max().unwrap_or(0),
+            carries: !is_barrier,
+            readers,
+            writers,
+            parts: holdings.iter().map(part).collect(),
+            dtype: spec.dtype,
+            op: spec.op,
+        })
+    }
+}
+
+/// Whether `reader` needs anything of what `writer` brings.
+fn uses(call: &Collective<'static>, ranks: u32, reader: Rank, writer: Rank) -> bool {
+    let is_root = |rank| call.root() == Some(rank);
+    match call.kind() {
+        // What these hold takes a list as long as the communicator to say.
+        Kind::AllReduce | Kind::AllGather | Kind::ReduceScatter | Kind::AllToAll => true,
+        Kind::Broadcast | Kind::Scatter => is_root(writer),
+        Kind::Reduce | Kind::Gather => is_root(reader),
+        _ => Collective::holdings(&|_| *call, ranks, reader).iter().any(|holding| match holding.content {
+            Content::Of { rank, .. } => rank == writer,
+            Content::Reduction { .. } => true,
+        }),
+    }
+}
+
+/// Whether what is sent is always the sender's own input, and what is combined is combined once.
+fn is_one_round(plan: &Plan) -> bool {
+    let folds_once = matches!(plan.association(), Association::None | Association::Flat);
+    let steps = || plan.lanes().iter().flat_map(|lane| &lane.loops).flat_map(|turn| &turn.steps);
+    // Scratch that anything but the input may stand in is no source.
+    let is_scratch_input = steps().all(|step| match &step.action {
+        Action::Receive { into, .. } | Action::ReceiveReduce { into, .. } => !is_scratch(into),
+        Action::Copy { from, into } => !is_scratch(into) || is_input(from, false),
+        Action::Send { .. } => true,
+    });
+    folds_once
+        && steps().all(|step| match &step.action {
+            Action::Send { from, .. } => is_input(from, is_scratch_input),
+            _ => true,
+        })
+}
+
+fn is_scratch(slice: &Slice) -> bool {
+    matches!(slice, Slice::Scratch { .. })
+}
+
+fn is_input(slice: &Slice, is_scratch_input: bool) -> bool {
+    match slice {
+        Slice::Empty => true,
+        Slice::Of(shape) => shape.buffer == Buffer::Input,
+        Slice::Scratch { .. } => is_scratch_input,
+    }
+}

@@ -1,0 +1,53 @@
+//! A plan with what one rank's engine makes of it once.
+
+use std::ops::Deref;
+use ubccl_core::Spec;
+use ubccl_core::direct::Direct;
+use ubccl_core::plan::Plan;
+
+/// A plan, and how it is done in one round of publications if it can be.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    plan: Plan,
+    direct: Option<Direct>,
+    number: u32,
+}
+
+impl Planned {
+    /// The plan that an algorithm makes, for an endpoint that takes publications of so many bytes.
+    pub(crate) fn new(spec: &Spec, algorithm: impl Fn(&Spec) -> Plan, direct_limit: u64) -> Self {
+        let plan = algorithm(spec);
+        let direct = if direct_limit > 0 { Direct::of(spec, algorithm) } else { None };
+        Planned { number: plan.number(), plan, direct }
+    }
+
+    /// Its round of publications, if it has but one round and the endpoint takes publications.
+    #[inline]
+    pub(crate) fn direct(&self) -> Option<&Direct> {
+        self.direct.as_ref()
+    }
+
+    /// [`Plan::number`], computed once.
+    #[inline]
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Bytes of a block of a call of `count` elements, if its publications are within the limit. All ranks agree on that.
+    #[inline]
+    pub(crate) fn direct_block(&self, count: u64, limit: u64) -> Option<u64> {
+        let direct = self.direct.as_ref()?;
+        let block_bytes = count.checked_mul(direct.dtype.size() as u64)?;
+        let longest = block_bytes.checked_mul(direct.longest)?;
+        (longest <= limit).then_some(block_bytes)
+    }
+}
+
+impl Deref for Planned {
+    type Target = Plan;
+
+    #[inline]
+    fn deref(&self) -> &Plan {
+        &self.plan
+    }
+}
