@@ -215,7 +215,7 @@ pub static PAIR_BYTES: Setting = Setting {
     variable: "UBCCL_PAIR_BYTES",
     doc: "bytes of buffering from one rank to another; more lets larger messages be under way, and costs memory for \
           each pair of ranks",
-    absent: "by the number of ranks: see `ubccl config`, chapter on memory",
+    absent: "by the number of ranks",
     agreement: Agreement::Same,
     place: Place::Anywhere,
     is_secret: false,

@@ -5,6 +5,7 @@
 mod announced;
 mod hostile;
 mod meeting;
+mod publications;
 mod messages;
 mod sleeping;
 mod windows;

@@ -1,0 +1,150 @@
+//! Rounds of publications, and messages at once: contract 12 and 13 of `Endpoint`.
+
+use super::*;
+use ubccl_core::direct::{Direct, Part};
+use ubccl_core::endpoint::{DirectCall, DirectProgress, Header, Now, Stream};
+use ubccl_core::{DataType, Rank, ReduceOp};
+
+/// An all-reduce of `ranks`, as rank `rank` sees it.
+fn all_reduce(ranks: u32, rank: Rank) -> Direct {
+    let others: Vec<Rank> = (0..ranks).filter(|&other| other != rank).collect();
+    let parts = vec![Part::Fold { at: 0, into: 0 }];
+    let (dtype, op) = (DataType::I32, Some(ReduceOp::Sum));
+    Direct { input: 1, longest: 1, carries: true, readers: others.clone(), writers: others, parts, dtype, op }
+}
+
+/// A broadcast from rank 0.
+fn broadcast(ranks: u32, rank: Rank) -> Direct {
+    let (readers, writers) = if rank == 0 { ((1..ranks).collect(), vec![]) } else { (vec![], vec![0]) };
+    let parts = if rank == 0 { vec![] } else { vec![Part::Copy { from: 0, at: 0, into: 0 }] };
+    let input = u64::from(rank == 0);
+    Direct { input, longest: 1, carries: true, readers, writers, parts, dtype: DataType::I32, op: None }
+}
+
+struct Round {
+    direct: Direct,
+    progress: DirectProgress,
+    input: Span,
+    output: Span,
+}
+
+impl Round {
+    fn new(direct: Direct, input: Span, output: Span) -> Self {
+        Round { direct, progress: DirectProgress::default(), input, output }
+    }
+
+    fn go(&mut self, endpoint: &mut ShmEndpoint, sequence: u64) -> Result<bool, Fault> {
+        let block_bytes = self.output.len;
+        let (input, output) = (Span { len: self.direct.input * block_bytes, ..self.input }, self.output);
+        let call = DirectCall { direct: &self.direct, block_bytes, input, output };
+        endpoint.direct(&key(sequence, 0), &call, &mut self.progress)
+    }
+}
+
+fn ints(values: impl Iterator<Item = i32>) -> Vec<u8> {
+    values.flat_map(i32::to_le_bytes).collect()
+}
+
+/// Every order in which three ranks come, many times round the entries, short and long, in place and apart.
+#[test]
+fn a_round_gives_everybody_the_sum_whoever_comes_first() {
+    const RANKS: usize = 3;
+    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    for count in [1, 8, 9, 2048] {
+        let mut rig = Rig::new(RANKS, 1, 64 << 10);
+        let value = |rank: usize, at: i32, sequence: u64| at * 3 + rank as i32 * 1000 + sequence as i32;
+        let guarded = |values: Vec<u8>| [vec![0xa5; 64], values, vec![0xa5; 64]].concat();
+        let inside = |span: Span| Span { offset: 64, len: 4 * count as u64, ..span };
+        for sequence in 1..=18 {
+            let mut rounds: Vec<_> = (0..RANKS)
+                .map(|rank| {
+                    let input = guarded(ints((0..count).map(|at| value(rank, at, sequence))));
+                    let input = inside(rig.area(rank, &input));
+                    let apart = rig.area(rank, &guarded(vec![0; 4 * count as usize]));
+                    let output = if sequence % 2 == 0 { input } else { inside(apart) };
+                    Round::new(all_reduce(RANKS as u32, rank as Rank), input, output)
+                })
+                .collect();
+            let order = orders[sequence as usize % orders.len()];
+            let mut done = [false; RANKS];
+            while done.contains(&false) {
+                for rank in order.into_iter().filter(|&rank| !done[rank]).collect::<Vec<_>>() {
+                    done[rank] = rounds[rank].go(&mut rig.endpoints[rank], sequence).unwrap();
+                }
+            }
+            let sums = ints((0..count).map(|at| (0..RANKS).map(|rank| value(rank, at, sequence)).sum()));
+            for (rank, round) in rounds.iter().enumerate() {
+                let whole = Span { offset: 0, len: 128 + 4 * count as u64, ..round.output };
+                assert_eq!(rig.bytes(rank, whole), guarded(sums.clone()), "rank {rank}, {sequence}, {count}");
+            }
+        }
+        let counters = rig.endpoints[0].counters();
+        assert_eq!((counters.messages_sent, counters.bytes_sent), (36, 36 * 4 * count as u64));
+    }
+}
+
+#[test]
+fn who_publishes_runs_ahead_as_far_as_there_are_entries_and_overwrites_nothing() {
+    let mut rig = Rig::new(2, 1, 64 << 10);
+    let depth = Geometry::new(2, &ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10) }).unwrap().depth();
+    let input = rig.area(0, &[0; 4]);
+    let output = rig.area(1, &[0; 4]);
+    let publish = |rig: &mut Rig, sequence: u64| {
+        rig.areas[0][0].write(&(sequence as i32).to_le_bytes());
+        Round::new(broadcast(2, 0), input, Span { region: RegionId(0), ..output })
+            .go(&mut rig.endpoints[0], sequence)
+            .unwrap()
+    };
+    for sequence in 1..=depth as u64 {
+        assert!(publish(&mut rig, sequence), "there is an entry for {sequence}");
+    }
+    let next = depth as u64 + 1;
+    assert!(!publish(&mut rig, next), "nothing was read yet");
+    for sequence in 1..=depth as u64 {
+        let mut round = Round::new(broadcast(2, 1), output, output);
+        assert!(round.go(&mut rig.endpoints[1], sequence).unwrap());
+        assert_eq!(rig.bytes(1, output), (sequence as i32).to_le_bytes());
+    }
+    assert!(publish(&mut rig, next));
+}
+
+#[test]
+fn a_publication_of_another_call_is_a_mismatch_and_no_byte_of_it_arrives() {
+    let mut rig = Rig::new(2, 1, 64 << 10);
+    let (input, output) = (rig.area(0, &[7; 4]), rig.area(1, &[0; 8]));
+    let mut theirs = Round::new(broadcast(2, 0), input, Span { region: RegionId(0), ..input });
+    assert!(theirs.go(&mut rig.endpoints[0], 1).unwrap());
+    let mut ours = Round::new(broadcast(2, 1), output, output);
+    let fault = ours.go(&mut rig.endpoints[1], 1).unwrap_err();
+    let Fault::Mismatch { peer: 0, theirs: Header { len: 4, .. }, ours: Header { stream, len: 8, .. } } = fault
+    else {
+        panic!("{fault:?}");
+    };
+    assert_eq!(stream, Stream::Collective(1));
+    assert_eq!(rig.bytes(1, output), [0; 8]);
+}
+
+#[test]
+fn a_message_at_once_is_sent_if_there_is_room_and_taken_if_it_is_there() {
+    let mut rig = Rig::new(2, 1, 64 << 10);
+    let bytes = pattern(5, 100_000);
+    let from = rig.area(0, &bytes);
+    let into = rig.area(1, &vec![0; 100_000]);
+    let part = |span: Span, len| Span { len, ..span };
+    let now = |rig: &mut Rig, rank: usize, post: Post| rig.endpoints[rank].post_now(&key(1, 0), &post).unwrap();
+    assert_eq!(now(&mut rig, 1, receive(part(into, 100), 0)), Now::NotYet);
+    assert_eq!(now(&mut rig, 0, send(from, 1)), Now::Never, "it takes more than one go");
+    assert_eq!(now(&mut rig, 0, send(part(from, 100), 1)), Now::Done);
+    let fault = rig.endpoints[1].post_now(&key(1, 0), &receive(part(into, 99), 0)).unwrap_err();
+    assert!(matches!(fault, Fault::Mismatch { peer: 0, .. }), "{fault:?}");
+    assert_eq!(now(&mut rig, 1, receive(part(into, 100), 0)), Now::Done);
+    assert_eq!(rig.bytes(1, part(into, 101)), [&bytes[..100], &[0]].concat());
+    // Behind one that waits nothing goes at once.
+    rig.post(1, 1, &key(1, 0), receive(part(into, 10), 0)).unwrap();
+    assert_eq!(now(&mut rig, 1, receive(part(into, 10), 0)), Now::Never);
+    let mut sent = 0;
+    while now(&mut rig, 0, send(part(from, 10), 1)) == Now::Done {
+        sent += 1;
+    }
+    assert!((2..1000).contains(&sent), "{sent} messages that nobody takes found room");
+}
