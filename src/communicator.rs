@@ -9,7 +9,7 @@ use crate::control::{
 };
 use crate::cores;
 use crate::costs::Costs;
-use crate::engine::{Buffers, Engine, EngineOptions, Express, OpId, Status};
+use crate::engine::{Buffers, Engine, EngineOptions, OpId, Status};
 use crate::group::Entries;
 use crate::logging;
 use crate::planned::Planned;
@@ -24,11 +24,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
 use ubccl_core::{Collective, DataType, Deadline, Error, ErrorKind, Kind, Layout, Rank, Result, Signature};
-
-/// Looks at a small call before it is waited for like any other: some microseconds.
-const LOOKS: u32 = 256;
-/// The same with more ranks than cores, where looking keeps the others from coming.
-const LOOKS_IF_CROWDED: u32 = 4;
 
 /// A group of ranks that call collectives together.
 ///
@@ -377,54 +372,6 @@ impl Shared {
         self.show(engine);
     }
 
-    /// Puts a call that is done at once on the board.
-    #[inline]
-    fn tell_sequence(&self, sequence: u64, signature: Signature, call: &Collective<'_>) {
-        tracing::trace!(target: "ubccl::coll", rank = self.rank, sequence, "{call}");
-        self.control.board().called(sequence, signature.0);
-        self.control.board().start(sequence, signature.0);
-    }
-
-    /// Issues and waits.
-    ///
-    /// # Safety
-    /// As for `Engine::issue`, until this returns.
-    pub(crate) unsafe fn run_blocking(&self, call: &Collective<'_>, buffers: Buffers) -> Result<()> {
-        refuse_blocking(|| {
-            let name = call.kind().name();
-            (name, format!("{name} of a sim::Communicator, and await it"))
-        })?;
-        let mut engine = self.lock();
-        self.check_present(&mut engine, call)?;
-        let looks = if self.limits.crowded { LOOKS_IF_CROWDED } else { LOOKS };
-        if call.kind() == Kind::SendReceive {
-            // SAFETY: the caller vouches; nothing of it is under way when this returns.
-            match unsafe { engine.express_message(call, &buffers, looks) } {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(fault) => return Err(self.fail(&mut engine, fault)),
-            }
-        } else if let Some(eligible) = engine.eligible(call, &buffers)? {
-            let tell = |sequence, signature| self.tell_sequence(sequence, signature, call);
-            // SAFETY: the caller vouches; what is left is waited for, and `Unwind` cancels it if a panic comes.
-            return match unsafe { engine.express(call, eligible, &buffers, looks, tell) } {
-                Ok(Express::Done) => {
-                    self.control.board().finish(engine.sequence());
-                    Ok(())
-                }
-                Ok(Express::Pending(op)) => {
-                    self.show(&mut engine);
-                    self.finish_blocking(engine, op)
-                }
-                Err(fault) => Err(self.fail(&mut engine, fault)),
-            };
-        }
-        // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves `finish_blocking` early.
-        let op = unsafe { engine.issue(call, buffers, None) }?;
-        self.tell(&mut engine, call);
-        self.finish_blocking(engine, op)
-    }
-
     /// All-gathers bytes for the library itself, whatever algorithm is forced for the user's calls. Blocks.
     pub(crate) fn gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
         let call = Collective::all_gather(own.len() as u64, DataType::U8);
@@ -444,7 +391,7 @@ impl Shared {
     }
 
     /// Waits for an operation that was just issued, and sees to it that nothing of it is under way afterwards.
-    fn finish_blocking(&self, engine: MutexGuard<'_, Engine>, op: OpId) -> Result<()> {
+    pub(crate) fn finish_blocking(&self, engine: MutexGuard<'_, Engine>, op: OpId) -> Result<()> {
         self.wait_borrowed(engine, &[op]).map(drop)
     }
 

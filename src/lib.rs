@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod blocking;
 mod breakdown;
 mod choose;
 mod coalesced;

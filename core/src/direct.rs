@@ -9,6 +9,7 @@
 use crate::algorithm::Spec;
 use crate::collective::{Collective, Content, Rank};
 use crate::dtype::DataType;
+use crate::endpoint::Span;
 use crate::kind::Kind;
 use crate::op::ReduceOp;
 use crate::plan::{Action, Association, Buffer, Plan, Slice};
@@ -53,6 +54,28 @@ pub enum Part {
         /// Which block of the output.
         into: u64,
     },
+}
+
+/// A call that is done in one round of publications, with its sizes and buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectCall<'a> {
+    /// Who publishes, reads and makes what.
+    pub direct: &'a Direct,
+    /// Bytes of a block.
+    pub block_bytes: u64,
+    /// Where the rank's input is.
+    pub input: Span,
+    /// Where its output is; in place they overlap as the kind says.
+    pub output: Span,
+}
+
+/// How far a round of publications has come. All zeros before it begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectProgress {
+    /// Whether this rank has published, if it has to.
+    pub published: bool,
+    /// How many of the writers, in order, are known to have published.
+    pub ready: u32,
 }
 
 impl Direct {

@@ -1,7 +1,6 @@
 //! The contracts of a transport: endpoints that take posts and give completions, and worlds of virtual time.
 
 use crate::collective::Rank;
-use crate::direct::Direct;
 use crate::dtype::DataType;
 use crate::error::{Error, Result};
 use crate::exchange::Exchange;
@@ -17,6 +16,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::direct::{DirectCall, DirectProgress};
 pub use crate::usage::Counters;
 
 /// Names a piece of memory that was given to an endpoint.
@@ -138,28 +138,6 @@ pub enum Post {
     },
 }
 
-/// A call that is done in one round of publications, with its sizes and buffers.
-#[derive(Clone, Copy, Debug)]
-pub struct DirectCall<'a> {
-    /// Who publishes, reads and makes what.
-    pub direct: &'a Direct,
-    /// Bytes of a block.
-    pub block_bytes: u64,
-    /// Where the rank's input is.
-    pub input: Span,
-    /// Where its output is; in place they overlap as the kind says.
-    pub output: Span,
-}
-
-/// How far a round of publications has come. All zeros before it begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DirectProgress {
-    /// Whether this rank has published, if it has to.
-    pub published: bool,
-    /// How many of the writers, in order, are known to have published.
-    pub ready: u32,
-}
-
 /// The answer to a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
@@ -264,7 +242,7 @@ impl Header {
 ///     (a poll may be needed to bring it in), and the next post of a receive from that peer there takes it. It moves
 ///     nothing and allocates nothing. Of a rank that is not a peer, or itself, nothing arrives.
 /// 12. `direct` publishes this rank's input once and, as soon as all writers have published theirs, makes the output: as
-///     [`Direct`] says, folding in the order of ranks, wide, rounded once. It is called again and again, with the same
+///     [`Direct`](crate::direct::Direct) says, folding in the order of ranks, wide, rounded once. It is called again and again, with the same
 ///     call, until it answers `true`; no other direct call begins before, but posts may be under way. A publication with
 ///     another header is a [`Fault::Mismatch`]; the input may be overwritten once it answers `true`. 1, 8 and 10 hold for it,
 ///     publications of one sequence number meet, and a rank that publishes may run ahead of its readers by a few.

@@ -2,8 +2,9 @@
 //! round of publications and nothing else is under way. What does not end in a few looks goes on as an operation like any.
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
+use super::place::{place, region};
 use super::slots::{Buffers, OpId, Role};
-use super::{CALLS_KEPT, Engine, place, region};
+use super::{CALLS_KEPT, Engine};
 use crate::executor::{Bases, direct_call};
 use ubccl_core::endpoint::{
     DirectProgress, Fault, Key, Now, POINT_TO_POINT_LANE, Post, RegionId, Span, Stream,

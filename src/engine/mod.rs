@@ -4,6 +4,7 @@
 mod express;
 mod journal;
 mod loose;
+mod place;
 mod recent;
 mod slots;
 mod tagged;
@@ -21,6 +22,7 @@ use crate::executor::{Base, Bases, execution_of};
 use crate::planned::Planned;
 use crate::usage::{MemoryUse, plan_bytes};
 use loose::Loose;
+use place::{place, region};
 use recent::Recent;
 use slots::{Ready, Role, Slot, Slots, scratch};
 use std::any::Any;
@@ -81,7 +83,6 @@ pub(crate) struct Engine {
     pub(crate) shown: (u64, Option<Signature>),
 }
 
-const REGIONS_PER_SLOT: u32 = 3;
 /// Completions of one poll that there is room for from the start.
 const COMPLETIONS: usize = 64;
 /// Calls that are remembered.
@@ -566,45 +567,6 @@ impl Engine {
                 self.last_signature = signature;
             }
             self.slots.finish(front);
-        }
-    }
-}
-
-/// The first region of a slot; those before the first slot's are of who has none.
-#[inline]
-fn region(slot: usize) -> RegionId {
-    RegionId((slot as u32 + 1) * REGIONS_PER_SLOT)
-}
-
-/// Makes a call's buffers known as the two regions from `first` on; answers where input and output begin.
-///
-/// # Safety
-/// Host memory in `buffers` stays valid, and is left alone by everybody else, until what the endpoint is told to do with
-/// these regions is done or cancelled.
-#[inline]
-unsafe fn place(
-    endpoint: &mut dyn Endpoint,
-    first: RegionId,
-    call: &Collective<'_>,
-    plan: &Planned,
-    buffers: Buffers,
-) -> Result<(Base, Base)> {
-    let second = RegionId(first.0 + 1);
-    match buffers {
-        Buffers::Apart { input, output } => {
-            // SAFETY: the caller vouches.
-            unsafe { endpoint.register(first, input) }?;
-            // SAFETY: as above.
-            unsafe { endpoint.register(second, output) }?;
-            Ok((Base { region: first, offset: 0 }, Base { region: second, offset: 0 }))
-        }
-        Buffers::InPlace(memory) => {
-            let size = plan.spec().dtype.size() as u64;
-            let (input, output) = call.in_place_offsets(plan.spec().rank);
-            // SAFETY: the caller vouches.
-            unsafe { endpoint.register(second, memory) }?;
-            let joint = |offset: u64| Base { region: second, offset: offset * size };
-            Ok((joint(input), joint(output)))
         }
     }
 }
