@@ -76,8 +76,11 @@ impl Geometry {
     pub(crate) const PUBLICATIONS: usize = PAGE_BYTES;
     /// The longest publication: up to here one copy that all peers read beats one for each of them.
     pub(crate) const PUBLICATION_LIMIT: usize = 8 << 10;
-    /// One entry: the header's line, the payload.
-    pub(crate) const PUBLICATION_BYTES: usize = ENTRY_BYTES + Self::PUBLICATION_LIMIT;
+    /// What stands together for each entry: the header's line and the one that is fetched with it. They follow one another,
+    /// so that small publications touch few pages however many entries there are.
+    pub(crate) const PUBLICATION_HEAD: usize = 2 * ENTRY_BYTES;
+    /// One entry: head and payload.
+    const PUBLICATION_BYTES: usize = Self::PUBLICATION_HEAD + Self::PUBLICATION_LIMIT;
 
     /// The layout for so many ranks.
     ///
@@ -129,6 +132,11 @@ impl Geometry {
     /// Publications that each rank has room for; a power of two.
     pub(crate) fn depth(&self) -> usize {
         self.depth
+    }
+
+    /// Where the payloads begin that do not stand in their heads.
+    pub(crate) fn payloads(&self) -> usize {
+        Self::PUBLICATIONS + self.depth * Self::PUBLICATION_HEAD
     }
 
     /// Bytes of a rank's publications.

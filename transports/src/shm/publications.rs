@@ -15,16 +15,15 @@ use ubccl_core::{Error, Rank, Result, kernels};
 
 /// Words of an entry before the payload of a small publication: stamp, signature (low, high), length.
 const HEADER_BYTES: usize = 32;
-/// The longest payload that stands in the line of the header.
-const IN_LINE_BYTES: u64 = 32;
-/// Where a longer one begins: on a line of its own.
-const BEHIND: usize = 64;
+/// The longest payload that stands in the head.
+const IN_HEAD_BYTES: u64 = (Geometry::PUBLICATION_HEAD - HEADER_BYTES) as u64;
 
 /// One rank's publications. No reference to them is ever formed but to words, which are atomic: a peer that misbehaves
 /// can spoil bytes, not more.
 #[derive(Debug)]
 struct Shelf {
-    entries: *mut u8,
+    heads: *mut u8,
+    payloads: *mut u8,
     finished: *mut u8,
     depth: Depth,
     /// Keeps the mapping that the pointers point into.
@@ -37,7 +36,8 @@ unsafe impl Send for Shelf {}
 impl Shelf {
     fn new(segment: &Arc<Segment>, geometry: &Geometry) -> Self {
         Shelf {
-            entries: segment.range(Geometry::PUBLICATIONS, geometry.publications_bytes()),
+            heads: segment.range(Geometry::PUBLICATIONS, geometry.publications_bytes()),
+            payloads: segment.range(geometry.payloads(), geometry.depth() * Geometry::PUBLICATION_LIMIT),
             finished: segment.range(Geometry::FINISHED, 8),
             depth: Depth::new(geometry.depth()),
             _segment: segment.clone(),
@@ -45,16 +45,16 @@ impl Shelf {
     }
 
     #[inline]
-    fn entry(&self, number: u64) -> *mut u8 {
-        self.entries.wrapping_add(self.depth.entry(number) * Geometry::PUBLICATION_BYTES)
+    fn head(&self, number: u64) -> *mut u8 {
+        self.heads.wrapping_add(self.depth.entry(number) * Geometry::PUBLICATION_HEAD)
     }
 
     #[inline]
     fn word(&self, number: u64, word: usize) -> &AtomicU64 {
         debug_assert!(word < HEADER_BYTES / 8);
-        let address = self.entry(number).cast::<u64>().wrapping_add(word);
-        // SAFETY: `entry` is below the depth, so the line is inside the range that `new` checked, in a mapping that the Arc
-        // keeps alive; entries are multiples of 64 from a page; every side touches these words by atomic operations only.
+        let address = self.head(number).cast::<u64>().wrapping_add(word);
+        // SAFETY: the entry is below the depth, so the line is inside the range that `new` checked, in a mapping that the Arc
+        // keeps alive; heads are multiples of 64 from a page; every side touches these words by atomic operations only.
         unsafe { AtomicU64::from_ptr(address) }
     }
 
@@ -67,7 +67,10 @@ impl Shelf {
     /// Where the payload of a publication of `len` bytes is: `len` readable bytes, if `len` is in the limit.
     #[inline]
     fn payload(&self, number: u64, len: u64) -> *mut u8 {
-        self.entry(number).wrapping_add(if len <= IN_LINE_BYTES { HEADER_BYTES } else { BEHIND })
+        match len <= IN_HEAD_BYTES {
+            true => self.head(number).wrapping_add(HEADER_BYTES),
+            false => self.payloads.wrapping_add(self.depth.entry(number) * Geometry::PUBLICATION_LIMIT),
+        }
     }
 
     /// What a publication says of itself; meaningful if it is there.
