@@ -126,6 +126,15 @@ static void fill(const struct point *point, void *send, void *recv)
     }
 }
 
+/* The input alone, as `fill` leaves it. */
+static void write_input(const struct point *point, void *send, void *recv)
+{
+    size_t chunks = point->chunk * (size_t)point->ranks, total = chunks > point->count ? chunks : point->count;
+    void *input = reads_output(point) ? recv : send;
+    for (size_t i = 0; i < total; i++)
+        put(input, point->element, i, pattern(i, point->rank));
+}
+
 static int is_sum(const struct point *point, const void *recv, size_t first, size_t count)
 {
     float sum[PERIOD];

@@ -1,7 +1,7 @@
 /* ubccl_bench.c - times ubccl through its C interface, the way the peers' programs time theirs.
  *
  *   ubccl_bench --ranks=2 --transport=shm --ops=allreduce,barrier --sizes=8,65536 --dtype=float32 --time=0.3
- *               --max-time=4 --warm=20 --pin=1 --algorithm=NAME --rep=N --note=TEXT
+ *               --max-time=4 --warm=20 --pin=1 --rewrite=0 --algorithm=NAME --rep=N --note=TEXT
  *
  * Operations: allreduce, allreduce_inplace, allgather, reduce_scatter, broadcast, alltoall, barrier, pingpong
  * (operations.h says what their sizes mean). Types: float32, bfloat16.
@@ -14,6 +14,8 @@
  *   - a barrier that is not timed before each timed broadcast, which would pipeline otherwise; none in other loops
  *   - each rank notes how long each of its calls took; a call's time is the maximum over ranks, and p50, min and p99
  *     are over calls; avg_us is the loop's wall time over its calls (null if barriers are in it)
+ *   - with --rewrite=1 each rank writes its input anew before each timed call, and a barrier follows, neither timed: what
+ *     the ranks read is then in the writer's caches or in memory, not where the last call left it
  *   - ping-pong: ranks 0 and 1, half the round trip as rank 0 sees it
  * A JSON line per operation and size on standard output, with the keys of the peers' programs. `ok` says that the
  * checked call and the last timed one were right on all ranks. Exit: 0; 1 if a result was wrong; 2 if something failed.
@@ -44,7 +46,7 @@ struct options {
     int wanted[KINDS];
     enum element element;
     double seconds, max_seconds;
-    int ranks, pin, rep, warm;
+    int ranks, pin, rep, warm, rewrite;
 };
 
 /* What the ranks share. A rank writes its own entries before a barrier; others read them after it. */
@@ -143,6 +145,7 @@ static void read_option(struct options *options, const char *key, char *value)
     else if (!strcmp(key, "--ranks")) options->ranks = (int)number(value, 1, MAX_RANKS, key);
     else if (!strcmp(key, "--pin")) options->pin = (int)number(value, 0, 1, key);
     else if (!strcmp(key, "--rep")) options->rep = (int)number(value, 0, 1e9, key);
+    else if (!strcmp(key, "--rewrite")) options->rewrite = (int)number(value, 0, 1, key);
     else if (!strcmp(key, "--warm")) options->warm = (int)number(value, 1, 1e6, key);
     else die("unknown option (the file's first lines list them)", key);
 }
@@ -224,13 +227,19 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Whether a barrier precedes each timed call. */
+static int is_in_step(const struct self *self, const struct point *point)
+{
+    return point->kind == BROADCAST || self->options->rewrite;
+}
+
 static void print(const struct self *self, const struct point *point, const double *sorted, int calls, double wall, int ok)
 {
     const struct options *options = self->options;
     const struct operation *operation = &OPERATIONS[point->kind];
     double p50 = sorted[calls / 2], rate = p50 > 0 ? (double)real_bytes(point) / p50 * 1e-3 : 0;
     char average[32] = "null";
-    if (point->kind != BROADCAST)
+    if (!is_in_step(self, point))
         snprintf(average, sizeof average, "%.3f", wall);
     printf("{\"peer\":\"ubccl\",\"transport\":\"%s\",\"op\":\"%s\",\"inplace\":%d,\"dtype\":\"%s\","
            "\"bytes\":%zu,\"real_bytes\":%zu,\"ranks\":%d,\"iters\":%d,\"p50_us\":%.3f,\"min_us\":%.3f,"
@@ -238,7 +247,7 @@ static void print(const struct self *self, const struct point *point, const doub
            "\"pin\":%d,\"rep\":%d,\"ok\":%d,\"note\":\"%s\"}\n",
            options->transport, operation->name, operation->in_place, ELEMENT_NAMES[point->element], point->bytes,
            real_bytes(point), options->ranks, calls, p50, sorted[0], sorted[(long)calls * 99 / 100], average, rate,
-           rate * bus_factor(point), point->kind == BROADCAST ? "barrier" : "none", options->pin, options->rep, ok,
+           rate * bus_factor(point), is_in_step(self, point) ? "barrier" : "none", options->pin, options->rep, ok,
            options->note);
     fflush(stdout);
 }
@@ -291,11 +300,13 @@ static void time_calls(const struct self *self, const struct point *point, int c
 {
     double *times = self->board->call_us + (size_t)self->rank * MAX_CALLS;
     double share = point->kind != PING_PONG ? 1 : self->rank == 0 ? 0.5 : 0;
-    int in_step = point->kind == BROADCAST;
+    int rewrite = self->options->rewrite, in_step = is_in_step(self, point);
     memset(times, 0, (size_t)calls * sizeof *times); /* no page fault in the loop */
     barrier(self);
     double begin = now_us();
     for (int i = 0; i < calls; i++) {
+        if (rewrite)
+            write_input(point, self->send, self->recv);
         if (in_step)
             barrier(self);
         double from = now_us();
@@ -323,7 +334,7 @@ static int measure(const struct self *self, const struct point *point)
     int calls = decide(self, timed_calls(self->options, call_us));
     time_calls(self, point, calls);
 
-    ok &= in_place ? is_zero(point, self->recv) : is_right(point, self->recv);
+    ok &= in_place && !self->options->rewrite ? is_zero(point, self->recv) : is_right(point, self->recv);
     self->board->rank[self->rank].ok = ok;
     barrier(self);
     if (self->rank == 0)
