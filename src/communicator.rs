@@ -22,7 +22,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{ConnectOptions, HostPointer, Memory, Wake};
+use ubccl_core::endpoint::{HostPointer, Memory, Wake};
 use ubccl_core::{Collective, DataType, Deadline, Error, ErrorKind, Kind, Layout, Rank, Result, Signature};
 
 /// A group of ranks that call collectives together.
@@ -85,6 +85,7 @@ pub(crate) struct Shared {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) transport: String,
+    pub(crate) paced: Option<String>,
     pub(crate) wishes: Wishes,
     pub(crate) layout: Arc<Layout>,
     pub(crate) costs: Costs,
@@ -131,7 +132,7 @@ impl Communicator {
         let mut control = join(&mut config, deadline)?;
         check_alike(&mut control, &config)?;
         let cores = cores::shared_by(&mut control)?;
-        let options = ConnectOptions { lanes: config.lanes, pair_bytes: config.pair_bytes };
+        let options = config.connect_options();
         // Who waits for a peer in vain knows less than the board, if that has a cause.
         let endpoint = transport
             .connect(&mut control, &options)
@@ -160,6 +161,7 @@ impl Communicator {
             },
             settings: Settings {
                 transport: config.transport.clone(),
+                paced: config.paced.clone(),
                 wishes,
                 layout,
                 costs,

@@ -42,6 +42,9 @@ impl Costs {
     ///
     /// Errors: InvalidArgument, for a file that cannot be read, is wrong, or is another machine's.
     pub(crate) fn of_config(config: &Config) -> Result<Self> {
+        if let Some(machine) = config.machine()? {
+            return Ok(Costs::of_machine(&machine));
+        }
         // Found before: another name for the same.
         let transport = ubccl_transports::find(&config.transport).map_or("", |found| found.descriptor().name);
         let tuned = match config.tuning.as_deref().filter(|_| config.rank == 0) {

@@ -92,13 +92,15 @@ impl Shared {
     }
 
     fn child_config(&self, rendezvous: Rendezvous, rank: u32, group: &[Rank]) -> Config {
-        let Settings { transport, wishes, layout, pair_bytes, start_timeout, .. } = self.settings.clone();
+        let Settings { transport, paced, wishes, layout, pair_bytes, start_timeout, .. } =
+            self.settings.clone();
         let Wishes { algorithm, reproducible, lanes, chunk_bytes } = wishes;
         Config {
             rendezvous: Some(rendezvous),
             rank,
             ranks: group.len() as u32,
             transport,
+            paced,
             algorithm,
             layout: Some(layout.of_members(group).to_string()),
             reproducible,

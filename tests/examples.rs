@@ -62,6 +62,26 @@ fn programs_of_simulated_ranks_print_their_tables() {
     }
 }
 
+/// Every rank compares what comes with what was sent.
+#[test]
+fn ping_pong_at_a_pace_moves_the_right_bytes_and_takes_at_least_what_the_model_says() {
+    for ranks in ["2", "4"] {
+        let output =
+            Command::new(built("ping_pong")).args([ranks, "1000", "2000"]).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{ranks} ranks: {output:?}");
+        let rows: Vec<Vec<f64>> = said
+            .lines()
+            .skip(2)
+            .map(|row| row.split_whitespace().take(3).map(|cell| cell.parse().expect("a number")).collect())
+            .collect();
+        assert_eq!(rows.len(), 6, "{said}");
+        for row in rows {
+            assert!(row[2] >= row[1] * 0.999, "no message is early: {said}");
+        }
+    }
+}
+
 /// The example, in an environment that says nothing of ranks; its own deadlines end it.
 fn example() -> Command {
     let mut command = Command::new(built("data_parallel"));

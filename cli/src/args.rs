@@ -56,6 +56,9 @@ pub(crate) struct BenchArgs {
     /// Over what the ranks talk [default: shm, or UBCCL_TRANSPORT]
     #[arg(long, value_name = "NAME", value_parser = parse_transport)]
     pub(crate) transport: Option<String>,
+    /// With --transport optical: real transfers between real processes, with the fabric's latency and bandwidth
+    #[arg(long)]
+    pub(crate) paced: bool,
     /// Fails an operation that takes longer, for example 30s [default: 30min]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,

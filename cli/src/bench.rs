@@ -41,12 +41,17 @@ fn measure(args: &BenchArgs, kind: Kind, out: &mut dyn Write) -> Outcome<()> {
     given.extend(
         args.timeout.map(|time| (settings::TIMEOUT.name.to_owned(), format!("{}ns", time.as_nanos()))),
     );
+    if args.paced {
+        let fabric = args.fabric.specification().map_err(Failure::new)?;
+        given.push((settings::PACED.name.to_owned(), fabric));
+    }
     let config = target::configuration(&given)?;
+    let is_paced = config.paced.is_some();
     let (transport, is_virtual) = target::find_transport(&config.transport).map_err(Failure::new)?;
-    if is_virtual {
+    if is_virtual && !is_paced {
         return simulate(kind, &args.sweep, &args.fabric, transport, out);
     }
-    if args.fabric.is_given() {
+    if args.fabric.is_given() && !is_paced {
         let advice = "it belongs to `ubccl sim` or --transport optical";
         return Err(Failure::new(format!(
             "--fabric, --latency, --bandwidth, --seed, --trace, --links: {transport} is real; {advice}"
@@ -62,7 +67,7 @@ fn measure(args: &BenchArgs, kind: Kind, out: &mut dyn Write) -> Outcome<()> {
             "UBCCL_RANK or UBCCL_SIZE is set but UBCCL_RENDEZVOUS is not: {advice}"
         )));
     }
-    if target::is_within_a_process(transport) {
+    if target::is_within_a_process(transport) && !is_paced {
         return run_threads(args, kind, transport, given, out);
     }
     run_processes(args, kind, transport, given, out)

@@ -394,11 +394,13 @@ pub struct ConnectOptions {
     pub lanes: u8,
     /// Bytes of buffering for each ordered pair of ranks; if not said, what the transport finds good for so many ranks.
     pub pair_bytes: Option<u64>,
+    /// The fabric at whose pace a simulated transport moves real data.
+    pub paced: Option<String>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        ConnectOptions { lanes: 1, pair_bytes: None }
+        ConnectOptions { lanes: 1, pair_bytes: None, paced: None }
     }
 }
 

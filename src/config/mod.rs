@@ -21,10 +21,12 @@ pub use setting::{Agreement, Place, Setting};
 
 use crate::control::Rendezvous;
 use crate::logging::Level;
+use crate::sim::WorldConfig;
 use file::File;
 use settings::SETTINGS;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use ubccl_core::endpoint::{Clock, ConnectOptions, Machine};
 use ubccl_core::{Error, Layout, Result};
 
 /// How a communicator is made.
@@ -55,6 +57,10 @@ pub struct Config {
     pub ranks: u32,
     /// The transport's name.
     pub transport: String,
+    /// With transport `optical`: the fabric at whose pace real data move between real processes (a preset's name,
+    /// `custom:latency_ps=…,bytes_per_s=…`, or TOML text). A communicator split from one is paced as the first ranks of
+    /// the fabric, with ports of its own.
+    pub paced: Option<String>,
     /// An algorithm for every call (`ring`), or a family for each level of the layout (`node:mesh;all:nhr`), instead of
     /// the tuner's.
     pub algorithm: Option<String>,
@@ -94,6 +100,7 @@ impl Default for Config {
             rank: 0,
             ranks: 1,
             transport: "shm".into(),
+            paced: None,
             algorithm: None,
             layout: None,
             reproducible: false,
@@ -203,10 +210,35 @@ impl Config {
         Ok(())
     }
 
-    /// Where the ranks stand.
+    /// What the transport is told.
+    pub(crate) fn connect_options(&self) -> ConnectOptions {
+        let Config { lanes, pair_bytes, ref paced, .. } = *self;
+        ConnectOptions { lanes, pair_bytes, paced: paced.clone() }
+    }
+
+    /// The machine at whose pace data move, if there is one.
+    ///
+    /// Errors: InvalidArgument, for a fabric that does not exist or is too small, or a transport that is not simulated.
+    pub(crate) fn machine(&self) -> Result<Option<Machine>> {
+        let Some(fabric) = &self.paced else { return Ok(None) };
+        let transport = ubccl_transports::find(&self.transport)?;
+        let name = transport.descriptor().name;
+        if transport.descriptor().clock != Clock::Virtual {
+            let message = format!("{name} is as fast as it is: only a simulated transport can be paced");
+            return Err(self.blame(&settings::PACED, Error::invalid(message)));
+        }
+        let config = WorldConfig { fabric: fabric.clone(), ranks: self.ranks, ..WorldConfig::default() };
+        let world = transport.world(&config.options());
+        Ok(Some(world.map_err(|error| self.blame(&settings::PACED, error))?.machine()))
+    }
+
+    /// Where the ranks stand: as configured, otherwise as a machine that sets the pace is built.
     ///
     /// Errors: InvalidArgument, saying what is wrong with the text.
     pub(crate) fn layout(&self) -> Result<Layout> {
+        if let (None, Some(machine)) = (&self.layout, self.machine()?) {
+            return Ok(Layout::of(&machine.topology, self.ranks));
+        }
         let text = self.layout.as_deref().unwrap_or_default();
         Layout::parse(text, self.ranks).map_err(|error| self.blame(&settings::LAYOUT, error))
     }

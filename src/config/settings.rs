@@ -175,6 +175,25 @@ pub static TUNING: Setting = Setting {
     },
 };
 
+/// The fabric at whose pace real data move.
+pub static PACED: Setting = Setting {
+    name: "paced",
+    variable: "UBCCL_PACED",
+    doc: "with transport `optical`: real transfers between real processes, with the latency and bandwidth of this fabric",
+    absent: "none: virtual time",
+    agreement: Agreement::Plans,
+    place: Place::Anywhere,
+    is_secret: false,
+    domain: Domain::Text {
+        form: "a fabric's name, custom:latency_ps=N,bytes_per_s=N, or TOML",
+        get: |config| config.paced.clone(),
+        set: |config, text| {
+            config.paced = Some(text.to_owned());
+            Ok(())
+        },
+    },
+};
+
 /// Bytes of a chunk.
 pub static CHUNK: Setting = Setting {
     name: "chunk",
@@ -346,6 +365,7 @@ pub static SETTINGS: &[&Setting] = &[
     &RANK,
     &SIZE,
     &TRANSPORT,
+    &PACED,
     &ALGO,
     &LAYOUT,
     &REPRODUCIBLE,

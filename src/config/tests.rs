@@ -61,6 +61,7 @@ fn every_setting_is_read_from_its_variable_and_shown_with_it() {
         ("UBCCL_RANK", "3", "3"),
         ("UBCCL_SIZE", "4", "4"),
         ("UBCCL_TRANSPORT", "sim", "optical"),
+        ("UBCCL_PACED", "ideal", "ideal"),
         ("UBCCL_ALGO", "mesh_one_shot", "mesh-one-shot"),
         ("UBCCL_LAYOUT", "node=2", "node=2"),
         ("UBCCL_REPRODUCIBLE", "yes", "1"),

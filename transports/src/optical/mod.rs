@@ -45,6 +45,7 @@ mod events;
 mod fabric;
 mod matching;
 mod network;
+mod paced;
 mod payload;
 mod phantom;
 mod posting;
@@ -57,8 +58,10 @@ mod world;
 pub use derived::FabricLevel;
 pub use fabric::Fabric;
 
-use ubccl_core::endpoint::{Clock, Fidelity, Reach, Transport, TransportDescriptor, World, WorldOptions};
-use ubccl_core::{Error, Result};
+use ubccl_core::endpoint::{
+    Clock, ConnectOptions, Endpoint, Fidelity, Reach, Transport, TransportDescriptor, World, WorldOptions,
+};
+use ubccl_core::{Error, Exchange, Result};
 
 /// The simulated fabric.
 #[derive(Debug)]
@@ -78,6 +81,16 @@ static DESCRIPTOR: TransportDescriptor = TransportDescriptor {
 impl Transport for Optical {
     fn descriptor(&self) -> &'static TransportDescriptor {
         &DESCRIPTOR
+    }
+
+    /// Real transfers at the pace of a fabric, if one is named: see [`paced`].
+    fn connect(&self, exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<Box<dyn Endpoint>> {
+        match &options.paced {
+            Some(fabric) => paced::connect(exchange, options, fabric),
+            None => Err(Error::unsupported(
+                "optical runs in virtual time; use World, or name a fabric in `paced` for real transfers at its pace",
+            )),
+        }
     }
 
     /// Fewer ranks than the fabric holds fill it in order. The seed is not used: nothing here is random yet.

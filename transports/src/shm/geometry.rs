@@ -300,7 +300,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn geometry(ranks: u32, lanes: u8, pair_bytes: u64) -> Result<Geometry> {
-        Geometry::new(ranks, &ConnectOptions { lanes, pair_bytes: Some(pair_bytes) })
+        Geometry::new(ranks, &ConnectOptions { lanes, pair_bytes: Some(pair_bytes), paced: None })
     }
 
     #[test]

@@ -26,12 +26,34 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::time::Duration;
 use support::double::Double;
 use support::drive::{Run, quiet_panics};
-use ubccl_core::endpoint::{Clock, Transport};
+use ubccl_core::endpoint::{Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor};
+use ubccl_core::{Exchange, Result};
 
 /// How long nothing may happen before a test of a transport fails: ranks share cores with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 static DOUBLES: [Double; 2] = [Double::new(Clock::Real, None), Double::new(Clock::Virtual, None)];
+
+/// Shared memory at the pace of a fabric: fast, so that the suite's traffic takes no time to speak of.
+#[derive(Debug)]
+struct Paced;
+
+impl Transport for Paced {
+    fn descriptor(&self) -> &'static TransportDescriptor {
+        &TransportDescriptor {
+            name: "optical-paced",
+            alias: None,
+            summary: "real transfers at a fabric's pace",
+            clock: Clock::Real,
+            reach: Reach::Host,
+        }
+    }
+
+    fn connect(&self, exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<Box<dyn Endpoint>> {
+        let paced = Some("custom:latency_ps=30000000,bytes_per_s=4000000000".to_owned());
+        ubccl_transports::optical::OPTICAL.connect(exchange, &ConnectOptions { paced, ..options.clone() })
+    }
+}
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -40,6 +62,7 @@ fn main() {
     for &transport in ubccl_transports::index() {
         trials.extend(trials_of(transport));
     }
+    trials.extend(trials_of(&Paced));
     for double in &DOUBLES {
         trials.extend(trials_of(double));
     }

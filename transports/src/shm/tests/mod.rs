@@ -38,7 +38,7 @@ fn try_connect(options: &[ConnectOptions], patience: Duration) -> Vec<Result<Shm
 }
 
 fn connected(ranks: usize, lanes: u8, pair_bytes: u64) -> Vec<ShmEndpoint> {
-    let options = vec![ConnectOptions { lanes, pair_bytes: Some(pair_bytes) }; ranks];
+    let options = vec![ConnectOptions { lanes, pair_bytes: Some(pair_bytes), paced: None }; ranks];
     try_connect(&options, PATIENCE).into_iter().map(|endpoint| endpoint.unwrap()).collect()
 }
 

@@ -86,7 +86,9 @@ fn a_round_gives_everybody_the_sum_whoever_comes_first() {
 #[test]
 fn who_publishes_runs_ahead_as_far_as_there_are_entries_and_overwrites_nothing() {
     let mut rig = Rig::new(2, 1, 64 << 10);
-    let depth = Geometry::new(2, &ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10) }).unwrap().depth();
+    let depth = Geometry::new(2, &ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10), paced: None })
+        .unwrap()
+        .depth();
     let input = rig.area(0, &[0; 4]);
     let output = rig.area(1, &[0; 4]);
     let publish = |rig: &mut Rig, sequence: u64| {
@@ -116,7 +118,8 @@ fn a_publication_of_another_call_is_a_mismatch_and_no_byte_of_it_arrives() {
     assert!(theirs.go(&mut rig.endpoints[0], 1).unwrap());
     let mut ours = Round::new(broadcast(2, 1), output, output);
     let fault = ours.go(&mut rig.endpoints[1], 1).unwrap_err();
-    let Fault::Mismatch { peer: 0, theirs: Header { len: 4, .. }, ours: Header { stream, len: 8, .. } } = fault
+    let Fault::Mismatch { peer: 0, theirs: Header { len: 4, .. }, ours: Header { stream, len: 8, .. } } =
+        fault
     else {
         panic!("{fault:?}");
     };
@@ -131,7 +134,8 @@ fn a_message_at_once_is_sent_if_there_is_room_and_taken_if_it_is_there() {
     let from = rig.area(0, &bytes);
     let into = rig.area(1, &vec![0; 100_000]);
     let part = |span: Span, len| Span { len, ..span };
-    let now = |rig: &mut Rig, rank: usize, post: Post| rig.endpoints[rank].post_now(&key(1, 0), &post).unwrap();
+    let now =
+        |rig: &mut Rig, rank: usize, post: Post| rig.endpoints[rank].post_now(&key(1, 0), &post).unwrap();
     assert_eq!(now(&mut rig, 1, receive(part(into, 100), 0)), Now::NotYet);
     assert_eq!(now(&mut rig, 0, send(from, 1)), Now::Never, "it takes more than one go");
     assert_eq!(now(&mut rig, 0, send(part(from, 100), 1)), Now::Done);

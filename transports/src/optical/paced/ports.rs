@@ -1,0 +1,79 @@
+//! The ports of one rank in wall-clock time: the model's formulas ([`super::super`], `loggp`), on a clock that all ranks
+//! share.
+
+use crate::optical::Fabric;
+use ubccl_core::Rank;
+use ubccl_core::topology::Link;
+
+/// The injection and the reception port of one rank.
+#[derive(Debug)]
+pub(super) struct Ports {
+    /// To and from each peer.
+    links: Vec<Link>,
+    injection_free_ps: u64,
+    reception_free_ps: u64,
+}
+
+/// When a message that is sent leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Injection {
+    /// Its first byte reaches the receiver's port.
+    pub(super) head_ps: u64,
+    /// Its last byte has left.
+    pub(super) sent_ps: u64,
+}
+
+impl Ports {
+    pub(super) fn new(fabric: &Fabric, rank: Rank, ranks: u32) -> Self {
+        let links = (0..ranks).map(|peer| *fabric.topology().link(rank, peer)).collect();
+        Ports { links, injection_free_ps: 0, reception_free_ps: 0 }
+    }
+
+    /// A message is posted now.
+    pub(super) fn inject(&mut self, now_ps: u64, peer: Rank, bytes: u64) -> Injection {
+        let link = &self.links[peer as usize];
+        let serialisation_ps = link.serialisation_ps(bytes);
+        let start_ps = now_ps.saturating_add(link.send_overhead_ps).max(self.injection_free_ps);
+        self.injection_free_ps = start_ps.saturating_add(link.gap_ps.max(serialisation_ps));
+        let head_ps = start_ps.saturating_add(link.latency_ps);
+        Injection { head_ps, sent_ps: start_ps.saturating_add(serialisation_ps) }
+    }
+
+    /// A message's head came at that time; when the message is there.
+    pub(super) fn receive(&mut self, head_ps: u64, peer: Rank, bytes: u64) -> u64 {
+        let link = &self.links[peer as usize];
+        let delivered_ps = head_ps.max(self.reception_free_ps).saturating_add(link.serialisation_ps(bytes));
+        self.reception_free_ps = delivered_ps;
+        delivered_ps.saturating_add(link.receive_overhead_ps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports() -> Ports {
+        let toml = "name = 'slow'\n[topology]\nunit = 'NPU'\n[[topology.level]]\nname = 'node'\nholds = 4\n
+            link = { latency_ps = 5000, rate_bytes_per_s = 1_000_000_000_000, send_overhead_ps = 10,
+            receive_overhead_ps = 20, gap_ps = 100 }";
+        Ports::new(&Fabric::parse(toml).unwrap(), 0, 4)
+    }
+
+    #[test]
+    fn messages_follow_one_another_through_a_port() {
+        let mut ports = ports();
+        assert_eq!(ports.inject(1000, 1, 64), Injection { head_ps: 6010, sent_ps: 1074 });
+        // After the gap, which is longer than 64 bytes take.
+        assert_eq!(ports.inject(1000, 2, 300), Injection { head_ps: 6110, sent_ps: 1410 });
+        assert_eq!(ports.inject(1000, 1, 0), Injection { head_ps: 6410, sent_ps: 1410 });
+        assert_eq!(ports.inject(9000, 1, 1), Injection { head_ps: 14_010, sent_ps: 9011 });
+    }
+
+    #[test]
+    fn what_comes_together_is_received_in_turn() {
+        let mut ports = ports();
+        assert_eq!(ports.receive(6000, 1, 64), 6084);
+        assert_eq!(ports.receive(6000, 2, 1000), 7084);
+        assert_eq!(ports.receive(9000, 3, 1), 9021);
+    }
+}
