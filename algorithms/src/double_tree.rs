@@ -47,7 +47,11 @@ static DESCRIPTOR: AlgorithmDescriptor = AlgorithmDescriptor {
     source: "Sanders, Speck and Träff, Parallel Computing 35 (2009); NCCL 2.4",
 };
 
-const WINDOW: u32 = 64;
+/// Steps under way in a lane of one tree. With many, who is a leaf of it would put chunk after chunk on its port, and what
+/// it passes on in the other tree, which others wait for, would queue behind them.
+const WINDOW: u32 = 4;
+/// In a lane of both.
+const WINDOW_OF_BOTH: u32 = 2 * WINDOW;
 /// Chunks of a partial sum that a rank has under way to its parent, in each tree.
 const SLOTS: u32 = 4;
 
@@ -76,8 +80,16 @@ impl Algorithm for DoubleTree {
             (0..spec.ranks).flat_map(|rank| [false, true].map(|second| way_up(&of_rank(rank), second)));
         // What a rank on the way of the farthest does: it talks to all its children.
         let farthest = ways.max_by_key(Vec::len).unwrap_or_default();
+        // What is summed waits for both children; what the other tree has under way at their ports goes before. In an
+        // all-reduce ports have as much of the other way, and queues are shorter.
+        let queue = match spec.kind {
+            Kind::Broadcast => 1,
+            Kind::Reduce => 2 * WINDOW,
+            _ => 0,
+        };
         let hop = |near: &(Rank, Vec<Rank>)| {
-            Round::with_peers(layout, near.0, near.1.iter().map(|&child| (child, 1)), 2).alone()
+            let children = near.1.iter().map(|&child| (child, 1));
+            Round::with_peers(layout, near.0, children, 2).queued(queue).alone()
         };
         let up = farthest.iter().map(hop);
         let down = up.clone().rev();
@@ -98,9 +110,14 @@ impl Algorithm for DoubleTree {
             |port: &Vec<Traffic>| port.iter().map(|part| (part.share.parts, part.level)).collect::<Vec<_>>();
         let parts = |port: &Vec<Traffic>| port.iter().map(|part| part.share.parts).sum::<u64>();
         let busiest = ports.max_by_key(|port| (parts(port), load(port))).unwrap_or_default();
+        if let (Kind::AllReduce, Some(round)) = (spec.kind, rounds.first_mut()) {
+            // While chunks of all ages are under way, a port has those of both ways.
+            round.traffic = busiest.clone();
+        }
         let profile = Profile::of(rounds).busiest(busiest).chunked(1, 2);
         let height = farthest.len();
         match spec.kind {
+            Kind::Broadcast if spec.choice.lanes < 2 => profile.staged(vec![0]),
             Kind::Broadcast => profile,
             // The trees wait for each other with each chunk: who is a leaf of one sums a chunk of the other first.
             Kind::Reduce if spec.choice.lanes < 2 => profile.staged(vec![0]),
@@ -324,7 +341,7 @@ fn in_order(halves: &[Half; 2], rises: bool) -> [&Half; 2] {
 fn fill(plan: &mut PlanBuilder, halves: &[Half; 2]) {
     let spec = *plan.spec();
     if spec.ranks == 1 {
-        return each_lane(plan, WINDOW, |plan, lane| keep_own(plan, lane, Shape::whole(Buffer::Output)));
+        return each_lane(plan, WINDOW_OF_BOTH, |plan, lane| keep_own(plan, lane, Shape::whole(Buffer::Output)));
     }
     let lane_of = |rises: bool| match spec.choice.lanes > 1 {
         true => halves.iter().map(|half| vec![half]).collect(),
@@ -338,7 +355,7 @@ fn fill(plan: &mut PlanBuilder, halves: &[Half; 2]) {
     let ways = |up: bool| rising.iter().zip(&sinking).map(move |lanes| (up, lanes));
     // Both ways of a lane one after the other, or in lanes of their own.
     for (is_first, (up, down)) in ways(true).chain(ways(false).filter(|_| are_apart)) {
-        plan.lane(WINDOW);
+        plan.lane(if up.len() > 1 { WINDOW_OF_BOTH } else { WINDOW });
         if has_ups && is_first {
             halves[0].begin(plan);
             up.iter().for_each(|half| risen[usize::from(half.tree)] = half.up(plan));

@@ -35,6 +35,8 @@ pub struct Round {
     pub traffic: Vec<Traffic>,
     /// How many of them are under way at once; 0 if all may be.
     pub window: u32,
+    /// How many messages of other chunks may stand before one of these at a port, where chunks overlap.
+    pub queue: u32,
     /// Whether of each group only one rank has messages that leave it: the others do not crowd the group's way out.
     pub alone: bool,
     /// How many ranks of all do this in it; 0 if all do.
@@ -129,6 +131,11 @@ impl Round {
     /// The same, with so many messages under way at once.
     pub fn windowed(self, window: u32) -> Self {
         Round { window, ..self }
+    }
+
+    /// The same, with so many messages of other chunks before each.
+    pub fn queued(self, queue: u32) -> Self {
+        Round { queue, ..self }
     }
 
     /// The same, by one rank of each group.

@@ -9,6 +9,7 @@ mod fit;
 mod model;
 mod nnls;
 mod predict;
+mod replay;
 mod table;
 mod usage;
 
@@ -60,6 +61,8 @@ pub struct Candidate {
     pub choice: Choice,
     /// What it is predicted to cost, or why it is refused.
     pub cost: Result<Cost>,
+    /// Messages that the busiest rank sends, or takes in.
+    pub messages: f64,
     /// Whether it cuts its messages into chunks.
     pub is_chunked: bool,
     /// Whether it is the pick.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 use ubccl_core::endpoint::Machine;
 use ubccl_core::topology::{Link, parse_toml};
-use ubccl_core::{Algorithm, Error, Kind, Layout, Result};
+use ubccl_core::{Error, Layout, Result};
 
 /// A machine's costs: LogGP for the links of each level, rates for what ranks do, and what happens where ranks share a
 /// core or a way out.
@@ -115,7 +115,7 @@ impl Model {
             copy_bytes_per_s: rate(machine.copy_bytes_per_s),
             cores: None,
             level: level.collect(),
-            correction: queues(),
+            correction: Vec::new(),
             fitted: None,
         }
     }
@@ -154,14 +154,6 @@ impl Model {
     pub fn link(&self, layout: &Layout, level: usize) -> usize {
         layout.levels()[level].link().min(self.level.len() - 1)
     }
-}
-
-/// What simulations show and no profile tells: messages wait at a port in the order they come, so that leaves which are
-/// ahead hold up what an inner node waits for. Between 1.3 and 1.55, of 384 ranks on three fabrics from 16 MiB on.
-fn queues() -> Vec<Correction> {
-    let of =
-        |kind| Correction::new(kind, crate::double_tree::DOUBLE_TREE.descriptor().name, 384, vec![(0, 1.5)]);
-    [Kind::AllReduce, Kind::Reduce].map(of).into()
 }
 
 impl LinkCost {

@@ -8,12 +8,15 @@
 //!                     what the cores of a node do for all its ranks, one rank after the other, + all latencies )
 //! ```
 //!
+//! Where chunks of several lanes overlap, the rounds of one rank are replayed instead (see `replay.rs`).
+//!
 //! A port takes a message for `max(gap, bytes / rate)`, as the simulated machine does; a processor, where `cores` are
 //! named, for `overhead` more, and it is the same that reduces and copies. Where ranks share a group's way out, bytes take
 //! as many times longer as there are more ranks than ports. What comes of sharing ports and cores is told as contention:
 //! the prediction less that for the same machine with enough of both.
 
 use super::model::Model;
+use super::replay;
 use super::usage::{Usage, longer};
 use ubccl_core::profile::{Profile, Round, Traffic};
 use ubccl_core::{Choice, Layout};
@@ -45,13 +48,35 @@ impl Model {
             Reckoning { shared: false, ..Reckoning::new(self, profile, bytes, choice, layout) }.usage();
         let (latency_ps, bandwidth_ps) = (alone.latency_ps(self), alone.bandwidth_ps(self));
         let reduction_ps = alone.reduction_ps(self);
-        let contention_ps = if self.shares_something() {
-            let shared = Reckoning::new(self, profile, bytes, choice, layout).usage();
-            (shared.total_ps(self) - alone.total_ps(self)).max(0.0)
-        } else {
-            0.0
+        let alone = Cost { latency_ps, bandwidth_ps, reduction_ps, contention_ps: 0.0 };
+        let shared_ps = self.total_ps(profile, bytes, choice, layout);
+        match shared_ps - alone.total_ps() {
+            less if less < 0.0 => alone.times(shared_ps / alone.total_ps()),
+            contention_ps => Cost { contention_ps, ..alone },
+        }
+    }
+
+    /// What they cost in all.
+    pub(super) fn total_ps(&self, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> f64 {
+        let replayed = match replay::is_needed(self, profile) {
+            true => replay::replayed_ps(self, profile, bytes, choice, layout),
+            false => None,
         };
-        Cost { latency_ps, bandwidth_ps, reduction_ps, contention_ps }
+        replayed.unwrap_or_else(|| self.usage(profile, bytes, choice, layout).total_ps(self))
+    }
+
+    /// What they cost at least, and whether that is all: to find out takes much less time.
+    pub(super) fn least_ps(
+        &self,
+        profile: &Profile,
+        bytes: u64,
+        choice: &Choice,
+        layout: &Layout,
+    ) -> (f64, bool) {
+        let is_needed = replay::is_needed(self, profile);
+        let reckoning =
+            Reckoning { is_bound: is_needed, ..Reckoning::new(self, profile, bytes, choice, layout) };
+        (reckoning.usage().total_ps(self), !is_needed)
     }
 
     /// How many messages the busiest rank sends, or takes in.
@@ -69,10 +94,6 @@ impl Model {
     pub(super) fn usage(&self, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> Usage {
         Reckoning::new(self, profile, bytes, choice, layout).usage()
     }
-
-    fn shares_something(&self) -> bool {
-        self.cores.is_some() || self.level.iter().any(|level| level.ports.is_some())
-    }
 }
 
 /// One call of one profile.
@@ -87,6 +108,8 @@ struct Reckoning<'a> {
     first: f64,
     /// Whether ports and cores are shared.
     shared: bool,
+    /// Whether it is only to be found how long it takes at least.
+    is_bound: bool,
 }
 
 /// What a round does for a piece: what it waits for, what the port does, and what the rank does itself.
@@ -101,7 +124,7 @@ impl<'a> Reckoning<'a> {
     fn new(model: &'a Model, profile: &'a Profile, bytes: u64, choice: &Choice, layout: &'a Layout) -> Self {
         let bytes = bytes as f64;
         let (pieces, first) = pieces(profile, bytes, choice);
-        Reckoning { model, profile, layout, bytes, pieces, first, shared: true }
+        Reckoning { model, profile, layout, bytes, pieces, first, shared: true, is_bound: false }
     }
 
     /// Of the rank that is last.
@@ -136,6 +159,7 @@ impl<'a> Reckoning<'a> {
             for part in [&parts.latency, &parts.port, &parts.rank] {
                 way.add(part, times);
             }
+            way.add(&parts.port, times * self.queue(round));
             if !round.traffic.is_empty() {
                 last = parts.latency;
             }
@@ -150,14 +174,24 @@ impl<'a> Reckoning<'a> {
                 ranks.add(&parts.rank.plus(&rest.rank, 1.0), times);
             }
         }
-        way.add(&slowest, 1.0);
         if others <= 0.0 && busiest.is_empty() {
             return way;
         }
         if !busiest.is_empty() {
             ports = self.port(busiest, self.pieces, 1.0, true);
         }
+        let way = if self.is_bound { way } else { way.plus(&slowest, 1.0) };
         longer(self.model, way, self.together(ports, ranks).plus(&last, 1.0))
+    }
+
+    /// How many times what a round's messages of one piece take those of other pieces before them do. A processor has no
+    /// queue: it turns to whatever is there.
+    fn queue(&self, round: &Round) -> f64 {
+        let messages: u32 = round.traffic.iter().map(|traffic| traffic.messages).sum();
+        match self.model.cores {
+            None => (f64::from(round.queue) / f64::from(messages.max(1))).min(self.pieces - 1.0),
+            Some(_) => 0.0,
+        }
     }
 
     /// What keeps a round's successor from the next piece: in a lane's run of rounds, the wait for messages as well.
@@ -232,7 +266,8 @@ impl<'a> Reckoning<'a> {
                 (f64::from(traffic.messages) * pieces, traffic.share.of_bytes(self.bytes * part));
             let index = self.model.link(self.layout, traffic.level);
             let link = &self.model.level[index];
-            let bytes = bytes * if alone { 1.0 } else { self.crowd(traffic.level, link.ports) };
+            let is_alone = alone || !self.shared;
+            let bytes = bytes * if is_alone { 1.0 } else { crowd(self.layout, traffic.level, link.ports) };
             let overheads = if self.model.cores.is_some() { messages } else { 0.0 };
             if messages * link.gap_ps > bytes * link.byte_ps() + overheads * link.overhead_ps {
                 usage.gaps[index] += messages;
@@ -242,14 +277,6 @@ impl<'a> Reckoning<'a> {
             }
         }
         usage
-    }
-
-    /// How many ranks of a group share each of its ports to this level.
-    fn crowd(&self, level: usize, ports: Option<u32>) -> f64 {
-        let (Some(ports), Some(within)) = (ports.filter(|_| self.shared), level.checked_sub(1)) else {
-            return 1.0;
-        };
-        (f64::from(self.layout.levels()[within].largest()) / f64::from(ports)).max(1.0)
     }
 
     /// The longest way of these messages.
@@ -263,6 +290,12 @@ impl<'a> Reckoning<'a> {
         };
         traffic.iter().fold(Usage::default(), |longest, traffic| longer(self.model, longest, one(traffic)))
     }
+}
+
+/// How many ranks of a group share each of its ports to a level.
+pub(super) fn crowd(layout: &Layout, level: usize, ports: Option<u32>) -> f64 {
+    let (Some(ports), Some(within)) = (ports, level.checked_sub(1)) else { return 1.0 };
+    (f64::from(layout.levels()[within].largest()) / f64::from(ports)).max(1.0)
 }
 
 /// How many pieces, and what part of everything the first is.

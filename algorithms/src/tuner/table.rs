@@ -65,6 +65,7 @@ impl Table {
             algorithm: way.algorithm.clone(),
             choice: way.choice,
             cost: Ok(model.cost(&way.profile, bytes, &way.choice, layout).times(self.factor(index, bytes))),
+            messages: model.messages(&way.profile, bytes, &way.choice),
             is_chunked: way.profile.chunked.is_some(),
             is_picked: Some(index) == picked,
         };
@@ -75,6 +76,7 @@ impl Table {
             algorithm: algorithm.clone(),
             choice: Choice::default(),
             cost: Err(refusal.clone()),
+            messages: 0.0,
             is_chunked: false,
             is_picked: false,
         }));
@@ -102,12 +104,36 @@ impl Table {
         picks.into_iter().map(|(start, way)| (start, pick(&self.ways.ways[way]))).collect()
     }
 
+    /// What each way costs for a size; of ways that cannot be the pick, at least.
+    fn costs(&self, model: &Model, layout: &Layout, bytes: u64) -> Vec<f64> {
+        let ways = self.ways.ways.iter().enumerate();
+        let least = |(index, way): (usize, &Way)| {
+            let (ps, is_all) = model.least_ps(&way.profile, bytes, &way.choice, layout);
+            (ps * self.factor(index, bytes), is_all)
+        };
+        let (mut costs, mut are_all): (Vec<f64>, Vec<bool>) = ways.map(least).unzip();
+        let open = |costs: &[f64], are_all: &[bool]| {
+            let ways = (0..costs.len()).filter(|&way| !are_all[way]);
+            ways.min_by(|&a, &b| costs[a].total_cmp(&costs[b]))
+        };
+        let known = |costs: &[f64], are_all: &[bool]| {
+            let ways = (0..costs.len()).filter(|&way| are_all[way]);
+            ways.map(|way| costs[way]).fold(f64::INFINITY, f64::min)
+        };
+        while let Some(index) = open(&costs, &are_all) {
+            if costs[index] > known(&costs, &are_all) * AS_GOOD {
+                break;
+            }
+            let way = &self.ways.ways[index];
+            let ps = model.total_ps(&way.profile, bytes, &way.choice, layout);
+            (costs[index], are_all[index]) = (ps * self.factor(index, bytes), true);
+        }
+        costs
+    }
+
     /// Which way is picked for a size.
     fn best(&self, model: &Model, layout: &Layout, bytes: u64) -> Option<usize> {
-        let total = |(index, way): (usize, &Way)| {
-            model.usage(&way.profile, bytes, &way.choice, layout).total_ps(model) * self.factor(index, bytes)
-        };
-        let costs: Vec<f64> = self.ways.ways.iter().enumerate().map(total).collect();
+        let costs = self.costs(model, layout, bytes);
         let least = costs.iter().copied().reduce(f64::min)?;
         let messages =
             |&way: &usize| model.messages(&self.ways.ways[way].profile, bytes, &self.ways.ways[way].choice);

@@ -1,0 +1,297 @@
+//! What it takes to go through the lanes of a profile whose chunks overlap: one rank's rounds replayed on its ports.
+//!
+//! Formulas know how long one chunk takes and how much a port has to do in all. In between, lanes are in each other's
+//! way: a short message of one waits behind a long one of another, at either end, and all that hangs on it waits too. So
+//! the first chunks are replayed in the order of time, and the rest follows at the pace that these have come to.
+//!
+//! ```text
+//! a lane   does its rounds for one chunk after the other; a round begins when the one before it is over for this chunk,
+//!          and a lane goes on to the next chunk once it has posted its last round, as far as its window goes
+//! a port   takes messages in the order they come, each for max(gap, bytes / rate)
+//! ```
+//!
+//! All ranks do alike in such plans, so what a rank sends now is what reaches it a latency later: one rank stands for all,
+//! and of a round's messages over links of one level one message of as many bytes.
+
+use super::model::{Model, byte_ps};
+use super::predict::crowd;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use ubccl_core::profile::{Profile, Round};
+use ubccl_core::{Choice, Layout};
+
+/// Chunks that are replayed; those behind them come at the pace of [`PACE`].
+const REPLAYED: usize = 40;
+/// Of these chunks: past the beginning, and before lanes run empty.
+const PACE: std::ops::Range<usize> = 14..34;
+/// Steps that a lane of a schedule may have under way.
+const WINDOW: u32 = 64;
+
+/// How long a rank takes by its profile, if chunks overlap in several lanes; the longest, of several kinds of ranks.
+pub(super) fn replayed_ps(
+    model: &Model,
+    profile: &Profile,
+    bytes: u64,
+    choice: &Choice,
+    layout: &Layout,
+) -> Option<f64> {
+    let others = profile.also.iter().map(|other| replayed_ps(model, other, bytes, choice, layout));
+    let own = Replay::new(model, profile, bytes, choice, layout).map(|replay| replay.total_ps());
+    others.chain([own]).flatten().reduce(f64::max)
+}
+
+/// Whether formulas alone are too rough for a profile.
+pub(super) fn is_needed(model: &Model, profile: &Profile) -> bool {
+    model.cores.is_none() && (profile.stages.len() > 1 || profile.also.iter().any(|o| is_needed(model, o)))
+}
+
+/// What one round does for one whole chunk.
+#[derive(Clone, Debug, Default)]
+struct Turn {
+    /// Of each level: time on a port, and from leaving to arriving.
+    messages: Vec<(f64, f64)>,
+    /// Reducing and copying.
+    compute_ps: f64,
+    /// Steps of a plan.
+    steps: u32,
+    lane: usize,
+}
+
+/// See the module.
+struct Replay {
+    turns: Vec<Turn>,
+    lanes: usize,
+    launch_ps: f64,
+    /// Chunks, the last of which may be a part of one.
+    chunks: f64,
+}
+
+impl Replay {
+    fn new(model: &Model, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> Option<Self> {
+        let (share, chunk) = (profile.chunked?.of_bytes(bytes as f64), f64::from(choice.chunk_bytes.max(1)));
+        if profile.stages.len() < 2 || share <= chunk {
+            return None;
+        }
+        let bytes = bytes as f64 * chunk / share;
+        let lane_of =
+            |round: usize| profile.stages.partition_point(|&start| start <= round).saturating_sub(1);
+        let mut turns: Vec<Turn> = Vec::new();
+        for (index, round) in profile.rounds.iter().enumerate() {
+            let turn = turn(model, layout, round, bytes);
+            for _ in 0..round.times {
+                let lane = lane_of(index);
+                turns.push(Turn { lane, ..turn.clone() });
+            }
+        }
+        let lanes = profile.stages.len();
+        Some(Replay { turns, lanes, launch_ps: model.launch_ps, chunks: share / chunk })
+    }
+
+    fn total_ps(&self) -> f64 {
+        let replayed = (self.chunks.ceil() as usize).min(REPLAYED);
+        let ends = Run::new(self, replayed).ends_ps();
+        let last_ps = ends.last().copied().unwrap_or(0.0);
+        let pace_ps = match replayed >= REPLAYED {
+            true => ((ends[PACE.end] - ends[PACE.start]) / PACE.len() as f64).max(self.port_ps()),
+            false => 0.0,
+        };
+        self.launch_ps + last_ps + pace_ps * (self.chunks - replayed as f64).max(0.0)
+    }
+
+    /// What a port does for a chunk.
+    fn port_ps(&self) -> f64 {
+        self.turns.iter().flat_map(|turn| &turn.messages).map(|message| message.0).sum()
+    }
+
+    /// Of the last chunk only a part may be there.
+    fn part(&self, chunk: usize) -> f64 {
+        (self.chunks - chunk as f64).clamp(0.0, 1.0)
+    }
+}
+
+fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
+    let mut turn = Turn::default();
+    for traffic in &round.traffic {
+        let link = &model.level[model.link(layout, traffic.level)];
+        let crowd = if round.alone { 1.0 } else { crowd(layout, traffic.level, link.ports) };
+        let port_ps = traffic.share.of_bytes(bytes) * link.byte_ps() * crowd;
+        let port_ps = port_ps.max(f64::from(traffic.messages) * link.gap_ps);
+        turn.messages.push((port_ps, link.latency_ps + link.overhead_ps));
+        turn.steps += traffic.messages * if round.reduced.parts > 0 { 1 } else { 2 };
+    }
+    turn.compute_ps = round.reduced.of_bytes(bytes) * byte_ps(model.reduce_bytes_per_s)
+        + round.copied.of_bytes(bytes) * byte_ps(model.copy_bytes_per_s);
+    turn.steps += u32::from(round.reduced.parts > 0);
+    turn
+}
+
+/// A point in time. They are never NaN.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+struct Time(f64);
+
+impl Eq for Time {}
+
+impl Ord for Time {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// What happens to a chunk's turn; in the order of time, then as made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    /// The first byte of a message reaches the port.
+    Head { message: usize },
+    /// A message is all there.
+    Arrived,
+    /// What came is reduced or copied.
+    Computed,
+}
+
+/// A lane's place.
+#[derive(Clone, Debug)]
+struct Lane {
+    turns: std::ops::Range<usize>,
+    /// The next to post.
+    chunk: usize,
+    turn: usize,
+    /// Steps under way.
+    steps: u32,
+}
+
+/// Chunks under way.
+struct Run<'a> {
+    replay: &'a Replay,
+    chunks: usize,
+    lanes: Vec<Lane>,
+    injection_free_ps: f64,
+    reception_free_ps: f64,
+    compute_free_ps: f64,
+    events: BinaryHeap<Reverse<(Time, u64, usize, What)>>,
+    made: u64,
+    /// Per chunk and turn: messages that have not arrived; one more until the turn is posted, and for computing.
+    missing: Vec<u32>,
+    ends_ps: Vec<f64>,
+}
+
+impl<'a> Run<'a> {
+    fn new(replay: &'a Replay, chunks: usize) -> Self {
+        let place = |lane| {
+            let start = replay.turns.partition_point(|turn| turn.lane < lane);
+            let end = replay.turns.partition_point(|turn| turn.lane <= lane);
+            Lane { turns: start..end, chunk: 0, turn: start, steps: 0 }
+        };
+        Run {
+            replay,
+            chunks,
+            lanes: (0..replay.lanes).map(place).collect(),
+            injection_free_ps: 0.0,
+            reception_free_ps: 0.0,
+            compute_free_ps: 0.0,
+            events: BinaryHeap::new(),
+            made: 0,
+            missing: vec![u32::MAX; chunks * replay.turns.len()],
+            ends_ps: vec![0.0; chunks],
+        }
+    }
+
+    /// When each chunk is through.
+    fn ends_ps(mut self) -> Vec<f64> {
+        self.post_all(0.0);
+        while let Some(Reverse((Time(now_ps), _, at, what))) = self.events.pop() {
+            match what {
+                What::Head { message } => self.head(now_ps, at, message),
+                What::Arrived => self.arrived(now_ps, at),
+                What::Computed => self.finished(now_ps, at),
+            }
+        }
+        self.ends_ps
+    }
+
+    fn push(&mut self, time_ps: f64, at: usize, what: What) {
+        self.made += 1;
+        self.events.push(Reverse((Time(time_ps), self.made, at, what)));
+    }
+
+    /// Posts whatever any lane may post.
+    fn post_all(&mut self, now_ps: f64) {
+        let mut is_over = true;
+        // A turn without messages is over at once: then others may go on.
+        while is_over {
+            is_over = false;
+            for lane in 0..self.lanes.len() {
+                while self.may_post(lane) {
+                    is_over |= self.post(now_ps, lane);
+                }
+            }
+        }
+    }
+
+    fn may_post(&self, lane: usize) -> bool {
+        let Lane { ref turns, chunk, turn, steps } = self.lanes[lane];
+        if turns.is_empty() || chunk >= self.chunks {
+            return false;
+        }
+        let needed = self.replay.turns[turn].steps;
+        let is_ready = turn == 0 || self.missing[chunk * self.replay.turns.len() + turn - 1] == 0;
+        is_ready && (steps == 0 || steps + needed <= WINDOW)
+    }
+
+    /// Posts a lane's next turn; whether that is over at once.
+    fn post(&mut self, now_ps: f64, lane: usize) -> bool {
+        let Lane { ref turns, chunk, turn, .. } = self.lanes[lane];
+        let (start, is_last) = (turns.start, turn + 1 == turns.end);
+        let at = chunk * self.replay.turns.len() + turn;
+        let replay = self.replay;
+        let posted = &replay.turns[turn];
+        let part = replay.part(chunk);
+        self.lanes[lane].steps += posted.steps;
+        self.missing[at] = posted.messages.len() as u32;
+        for (message, &(port_ps, latency_ps)) in posted.messages.iter().enumerate() {
+            let start_ps = now_ps.max(self.injection_free_ps);
+            self.injection_free_ps = start_ps + port_ps * part;
+            self.push(start_ps + latency_ps, at, What::Head { message });
+        }
+        let state = &mut self.lanes[lane];
+        (state.chunk, state.turn) = if is_last { (chunk + 1, start) } else { (chunk, turn + 1) };
+        if posted.messages.is_empty() {
+            self.missing[at] = 1;
+            self.arrived(now_ps, at);
+            return posted.compute_ps <= 0.0;
+        }
+        false
+    }
+
+    fn head(&mut self, now_ps: f64, at: usize, message: usize) {
+        let turns = self.replay.turns.len();
+        let (port_ps, _) = self.replay.turns[at % turns].messages[message];
+        let delivered_ps = now_ps.max(self.reception_free_ps) + port_ps * self.replay.part(at / turns);
+        self.reception_free_ps = delivered_ps;
+        self.push(delivered_ps, at, What::Arrived);
+    }
+
+    fn arrived(&mut self, now_ps: f64, at: usize) {
+        self.missing[at] -= 1;
+        if self.missing[at] > 0 {
+            return;
+        }
+        let turns = self.replay.turns.len();
+        let compute_ps = self.replay.turns[at % turns].compute_ps * self.replay.part(at / turns);
+        if compute_ps <= 0.0 {
+            return self.finished(now_ps, at);
+        }
+        self.missing[at] = 1;
+        self.compute_free_ps = now_ps.max(self.compute_free_ps) + compute_ps;
+        self.push(self.compute_free_ps, at, What::Computed);
+    }
+
+    fn finished(&mut self, now_ps: f64, at: usize) {
+        let turns = self.replay.turns.len();
+        let turn = &self.replay.turns[at % turns];
+        self.missing[at] = 0;
+        self.lanes[turn.lane].steps -= turn.steps;
+        let end_ps = &mut self.ends_ps[at / turns];
+        *end_ps = end_ps.max(now_ps);
+        self.post_all(now_ps);
+    }
+}
