@@ -158,6 +158,13 @@ impl Company {
         }
     }
 
+    /// An operation is over its deadline, and `rank` is not done with it.
+    pub(super) fn run_late(&mut self, rank: Rank, deadline_ps: u64) {
+        let message = format!("it is not done after {deadline_ps} virtual ps, the deadline of operations");
+        let cause = self.cause(rank, ErrorKind::Timeout, message);
+        self.poison(Error::from(cause));
+    }
+
     fn members(&self) -> Vec<Culprit> {
         (0..self.size()).map(|rank| Culprit { rank, host: self.host.clone(), pid: 0 }).collect()
     }

@@ -75,7 +75,7 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How exactly messages are timed.
     pub fidelity: Fidelity,
-    /// How long an operation of a program ([`World::run`]) may take, in virtual time.
+    /// How long an operation may take, in virtual time: past that it ends in a timeout.
     pub operation_timeout: Duration,
 }
 
@@ -424,6 +424,17 @@ impl World {
         company.keep_journals(self.is_recording);
         self.communicators.push(company);
         Ok(())
+    }
+
+    /// Poisons every communicator that has an operation over its deadline.
+    fn notice_lateness(&mut self) {
+        let deadline_ps = self.config.operation_timeout_ps();
+        let now_ps = self.world.now_ps();
+        let is_late = |operation: &&Operation| operation.is_late(now_ps, deadline_ps);
+        let late: Vec<_> = self.operations.values().filter(is_late).map(Operation::straggler).collect();
+        for place in late {
+            self.communicators[place.communicator.0 as usize].run_late(place.rank, deadline_ps);
+        }
     }
 
     fn company(&self, id: CommunicatorId) -> Result<&Company> {

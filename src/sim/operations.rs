@@ -62,6 +62,19 @@ pub(super) struct Operation {
     memory: Vec<RankMemory>,
 }
 
+impl Operation {
+    /// Whether it was issued so long ago and some rank is not done.
+    pub(super) fn is_late(&self, now_ps: u64, deadline_ps: u64) -> bool {
+        self.after.is_none() && now_ps - self.start_ps > deadline_ps
+    }
+
+    /// The first rank that is not done.
+    pub(super) fn straggler(&self) -> Place {
+        let rank = self.ends.iter().position(Option::is_none).unwrap_or(0);
+        Place { communicator: self.communicator, rank: rank as Rank }
+    }
+}
+
 impl World {
     /// Runs calls at the same time, on as many communicators as they name; those on one communicator run in the order
     /// given. Each has its own result: what is wrong with one does not touch those on other communicators.
@@ -212,9 +225,7 @@ impl World {
     fn drive(&mut self, numbers: &[u64]) {
         self.drive_until(self.places_under_way(), |world| {
             let unfinished = numbers.iter().find(|number| !world.is_over(**number))?;
-            let operation = &world.operations[unfinished];
-            let stuck = operation.ends.iter().position(Option::is_none).unwrap_or(0);
-            Some(Place { communicator: operation.communicator, rank: stuck as Rank })
+            Some(world.operations[unfinished].straggler())
         });
     }
 
@@ -232,7 +243,10 @@ impl World {
             let Some(stuck) = unfinished(self) else { return };
             woken.clear();
             match self.world.step(&mut woken) {
-                Ok(true) => self.stepped(),
+                Ok(true) => {
+                    self.stepped();
+                    self.notice_lateness();
+                }
                 Ok(false) => self.communicators[stuck.communicator.0 as usize].fall_silent(stuck.rank),
                 Err(error) => self.communicators.iter_mut().for_each(|company| company.poison(error.clone())),
             }

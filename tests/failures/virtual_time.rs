@@ -5,7 +5,8 @@ use crate::support::oracle::Call;
 use crate::support::ranks::collective;
 use crate::support::{Random, seed};
 use crate::{setup, virtual_transports};
-use ubccl::sim::World;
+use std::time::Duration;
+use ubccl::sim::{World, WorldConfig};
 use ubccl::{Cause, Collective, DataType, ErrorKind, ReduceOp};
 
 const DEATHS: usize = 400;
@@ -125,4 +126,25 @@ fn a_message_that_nobody_takes_is_found_at_the_end() {
         assert_eq!(error.kind(), ErrorKind::Mismatch);
         assert!(text.contains("rank 1 called sendrecv count=10 i32, rank 2 called close"), "{text}");
     }
+}
+
+#[test]
+fn an_operation_past_its_virtual_deadline_is_a_timeout_and_one_within_it_is_not() {
+    let sum = |_| Collective::all_reduce(1 << 20, DataType::F32, ReduceOp::Sum);
+    let world = |timeout| {
+        let config = WorldConfig { ranks: 5, ..WorldConfig::default() };
+        let operation_timeout = timeout.unwrap_or(config.operation_timeout);
+        World::new(WorldConfig { operation_timeout, ..config }).unwrap()
+    };
+    let elapsed_ns = world(None).run_phantom(&sum, false).unwrap().elapsed_ps / 1000;
+    let mut enough = world(Some(Duration::from_nanos(elapsed_ns + 1)));
+    // Each operation has a deadline of its own.
+    for _ in 0..3 {
+        assert_eq!(enough.run_phantom(&sum, false).unwrap().wrong, 0);
+    }
+    let mut short = world(Some(Duration::from_nanos(elapsed_ns - 1)));
+    let error = short.run_phantom(&sum, false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(error.to_string().contains("virtual ps"), "{error}");
+    assert_eq!(short.run_phantom(&sum, false).unwrap_err().cause(), error.cause(), "it poisons");
 }
