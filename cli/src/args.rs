@@ -170,6 +170,19 @@ pub(crate) struct SweepArgs {
     /// and the use of links
     #[arg(long = "where")]
     pub(crate) breakdown: bool,
+    /// So many sizes from the smallest to the largest, each as many times the one before
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["stepfactor", "stepbytes"],
+          value_parser = clap::value_parser!(u32).range(2..=1000))]
+    points: Option<u32>,
+    /// With `sim --algo all`: ways that send more messages are left out
+    #[arg(long, value_name = "COUNT", default_value_t = 3_000_000)]
+    pub(crate) most_messages: u64,
+    /// With `sim --algo all`: ways that are predicted to take so many times as long as the best are left out
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.5)]
+    pub(crate) margin: f64,
+    /// With `sim --algo all`: of each algorithm the so many best choices of lanes and chunks are simulated
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    pub(crate) variants: usize,
     /// Also writes one JSON object per row half to this file, as soon as it is measured
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -303,9 +316,20 @@ pub(crate) struct TuneArgs {
     /// Buffers are at most so long; what is longer is reckoned
     #[arg(short = 'e', long = "maxbytes", value_name = "SIZE", value_parser = parse_bytes, default_value = "32M")]
     pub(crate) max_bytes: u64,
-    /// The file to write [default: ubccl-tuning.toml]
+    /// The file to write [default: ubccl-tuning.toml]; with --check the file to check [default: UBCCL_TUNING, or the
+    /// built-in costs]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Checks costs instead: predicts calls, sizes and algorithms that a seed draws, measures each twice, and compares
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// With --check: what decides the draws
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, requires = "check")]
+    pub(crate) seed: u64,
+    /// With --check: so many draws for each number of ranks
+    #[arg(long, value_name = "COUNT", default_value_t = 40, requires = "check",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) draws: u32,
 }
 
 /// Arguments of `ubccl config`.
@@ -399,7 +423,8 @@ fn parse_transport(text: &str) -> Result<String, String> {
 impl SweepArgs {
     /// The sizes.
     pub(crate) fn sweep(&self) -> Result<Sweep, String> {
-        Sweep::new(self.minbytes, self.maxbytes, self.stepfactor, self.stepbytes)
+        let sweep = Sweep::new(self.minbytes, self.maxbytes, self.stepfactor, self.stepbytes)?;
+        Ok(self.points.map_or(sweep, |points| sweep.with_points(points)))
     }
 
     /// The operations in turn.

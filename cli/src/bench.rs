@@ -19,6 +19,7 @@ use crate::target::{self, Kind, Machine, MachineOptions, Member, Planner, Settin
 use crate::threads::{Muster, Threads};
 use crate::together::Together;
 use crate::units::show_bytes;
+use crate::virtual_contest;
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -288,7 +289,17 @@ fn simulate(
         settings: args.how.settings(),
         seed: fabric.seed(),
         fidelity: fabric.fidelity(),
+        how: None,
+        timeout: None,
     };
+    if args.how.is_contest() {
+        let budget = virtual_contest::Budget {
+            messages: args.most_messages as f64,
+            margin: args.margin,
+            variants: args.variants,
+        };
+        return virtual_contest::run(&agenda, &options, budget, out);
+    }
     let machine = Machine::new(&options)?;
     agenda.remarks = vec![
         format!("VIRTUAL TIME: simulated, not measured; {} ranks on {}", args.ranks, fabric.name()),

@@ -39,7 +39,9 @@ mod threads;
 mod together;
 mod topo;
 mod tune;
+mod tune_check;
 mod units;
+mod virtual_contest;
 mod wire;
 mod worker;
 

@@ -68,6 +68,7 @@ impl Agenda {
         let (step, unit) = match step {
             Step::Factor(factor) => (factor, "factor"),
             Step::Bytes(bytes) => (bytes, "bytes"),
+            Step::Points(points) => (u64::from(points), "points"),
         };
         let or_auto = |number: Option<u32>| number.map_or("auto".to_owned(), |number| number.to_string());
         let Effort { iterations, warmup, checks, .. } = self.effort;

@@ -7,6 +7,8 @@ pub(crate) enum Step {
     Factor(u64),
     /// Add bytes.
     Bytes(u64),
+    /// So many sizes, each as many times the one before.
+    Points(u32),
 }
 
 /// A range of sizes in bytes, both ends included.
@@ -45,14 +47,39 @@ impl Sweep {
         Ok(Sweep { min_bytes: min, max_bytes: max, step })
     }
 
+    /// The same range with so many sizes.
+    pub(crate) fn with_points(self, points: u32) -> Self {
+        Sweep { step: Step::Points(points), ..self }
+    }
+
     /// The sizes. After a size of zero a factor goes on with one element, which is `element_bytes`.
     pub(crate) fn sizes(self, element_bytes: u64) -> impl Iterator<Item = u64> {
-        let next = move |bytes: &u64| match self.step {
-            Step::Factor(_) if *bytes == 0 => Some(element_bytes),
-            Step::Factor(factor) => bytes.checked_mul(factor),
-            Step::Bytes(step) => bytes.checked_add(step),
+        let at = move |index: u64| match self.step {
+            Step::Points(points) => self.point(index, points),
+            _ => None,
         };
-        std::iter::successors(Some(self.min_bytes), next).take_while(move |bytes| *bytes <= self.max_bytes)
+        let next = move |&(index, bytes): &(u64, u64)| {
+            let bytes = match self.step {
+                Step::Factor(_) if bytes == 0 => Some(element_bytes),
+                Step::Factor(factor) => bytes.checked_mul(factor),
+                Step::Bytes(step) => bytes.checked_add(step),
+                Step::Points(_) => at(index + 1),
+            };
+            bytes.map(|bytes| (index + 1, bytes))
+        };
+        let sizes = std::iter::successors(Some((0, self.min_bytes)), next).map(|(_, bytes)| bytes);
+        sizes.take_while(move |bytes| *bytes <= self.max_bytes)
+    }
+
+    /// Of so many sizes the one at this place: from the first to the last by one factor.
+    fn point(self, index: u64, points: u32) -> Option<u64> {
+        let last = u64::from(points - 1);
+        if index >= last {
+            return (index == last).then_some(self.max_bytes);
+        }
+        let first = self.min_bytes.max(1) as f64;
+        let factor = (self.max_bytes as f64 / first).powf(index as f64 / last as f64);
+        Some((first * factor).round() as u64)
     }
 }
 
@@ -68,6 +95,15 @@ mod tests {
     fn the_default_sweep_is_8_bytes_to_64_mebibytes_by_two() {
         let all: Vec<u64> = Sweep::new(None, None, None, None).unwrap().sizes(4).collect();
         assert_eq!((all[0], all[1], *all.last().unwrap(), all.len()), (8, 16, 64 << 20, 24));
+    }
+
+    #[test]
+    fn points_go_from_end_to_end_by_one_factor() {
+        let sweep = Sweep::new(Some(8), Some(4 << 30), None, None).unwrap().with_points(12);
+        let all: Vec<u64> = sweep.sizes(4).collect();
+        assert_eq!((all.len(), all[0], all[11]), (12, 8, 4 << 30));
+        let factors: Vec<f64> = all.windows(2).map(|pair| pair[1] as f64 / pair[0] as f64).collect();
+        assert!(factors.iter().all(|factor| (6.0..6.5).contains(factor)), "{factors:?}");
     }
 
     #[test]

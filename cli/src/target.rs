@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::measure::Simulated;
 use crate::orders::How;
 use calls::{Calls, untabled};
+use std::time::Duration;
 pub(crate) use ubccl::Config;
 use ubccl::plan::Plan;
 use ubccl::settings::SETTINGS;
@@ -181,6 +182,10 @@ pub(crate) struct MachineOptions {
     pub(crate) seed: u64,
     /// How exactly messages are timed.
     pub(crate) fidelity: Fidelity,
+    /// How every call is done, whatever the settings say.
+    pub(crate) how: Option<How>,
+    /// After so much virtual time a call ends in a timeout.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// A world as the command line, the environment and the file want it.
@@ -207,8 +212,13 @@ pub(crate) struct Simulation {
 impl Machine {
     /// Makes the machine.
     pub(crate) fn new(options: &MachineOptions) -> Result<Self> {
-        let MachineOptions { fabric, ranks, settings, seed, fidelity } = options.clone();
+        let MachineOptions { fabric, ranks, settings, seed, fidelity, how, timeout } = options.clone();
         let mut config = WorldConfig { fabric, ranks, seed, fidelity, ..world_config(&settings)? };
+        config.operation_timeout = timeout.unwrap_or(config.operation_timeout);
+        if let Some(How { algorithm, lanes, chunk_bytes }) = how {
+            config =
+                WorldConfig { algorithm: Some(algorithm), lanes, chunk_bytes: Some(chunk_bytes), ..config };
+        }
         if let Some(virtual_one) = ubccl::transports().find(|transport| transport.clock == Clock::Virtual) {
             config.transport = virtual_one.name.to_owned();
         }
@@ -327,6 +337,20 @@ pub(crate) fn how(algorithm: &str, choice: Choice) -> How {
 /// The plan of one rank's call.
 pub(crate) fn plan(planner: &Planner, call: &Call, rank: u32, in_place: bool) -> Result<Plan> {
     planner.plan(&Calls::new(call)?.of(rank), rank, in_place)
+}
+
+/// Each algorithm in its best form, with what it is predicted to take in microseconds.
+pub(crate) fn best_of_each(planner: &Planner, call: &Call) -> Result<Vec<(How, f64)>> {
+    let mut best: Vec<(How, f64)> = Vec::new();
+    for candidate in candidates(planner, call)? {
+        let name = candidate.algorithm.descriptor().name;
+        if let Ok(cost) = candidate.cost
+            && !best.iter().any(|known| known.0.algorithm == name)
+        {
+            best.push((how(name, candidate.choice), cost.total_ps() / 1e6));
+        }
+    }
+    Ok(best)
 }
 
 /// The ways to do a call: each algorithm in its best form.

@@ -5,14 +5,15 @@ use crate::bench;
 use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::measure::{Effort, Measure, Stopwatch};
-use crate::orders::{Crew, Order};
+use crate::orders::{Crew, How, Order};
 use crate::report::print;
 use crate::stats::median;
 use crate::target::{self, DataType, Kind, Measurement, Planner, ReduceOp, Settings, settings};
+use crate::tune_check;
 use std::io::Write;
 
 /// What is measured of each algorithm.
-const KINDS: [Kind; 9] = [
+pub(crate) const KINDS: [Kind; 9] = [
     Kind::AllReduce,
     Kind::AllGather,
     Kind::ReduceScatter,
@@ -25,8 +26,29 @@ const KINDS: [Kind; 9] = [
 ];
 /// The file when none is named: it may hold every transport of a machine.
 const DEFAULT_FILE: &str = "ubccl-tuning.toml";
-/// At these sizes of the longest buffer: latency, the bend, and bandwidth in and out of the caches.
-const SIZES: [u64; 9] = [8, 512, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 32 << 20];
+/// At these sizes of the longest buffer: by octaves, but for the shortest, which cost about the same.
+const SIZES: [u64; 20] = [
+    8,
+    64,
+    256,
+    512,
+    1 << 10,
+    2 << 10,
+    4 << 10,
+    8 << 10,
+    16 << 10,
+    32 << 10,
+    64 << 10,
+    128 << 10,
+    256 << 10,
+    512 << 10,
+    1 << 20,
+    2 << 20,
+    4 << 20,
+    8 << 20,
+    16 << 20,
+    32 << 20,
+];
 /// Rounds over all ways to do a call.
 const ROUNDS: usize = 5;
 /// Timed iterations in each round.
@@ -45,6 +67,9 @@ pub(crate) fn run(args: &TuneArgs, out: &mut dyn Write) -> Outcome<()> {
         return Err(Failure::new(format!(
             "{transport} is simulated: its fabric's description says what things cost"
         )));
+    }
+    if args.check {
+        return tune_check::run(args, transport, args.seed, out);
     }
     let mut measurements = Vec::new();
     for &ranks in &args.ranks {
@@ -77,36 +102,58 @@ fn measure(
     max_bytes: u64,
     measurements: &mut Vec<Measurement<'static>>,
 ) -> Outcome<()> {
-    let effort = Effort { iterations: Some(ITERATIONS), warmup: Some(4), checks: 0, breakdown: false };
-    let mut stopwatch = Stopwatch { crew, effort };
     let sizes: Vec<u64> = SIZES.into_iter().filter(|&bytes| bytes <= max_bytes).collect();
-    let capacity = sizes.iter().copied().max().unwrap_or(0);
-    let is_crowded = std::thread::available_parallelism().is_ok_and(|cores| cores.get() < ranks as usize);
+    let mut tape = Tape::new(crew, ranks, sizes.iter().copied().max().unwrap_or(0));
     for kind in KINDS {
         for &bytes in sizes.iter().take(if kind == Kind::Barrier { 1 } else { sizes.len() }) {
             let call = Call { kind, count: 0, dtype: DataType::F32, op: ReduceOp::Sum, root: 0, ranks };
             let call = call.sized(bytes);
-            stopwatch.effort.iterations = Some(if bytes > LARGE { ITERATIONS_LARGE } else { ITERATIONS });
             let ways = target::ways(planner, &call)?;
-            let mut times_us = vec![Vec::new(); ways.len()];
-            for _ in 0..ROUNDS {
-                for ((algorithm, choice), times_us) in ways.iter().zip(&mut times_us) {
-                    stopwatch.crew.run(&Order::Choose(Some(target::how(algorithm, *choice))))?;
-                    let measured = stopwatch.measure(&call, false, capacity)?;
-                    times_us.push(measured.times.p50_us);
-                }
-            }
-            for ((algorithm, choice), times_us) in ways.into_iter().zip(times_us) {
-                measurements.push(target::measurement(
-                    &call,
-                    algorithm,
-                    choice,
-                    typical(&times_us, is_crowded) / 1e6,
-                )?);
+            let hows: Vec<How> =
+                ways.iter().map(|(algorithm, choice)| target::how(algorithm, *choice)).collect();
+            let times_us = tape.measure(&call, &hows)?;
+            for ((algorithm, choice), us) in ways.into_iter().zip(times_us) {
+                measurements.push(target::measurement(&call, algorithm, choice, us / 1e6)?);
             }
         }
     }
-    stopwatch.crew.run(&Order::Choose(None)).map(drop)
+    tape.crew().run(&Order::Choose(None)).map(drop)
+}
+
+/// Measures calls for tuning: ways to do them in turns, and of each what is typical.
+pub(crate) struct Tape<'a> {
+    stopwatch: Stopwatch<&'a mut dyn Crew>,
+    capacity: u64,
+    is_crowded: bool,
+}
+
+impl<'a> Tape<'a> {
+    /// With these ranks, and buffers of at most so many bytes.
+    pub(crate) fn new(crew: &'a mut dyn Crew, ranks: u32, capacity: u64) -> Self {
+        let effort = Effort { iterations: Some(ITERATIONS), warmup: Some(4), checks: 0, breakdown: false };
+        let cores = std::thread::available_parallelism();
+        let is_crowded = cores.is_ok_and(|cores| cores.get() < ranks as usize);
+        Tape { stopwatch: Stopwatch { crew, effort }, capacity, is_crowded }
+    }
+
+    /// Microseconds of a call in each of these ways.
+    pub(crate) fn measure(&mut self, call: &Call, hows: &[How]) -> Outcome<Vec<f64>> {
+        let iterations = if call.bytes() > LARGE { ITERATIONS_LARGE } else { ITERATIONS };
+        self.stopwatch.effort.iterations = Some(iterations);
+        let mut times_us = vec![Vec::new(); hows.len()];
+        for _ in 0..ROUNDS {
+            for (how, times_us) in hows.iter().zip(&mut times_us) {
+                self.stopwatch.crew.run(&Order::Choose(Some(how.clone())))?;
+                times_us.push(self.stopwatch.measure(call, false, self.capacity)?.times.p50_us);
+            }
+        }
+        Ok(times_us.iter().map(|times_us| typical(times_us, self.is_crowded)).collect())
+    }
+
+    /// The ranks.
+    pub(crate) fn crew(&mut self) -> &mut dyn Crew {
+        self.stopwatch.crew
+    }
 }
 
 /// What counts of the rounds: the fastest, since what disturbs a measurement makes it longer; where ranks share cores, luck

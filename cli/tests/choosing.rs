@@ -94,6 +94,17 @@ fn argument_environment_file_and_api_select_the_same_and_nonsense_lists_what_the
 }
 
 #[test]
+fn a_contest_in_virtual_time_places_the_pick_among_all_that_is_simulated() {
+    let output = run("sim all_reduce --algo all --ranks 8 -b 8 -e 16M --points 3 --margin 2");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let verdicts: Vec<&str> = text.lines().filter(|line| line.starts_with("# the pick, ")).collect();
+    assert_eq!(verdicts.len(), 3, "{text}");
+    assert!(verdicts.iter().all(|line| line.contains(" simulated, predicted at ")), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("* ")).count(), 3, "{text}");
+    assert!(text.contains("# picks within 1.03 of the best: 3 of 3"), "{text}");
+}
+
+#[test]
 fn a_contest_measures_every_algorithm_and_places_the_pick() {
     let output = run("bench all_reduce --algo all --ranks 2 -b 1K -e 2K -f 2 -n 1 -w 1");
     assert!(output.status.success(), "{} {}", out(&output), err(&output));

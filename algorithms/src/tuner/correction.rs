@@ -22,14 +22,15 @@ pub struct Correction {
 }
 
 /// A measurement more than so many times off is a disturbance, not a property.
-const MOST: f64 = 8.0;
+const MOST: f64 = 32.0;
 
 impl Correction {
     /// Of measured sizes, in any order, with their factors.
     pub fn new(kind: Kind, algorithm: &str, ranks: u32, mut measured: Vec<(u64, f64)>) -> Self {
         measured.sort_by_key(|row| row.0);
         measured.dedup_by_key(|row| row.0);
-        let rounded = |factor: f64| (factor.clamp(1.0 / MOST, MOST) * 100.0).round() / 100.0;
+        // Three decimals of the smallest are within 2 % of it.
+        let rounded = |factor: f64| (factor.clamp(1.0 / MOST, MOST) * 1000.0).round() / 1000.0;
         Correction {
             kind: kind.name().to_owned(),
             algorithm: algorithm.to_owned(),
