@@ -341,7 +341,9 @@ fn in_order(halves: &[Half; 2], rises: bool) -> [&Half; 2] {
 fn fill(plan: &mut PlanBuilder, halves: &[Half; 2]) {
     let spec = *plan.spec();
     if spec.ranks == 1 {
-        return each_lane(plan, WINDOW_OF_BOTH, |plan, lane| keep_own(plan, lane, Shape::whole(Buffer::Output)));
+        return each_lane(plan, WINDOW_OF_BOTH, |plan, lane| {
+            keep_own(plan, lane, Shape::whole(Buffer::Output))
+        });
     }
     let lane_of = |rises: bool| match spec.choice.lanes > 1 {
         true => halves.iter().map(|half| vec![half]).collect(),

@@ -10,7 +10,7 @@ use crate::failure::{Failure, Outcome};
 use crate::orders::{Crew, How, Order};
 use crate::report::print;
 use crate::stats::median;
-use crate::target::{self, DataType, Kind, Planner, ReduceOp, Settings, settings};
+use crate::target::{self, DataType, Planner, ReduceOp, Settings, settings};
 use crate::tune::{KINDS, Tape};
 use crate::units::show_bytes;
 use std::io::Write;

@@ -131,7 +131,7 @@ fn a_message_that_nobody_takes_is_found_at_the_end() {
 #[test]
 fn an_operation_past_its_virtual_deadline_is_a_timeout_and_one_within_it_is_not() {
     let sum = |_| Collective::all_reduce(1 << 20, DataType::F32, ReduceOp::Sum);
-    let world = |timeout| {
+    let world = |timeout: Option<Duration>| {
         let config = WorldConfig { ranks: 5, ..WorldConfig::default() };
         let operation_timeout = timeout.unwrap_or(config.operation_timeout);
         World::new(WorldConfig { operation_timeout, ..config }).unwrap()
