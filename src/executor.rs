@@ -68,6 +68,10 @@ struct LaneState {
     /// Bit k of all words: `under_way[k]` is a step that was posted and has not completed. One word for most lanes.
     busy: Vec<u64>,
     under_way: Vec<Position>,
+    /// Where the step at a position went, by the position's last bits; and whether one under way was ever forgotten
+    /// there, because a lane ran so far ahead of it.
+    slot_of: Vec<u16>,
+    has_forgotten: bool,
 }
 
 impl LaneState {
@@ -79,7 +83,20 @@ impl LaneState {
         self.busy.resize(words, 0);
         if self.under_way.len() < words * WORD {
             self.under_way.resize(words * WORD, 0);
+            self.slot_of.resize((4 * words * WORD).next_power_of_two(), 0);
         }
+        self.has_forgotten = false;
+    }
+
+    /// Which slot a step was given, if it was the last one with these bits.
+    #[inline]
+    fn last_slot(&self, position: Position) -> usize {
+        usize::from(self.slot_of[position as usize & (self.slot_of.len() - 1)])
+    }
+
+    #[inline]
+    fn is_busy(&self, slot: usize) -> bool {
+        self.busy.get(slot / WORD).is_some_and(|word| word >> (slot % WORD) & 1 == 1)
     }
 
     #[inline]
@@ -97,7 +114,14 @@ impl LaneState {
 
     #[inline]
     fn take(&mut self, slot: usize) {
-        self.under_way[slot] = self.cursor.position;
+        let position = self.cursor.position;
+        let before = self.last_slot(position);
+        let is_other =
+            |held: Position| held != position && (held ^ position) as usize & (self.slot_of.len() - 1) == 0;
+        self.has_forgotten |= before != slot && self.is_busy(before) && is_other(self.under_way[before]);
+        let place = position as usize & (self.slot_of.len() - 1);
+        self.slot_of[place] = slot as u16;
+        self.under_way[slot] = position;
         self.busy[slot / WORD] |= 1 << (slot % WORD);
         self.count += 1;
     }
@@ -120,6 +144,10 @@ impl LaneState {
     fn has_completed(&self, position: Position) -> bool {
         if position >= self.cursor.position {
             return false;
+        }
+        if !self.has_forgotten {
+            let slot = self.last_slot(position);
+            return !(self.is_busy(slot) && self.under_way[slot] == position);
         }
         for (under_way, &word) in self.under_way.chunks_exact(WORD).zip(&self.busy) {
             let mut rest = word;

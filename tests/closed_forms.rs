@@ -1,7 +1,8 @@
-//! On a flat link the simulated times equal the textbook formulas to the picosecond: product plans, product executor.
+//! On a flat link the simulated times equal the textbook formulas: product plans, product executor. `loggp` to the
+//! picosecond, `fluid` within a picosecond for each step and a part in 10⁹, since it rounds rates down.
 
-use ubccl::sim::{Outcome, World, WorldConfig};
-use ubccl::{Collective, DataType, ReduceOp};
+use ubccl::sim::{Fidelity, Outcome, World, WorldConfig};
+use ubccl::{Blocks, Collective, DataType, ReduceOp};
 
 const LATENCY_PS: u64 = 2_100_000;
 const BYTES_PER_S: u64 = 392_000_000_000;
@@ -11,16 +12,21 @@ fn serialisation_ps(bytes: u64) -> u64 {
     (u128::from(bytes) * 1_000_000_000_000).div_ceil(u128::from(BYTES_PER_S)) as u64
 }
 
-fn run(ranks: u32, algorithm: &str, call: Collective, latency_ps: u64) -> Outcome {
-    let mut world = World::new(WorldConfig {
+fn world(ranks: u32, algorithm: &str, latency_ps: u64, fidelity: Fidelity) -> World {
+    World::new(WorldConfig {
         fabric: format!("custom:latency_ps={latency_ps},bytes_per_s={BYTES_PER_S}"),
         ranks,
         algorithm: Some(algorithm.into()),
         lanes: 1,
         chunk_bytes: Some(u32::MAX),
+        fidelity,
         ..WorldConfig::default()
     })
-    .expect("a world");
+    .expect("a world")
+}
+
+fn run(ranks: u32, algorithm: &str, call: Collective, latency_ps: u64) -> Outcome {
+    let mut world = world(ranks, algorithm, latency_ps, Fidelity::LogGp);
     let apart = world.run_phantom(&|_| call, false).expect("it runs");
     let joint = world.run_phantom(&|_| call, true).expect("it runs");
     assert_eq!((apart.wrong, joint.wrong), (0, 0));
@@ -82,4 +88,180 @@ fn the_event_hash_repeats_and_tells_one_picosecond() {
     assert_eq!(hash(LATENCY_PS), hash(LATENCY_PS));
     assert_ne!(hash(LATENCY_PS), hash(LATENCY_PS + 1));
     assert_ne!(hash(LATENCY_PS), run(48, "mesh-two-shot", call, LATENCY_PS).stats.hash);
+}
+
+/// ⌈log2 p⌉.
+fn log(p: u64) -> u64 {
+    u64::from(p.next_power_of_two().ilog2())
+}
+
+/// ⌈log2 (2p/3)⌉: of ⌈log2 p⌉ messages in a row the last may need nothing that the one before brought.
+fn chain(p: u64) -> u64 {
+    (0..).find(|&steps| 3 << steps >= 2 * p).expect("some power of two is enough")
+}
+
+/// Of a collective over `p` ranks in blocks: steps one after the other, and blocks through the busiest port.
+fn form(algorithm: &str, is_all_reduce: bool, p: u64) -> (u64, u64) {
+    let twice = if is_all_reduce { 2 } else { 1 };
+    // Of NHR's all-reduce, if blocks of the first half's end are there before the second begins.
+    let saved = u64::from(
+        algorithm == "nhr" && is_all_reduce && {
+            let power = 1 << p.ilog2();
+            2 * p > 3 * power && 4 * p <= 7 * power
+        },
+    );
+    match algorithm {
+        "ring" => (twice * (p - 1), twice * (p - 1)),
+        "mesh-two-shot" | "mesh-one-shot" => (twice, twice * (p - 1)),
+        "halving-doubling" => (twice * log(p), twice * (p - 1)),
+        _ => (twice * chain(p) - saved, twice * (p - 1)),
+    }
+}
+
+/// A block of so many f32 takes whole picoseconds at 392 GB/s, so that it does not matter how a step cuts its blocks.
+const WHOLE_BLOCK: u64 = 49;
+
+#[test]
+fn every_family_equals_its_closed_form_in_both_fidelities() {
+    let block_ps = serialisation_ps(WHOLE_BLOCK * 4);
+    assert_eq!(block_ps * BYTES_PER_S, WHOLE_BLOCK * 4 * 1_000_000_000_000);
+    for ranks in (2..=64).chain([127, 384, 768]) {
+        let p = u64::from(ranks);
+        let all_reduce = Collective::all_reduce(WHOLE_BLOCK * p, DataType::F32, ReduceOp::Sum);
+        let all_gather = Collective::all_gather(WHOLE_BLOCK, DataType::F32);
+        for (algorithm, call) in [
+            ("ring", all_reduce),
+            ("mesh-two-shot", all_reduce),
+            ("mesh-one-shot", all_gather),
+            ("halving-doubling", all_reduce),
+            ("halving-doubling", all_gather),
+            ("nhr", all_reduce),
+            ("nhr", all_gather),
+            ("nb", all_reduce),
+            ("nb", all_gather),
+        ] {
+            let is_foldless = algorithm == "halving-doubling" && !p.is_power_of_two();
+            if is_foldless || ranks > 384 && algorithm == "ring" {
+                continue; // folding is another form, below; the ring of 768 is in the speed table
+            }
+            let (steps, blocks) = form(algorithm, call == all_reduce, p);
+            let expected_ps = steps * LATENCY_PS + blocks * block_ps;
+            for fidelity in Fidelity::ALL {
+                let mut world = world(ranks, algorithm, LATENCY_PS, fidelity);
+                let outcome = world.run_phantom(&|_| call, false).expect("it runs");
+                assert_eq!(outcome.wrong, 0);
+                // Blocks of two steps may be under way at once in these families: queues serve the first step's first,
+                // shares both.
+                let overlap_ps = if matches!(algorithm, "nhr" | "nb") { blocks * block_ps } else { 0 };
+                let (below_ps, above_ps) = match fidelity {
+                    Fidelity::LogGp => (0, 0),
+                    _ => {
+                        let rounding_ps = blocks + steps + expected_ps / 1_000_000_000;
+                        (rounding_ps, rounding_ps + overlap_ps)
+                    }
+                };
+                if outcome.elapsed_ps > expected_ps + above_ps.saturating_sub(overlap_ps) {
+                    println!(
+                        "{algorithm}, {call}, {ranks}: shared {} ps, in a row {expected_ps}",
+                        outcome.elapsed_ps
+                    );
+                }
+                assert!(
+                    outcome.elapsed_ps + below_ps >= expected_ps
+                        && outcome.elapsed_ps <= expected_ps + above_ps,
+                    "{algorithm}, {call}, {ranks} ranks, {fidelity}: {} ps, not {expected_ps}",
+                    outcome.elapsed_ps
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn halving_with_a_fold_equals_its_closed_form_in_both_fidelities() {
+    for ranks in (2_u32..=64).chain([127, 384, 768]).filter(|ranks| !ranks.is_power_of_two()) {
+        let power = 1_u64 << ranks.ilog2();
+        let call = Collective::all_reduce(WHOLE_BLOCK * power, DataType::F32, ReduceOp::Sum);
+        let steps = 2 * log(power) + 2;
+        let blocks = 2 * (power - 1) + 2 * power;
+        let expected_ps = steps * LATENCY_PS + blocks * serialisation_ps(WHOLE_BLOCK * 4);
+        for fidelity in Fidelity::ALL {
+            let mut world = world(ranks, "halving-doubling", LATENCY_PS, fidelity);
+            let elapsed_ps = world.run_phantom(&|_| call, false).expect("it runs").elapsed_ps;
+            let allowed_ps =
+                if fidelity == Fidelity::LogGp { 0 } else { blocks + expected_ps / 1_000_000_000 };
+            assert!(
+                elapsed_ps.abs_diff(expected_ps) <= allowed_ps,
+                "{ranks} ranks, {fidelity}: {elapsed_ps} ps, not {expected_ps}"
+            );
+        }
+    }
+}
+
+/// Elements from each rank to each, drawn from a seed; a few pairs have many, most few.
+fn skewed(ranks: usize, seed: u64) -> Vec<Vec<u64>> {
+    let mut random = seed;
+    let mut draw = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        100_000 / (1 + (random >> 33) % 1000)
+    };
+    (0..ranks).map(|_| (0..ranks).map(|_| draw()).collect()).collect()
+}
+
+/// The times of ports that serve messages one by one: those of a rank leave in the order of distance, reach their
+/// receiver a latency after they begin, and are taken there in the order they reach it.
+fn max_plus_ps(lengths: &[Vec<u64>]) -> u64 {
+    let ranks = lengths.len();
+    let mut heads: Vec<Vec<(u64, usize, u64)>> = vec![Vec::new(); ranks];
+    for (from, row) in lengths.iter().enumerate() {
+        let mut free_ps = 0;
+        for distance in 1..ranks {
+            let to = (from + distance) % ranks;
+            let takes_ps = serialisation_ps(row[to] * 4);
+            heads[to].push((free_ps + LATENCY_PS, from, takes_ps));
+            free_ps += takes_ps;
+        }
+    }
+    let end_ps = |heads: &mut Vec<(u64, usize, u64)>| {
+        heads.sort_unstable();
+        heads.iter().fold(0, |free_ps, &(head_ps, _, takes_ps)| head_ps.max(free_ps) + takes_ps)
+    };
+    heads.iter_mut().map(end_ps).max().unwrap_or(0)
+}
+
+#[test]
+fn skewed_pairwise_equals_an_independent_max_plus_recurrence() {
+    for (ranks, seed) in [(2_u32, 1), (3, 2), (7, 3), (16, 4), (31, 5), (32, 6)] {
+        let lengths = skewed(ranks as usize, seed);
+        let columns: Vec<Vec<u64>> =
+            (0..ranks as usize).map(|to| lengths.iter().map(|row| row[to]).collect()).collect();
+        let run = |fidelity| {
+            let mut world = world(ranks, "pairwise", LATENCY_PS, fidelity);
+            let calls = |rank: u32| {
+                let rank = rank as usize;
+                Collective::all_to_all_v(
+                    DataType::F32,
+                    Blocks::packed(&lengths[rank]),
+                    Blocks::packed(&columns[rank]),
+                )
+            };
+            let outcome = world.run_phantom(&calls, false).expect("it runs");
+            assert_eq!(outcome.wrong, 0, "{ranks} ranks, seed {seed}");
+            outcome.elapsed_ps
+        };
+        let expected_ps = max_plus_ps(&lengths);
+        assert_eq!(run(Fidelity::LogGp), expected_ps, "{ranks} ranks, seed {seed}");
+        // Shared fairly, no port idles that could work, but nobody is ahead of the busiest port either.
+        let sum = |list: &[u64]| list.iter().sum::<u64>();
+        let without_own = |rank: usize, list: &[u64]| (sum(list) - list[rank]) * 4;
+        let busiest = (0..ranks as usize)
+            .map(|rank| without_own(rank, &lengths[rank]).max(without_own(rank, &columns[rank])))
+            .max();
+        let bound_ps = LATENCY_PS + serialisation_ps(busiest.unwrap_or(0));
+        let fluid_ps = run(Fidelity::Fluid);
+        println!(
+            "{ranks} ranks, seed {seed}: queues {expected_ps} ps, shares {fluid_ps} ps, bound {bound_ps} ps"
+        );
+        assert!(fluid_ps >= bound_ps && fluid_ps <= 2 * bound_ps, "{fluid_ps} ps, at least {bound_ps}");
+    }
 }

@@ -135,6 +135,12 @@ impl Topology {
         self.memory.as_ref()
     }
 
+    /// The same with other links, level by level.
+    pub fn with_links(mut self, links: &[Link]) -> Self {
+        self.levels.iter_mut().zip(links).for_each(|(level, &link)| level.link = link);
+        self
+    }
+
     /// What one rank stands for: NPU, die, process.
     pub fn unit(&self) -> &str {
         &self.unit
@@ -241,7 +247,10 @@ impl Link {
         time_at_rate_ps(bytes, self.rate_bytes_per_s)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Checks that its numbers are possible.
+    ///
+    /// Errors: which is not, in words.
+    pub fn check(&self) -> Result<(), String> {
         if self.rate_bytes_per_s == 0 {
             return Err("rate_bytes_per_s must be at least 1".to_owned());
         }
@@ -284,8 +293,38 @@ pub fn time_at_rate_ps(bytes: u64, rate_bytes_per_s: u64) -> u64 {
 pub fn parse_toml<T: DeserializeOwned>(what: &str, text: &str) -> Result<T> {
     toml::from_str(text).map_err(|error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-        Error::invalid(format!("{what}, about line {line}: {}", error.message()))
+        let hint = suggestion(error.message());
+        Error::invalid(format!("{what}, about line {line}: {}{hint}", error.message()))
     })
+}
+
+/// Of "unknown field `x`, expected one of `a`, `b`" the name that is nearest to x, if one is near.
+fn suggestion(message: &str) -> String {
+    if !message.starts_with("unknown field") {
+        return String::new();
+    }
+    let mut names = message.split('`').skip(1).step_by(2);
+    let Some(unknown) = names.next() else { return String::new() };
+    let distances = names.map(|name| (distance(unknown, name), name));
+    match distances.min() {
+        Some((distance, name)) if distance <= 2.max(unknown.len() / 2) => format!("; did you mean `{name}`?"),
+        _ => String::new(),
+    }
+}
+
+/// How many letters must be put in, left out or changed (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
 }
 
 #[cfg(test)]
@@ -349,6 +388,7 @@ mod tests {
         }
         let error = Topology::from_toml(&TWO_LEVELS.replace("gap_ps", "gap_ns")).unwrap_err();
         assert!(error.message().contains("line 10"), "{error}");
+        assert!(error.message().ends_with("did you mean `gap_ps`?"), "{error}");
     }
 
     #[test]

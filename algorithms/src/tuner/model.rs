@@ -63,6 +63,9 @@ pub struct LinkCost {
     pub gap_ps: f64,
     /// How fast one rank's port puts bytes on it, one direction.
     pub rate_bytes_per_s: f64,
+    /// How fast one rank's port puts bytes of several messages on it, where that is faster than one message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_bytes_per_s: Option<f64>,
     /// How many ranks of a group within can send at this rate at once, if their group has a way out that they share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<u32>,
@@ -164,8 +167,15 @@ impl LinkCost {
             overhead_ps: (link.send_overhead_ps + link.receive_overhead_ps) as f64,
             gap_ps: link.gap_ps as f64,
             rate_bytes_per_s: link.rate_bytes_per_s as f64,
+            port_bytes_per_s: link.port_bytes_per_s.map(|rate| rate.get() as f64),
             ports: None,
         }
+    }
+
+    /// How much faster so many messages to different ranks pass a port together than one after the other.
+    #[inline]
+    pub(super) fn abreast(&self, messages: f64) -> f64 {
+        self.port_bytes_per_s.map_or(1.0, |rate| (rate / self.rate_bytes_per_s).min(messages).max(1.0))
     }
 
     fn check(&self) -> std::result::Result<(), String> {
@@ -173,6 +183,7 @@ impl LinkCost {
         check_term("overhead_ps", self.overhead_ps)?;
         check_term("gap_ps", self.gap_ps)?;
         check_rate("rate_bytes_per_s", self.rate_bytes_per_s)?;
+        check_rate("port_bytes_per_s", self.port_bytes_per_s.unwrap_or(1.0))?;
         if self.ports == Some(0) {
             return Err("ports = 0: nobody could leave; leave it out where nothing is shared".to_owned());
         }

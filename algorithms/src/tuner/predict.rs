@@ -268,6 +268,7 @@ impl<'a> Reckoning<'a> {
             let link = &self.model.level[index];
             let is_alone = alone || !self.shared;
             let bytes = bytes * if is_alone { 1.0 } else { crowd(self.layout, traffic.level, link.ports) };
+            let bytes = bytes / link.abreast(f64::from(traffic.messages));
             let overheads = if self.model.cores.is_some() { messages } else { 0.0 };
             if messages * link.gap_ps > bytes * link.byte_ps() + overheads * link.overhead_ps {
                 usage.gaps[index] += messages;

@@ -11,6 +11,7 @@ fn link(name: &str, latency_ps: f64, rate_bytes_per_s: f64) -> LinkCost {
         overhead_ps: 0.0,
         gap_ps: 0.0,
         rate_bytes_per_s,
+        port_bytes_per_s: None,
         ports: None,
     }
 }

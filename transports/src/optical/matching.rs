@@ -24,6 +24,10 @@ struct Line {
     side: Side,
     first: u32,
     last: u32,
+    /// How many wait.
+    count: u32,
+    /// Messages that have begun or reached the receiver's port and are not there yet, where switches fold.
+    moving: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +81,7 @@ impl Matching {
         let Self { lines, line_of, into_seat, .. } = self;
         *line_of.entry(name(from, to, lane)).or_insert_with(|| {
             let id = lines.len() as u32;
-            lines.push(Line { from, to, lane, side: Side::Messages, first: NONE, last: NONE });
+            lines.push(Line { from, to, lane, side: Side::Messages, first: NONE, last: NONE, count: 0, moving: 0 });
             if into_seat.len() <= to as usize {
                 into_seat.resize(to as usize + 1, Vec::new());
             }
@@ -112,6 +116,7 @@ impl Matching {
             let entry = self.entries[line.first];
             self.entries.remove(line.first);
             line.first = entry.next;
+            line.count -= 1;
             return Some(entry.waiting);
         }
         let id = self.entries.insert(Entry { waiting: who, next: NONE });
@@ -121,7 +126,40 @@ impl Matching {
             self.entries[line.last].next = id;
         }
         line.last = id;
+        line.count += 1;
         None
+    }
+
+    /// Notes that a message moves, and finds the receive that it will meet, if that is posted.
+    pub(super) fn begin_to_move(&mut self, line: u32) -> Option<u32> {
+        let line = &mut self.lines[line as usize];
+        let ahead = line.moving;
+        line.moving += 1;
+        if line.side != Side::Receives || line.first == NONE {
+            return None;
+        }
+        let mut at = line.first;
+        for _ in 0..ahead {
+            at = self.entries[at].next;
+            if at == NONE {
+                return None;
+            }
+        }
+        match self.entries[at].waiting {
+            Waiting::Receive { receive, .. } => Some(receive),
+            Waiting::Message(_) => None,
+        }
+    }
+
+    /// Notes that a message that moved is there.
+    pub(super) fn end_moving(&mut self, line: u32) {
+        self.lines[line as usize].moving -= 1;
+    }
+
+    /// Whether the message of the receive that waits last on a line has not begun to move.
+    pub(super) fn is_last_unmoved(&self, line: u32) -> bool {
+        let line = &self.lines[line as usize];
+        line.count > line.moving
     }
 
     /// Forgets every receive of a seat.
@@ -133,6 +171,7 @@ impl Matching {
                     self.entries.remove(line.first);
                     line.first = self.entries[line.first].next;
                 }
+                line.count = 0;
             }
         }
     }

@@ -21,7 +21,19 @@
 //! its way a message takes o + L + S + o′ (cut-through). Heads are events in time order, so a reception port serves
 //! messages in the order they reach it.
 //!
+//! # `fluid`
+//! A message is a flow. Its engine issues one message per max(g, o); o later it holds the sender's port, the links out of
+//! the groups that sender and receiver do not share, and the receiver's port, all at once, until its last byte has left; it
+//! has arrived L + o′ after that. Rates are max-min fair, a flow no faster than r, and change when flows begin and end.
+//! Messages of one pair follow each other, max(g, o + time of the flow) apart. Where planes are not sprayed, a flow takes one
+//! plane of the ports, and one of the links out of a group.
+//!
 //! # Both
+//! Levels may share a port of the rank or have their own. An engine (a software path) may have a start-up, paid once by
+//! each rank and collective, and links of its own. Where switches copy, a send to many passes the sender's port once; where
+//! they fold, what a receive-reduce takes of others passes the receiver's port once and counts as one term, unless it was
+//! copied: switches do one of both. The plan is the same.
+//!
 //! A receive-reduce takes (terms − 1) · bytes / reduce rate more, a copy
 //! bytes / copy rate, where the fabric has such rates; a rank does one of them at a time. A message to the rank itself
 //! is a copy and passes no port.
@@ -59,9 +71,9 @@ pub use derived::FabricLevel;
 pub use fabric::Fabric;
 
 use ubccl_core::endpoint::{
-    Clock, ConnectOptions, Endpoint, Fidelity, Reach, Transport, TransportDescriptor, World, WorldOptions,
+    Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor, World, WorldOptions,
 };
-use ubccl_core::{Error, Exchange, Result};
+use ubccl_core::{Exchange, Result};
 
 /// The simulated fabric.
 #[derive(Debug)]
@@ -97,9 +109,6 @@ impl Transport for Optical {
     fn world(&self, options: &WorldOptions) -> Result<Box<dyn World>> {
         let fabric = Fabric::parse(&options.fabric)?;
         fabric.check_ranks(options.ranks)?;
-        if options.fidelity != Fidelity::LogGp {
-            return Err(Error::unsupported(format!("{} has no code yet; use loggp", options.fidelity)));
-        }
-        Ok(Box::new(world::OpticalWorld::new(fabric, options.ranks, options.fidelity)))
+        Ok(Box::new(world::OpticalWorld::new(fabric, options)?))
     }
 }

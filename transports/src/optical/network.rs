@@ -11,11 +11,11 @@ use super::slab::Slab;
 use super::timing::{self, Agenda, Timing, Way};
 use std::num::NonZeroU64;
 use ubccl_core::endpoint::{
-    Fault, Fidelity, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldStats,
+    Fault, Fidelity, Header, Memory, Place, RegionId, Stream, TAGGED_LANE, Token, WorldOptions, WorldStats,
 };
 use ubccl_core::record::Record;
 use ubccl_core::symbolic::Piece;
-use ubccl_core::topology::{Link, time_at_rate_ps};
+use ubccl_core::topology::time_at_rate_ps;
 use ubccl_core::{Rank, Result, Signature};
 
 /// All of a world that endpoints share.
@@ -33,8 +33,11 @@ pub(super) struct Network {
     pub(super) shop: Workshop,
     /// Lists of receives that are over, to be used again.
     pub(super) spare_lists: Vec<Vec<u32>>,
+    /// How many folds on the way there were.
+    pub(super) folds: u64,
     timing: Box<dyn Timing>,
     pub(super) recorder: Option<Box<Recorder>>,
+    levels: u8,
     /// Messages whose last byte left just now.
     left: Vec<u32>,
     woken: Vec<SeatId>,
@@ -67,6 +70,11 @@ pub(super) struct Send {
     pub(super) unsent: u32,
     /// The link of its last message.
     pub(super) link: u8,
+    /// To how many ranks it goes.
+    pub(super) peers: u32,
+    /// Which engine moves it, and from when on.
+    pub(super) engine: u8,
+    pub(super) ready_ps: u64,
 }
 
 /// One message: a send to one peer.
@@ -78,15 +86,20 @@ pub(super) struct Message {
     to: Rank,
     line: u32,
     pub(super) link: u8,
+    /// The link of which engine.
+    class: u8,
+    is_copy: bool,
 }
 
 impl Network {
-    pub(super) fn new(fabric: Fabric, ranks: u32, fidelity: Fidelity) -> Self {
-        let links: Vec<Link> = fabric.topology().levels().iter().map(|level| level.link).collect();
-        Network {
+    /// Errors: Unsupported, for a fidelity that is not here.
+    pub(super) fn new(fabric: Fabric, options: &WorldOptions) -> Result<Self> {
+        let WorldOptions { ranks, fidelity, seed, .. } = *options;
+        let timing = timing::of(fidelity, &fabric.wiring(ranks, seed))?;
+        Ok(Network {
             now_ps: 0,
             ranks: (0..ranks).map(|_| RankState::default()).collect(),
-            seats: Seats::new(ranks, links.len()),
+            seats: Seats::new(ranks, fabric.topology().levels().len()),
             matching: Matching::new(),
             sends: Slab::new(),
             messages: Slab::new(),
@@ -94,7 +107,9 @@ impl Network {
             queue: EventQueue::default(),
             shop: Workshop::default(),
             spare_lists: Vec::new(),
-            timing: timing::of(fidelity, &links, ranks),
+            folds: 0,
+            timing,
+            levels: fabric.topology().levels().len() as u8,
             recorder: None,
             left: Vec::new(),
             woken: Vec::new(),
@@ -102,7 +117,7 @@ impl Network {
             stats: WorldStats::default(),
             hash: EventHash::new(),
             fabric,
-        }
+        })
     }
 
     /// Handles every event of the next time, and appends the places that have something to poll.
@@ -176,7 +191,15 @@ impl Network {
     }
 
     /// Puts one message of a send on its way; when its last byte has left the rank, if that is known.
-    pub(super) fn inject(&mut self, send: u32, to: SeatId, lane: u8) -> Option<u64> {
+    ///
+    /// `copied` is the link of the send's message before this one, if switches copy there.
+    pub(super) fn inject(
+        &mut self,
+        send: u32,
+        to: SeatId,
+        lane: u8,
+        copied: &mut Option<u8>,
+    ) -> Option<u64> {
         let record = &mut self.sends[send];
         let (seat, from, len) = (record.seat, record.rank, record.header.len);
         record.holders += 1;
@@ -186,25 +209,34 @@ impl Network {
         let line = self.matching.line(seat, to, lane);
         let to = self.seats[to].rank;
         if from == to {
-            let message = Message { send, from, to, line, link: NO_LINK };
+            let message = Message { send, from, to, line, link: NO_LINK, class: 0, is_copy: false };
             return Some(self.inject_to_itself(message, len));
         }
         let link = level as u8;
         self.sends[send].link = link;
-        let message = self.messages.insert(Message { send, from, to, line, link });
-        let way = Way { from, to, link, bytes: len, line };
+        let Send { engine, ready_ps, .. } = self.sends[send];
+        let class = engine * self.levels + link;
+        let is_copy = *copied == Some(link);
+        let copies = self.fabric.topology().levels()[level].link.multicast;
+        let message = self.messages.insert(Message { send, from, to, line, link, class, is_copy });
+        let way = Way { from, to, class, ready_ps, bytes: len, line, is_copy, fold: None };
         if let Some(recorder) = &mut self.recorder {
             recorder.sends(message, send, (from, to), len, self.now_ps);
         }
         let recorder = self.recorder.as_deref_mut();
         let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue, recorder };
+        if is_copy {
+            return self.timing.post_copy(message, &way, agenda);
+        }
+        *copied = copies.then_some(link);
         self.timing.post(message, &way, agenda)
     }
 
     /// Within a rank a message passes no port; it is a copy.
     fn inject_to_itself(&mut self, message: Message, len: u64) -> u64 {
         let (rank, send) = (message.from, message.send);
-        let (from_ps, until_ps) = self.compute_ps(rank, len, self.fabric.rank_costs().copy_bytes_per_s);
+        let copy_bytes_per_s = self.fabric.costs(self.sends[send].engine).copy_bytes_per_s;
+        let (from_ps, until_ps) = self.compute_ps(rank, len, copy_bytes_per_s, 0);
         let message = self.messages.insert(message);
         if let Some(recorder) = &mut self.recorder {
             recorder.sends(message, send, (rank, rank), len, self.now_ps);
@@ -243,10 +275,11 @@ impl Network {
     /// A message begins, or its head reaches the receiver's port.
     fn moved(&mut self, kind: Kind, id: u32) {
         let message = self.messages[id];
-        let Message { from, to, link, line, .. } = message;
+        let Message { from, to, class, line, is_copy, .. } = message;
         let bytes = self.record(kind, &message);
-        let way = Way { from, to, link, bytes, line };
         let is_lost = self.is_lost(&message);
+        let fold = if is_lost { None } else { self.fold_on_the_way(&message) };
+        let way = Way { from, to, class, ready_ps: self.now_ps, bytes, line, is_copy, fold };
         let recorder = self.recorder.as_deref_mut();
         let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue, recorder };
         if !is_lost {
@@ -259,8 +292,35 @@ impl Network {
         self.drop_message(id);
     }
 
+    /// If switches fold this message with others for the receive that it will meet: which fold, and of how many. What
+    /// they copy they do not fold.
+    fn fold_on_the_way(&mut self, message: &Message) -> Option<(u64, u32)> {
+        let link = &self.fabric.topology().levels()[usize::from(message.link)].link;
+        if !link.reduces {
+            return None;
+        }
+        let receive = self.matching.begin_to_move(message.line)?;
+        let fold = self.receives[receive].fold()?;
+        if !(link.multicast && self.sends[message.send].peers > 1) {
+            return Some(fold);
+        }
+        let left = self.receives[receive].fold_fewer();
+        let recorder = self.recorder.as_deref_mut();
+        let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue, recorder };
+        self.timing.fold_fewer(fold.0, left, agenda);
+        None
+    }
+
+    /// Whether switches fold what comes to a rank from another.
+    pub(super) fn folds_on_the_way(&self, from: Rank, to: Rank) -> bool {
+        from != to && self.fabric.topology().link(from, to).reduces
+    }
+
     fn arrived(&mut self, id: u32) {
         let message = self.messages[id];
+        if message.link != NO_LINK && self.fabric.topology().levels()[usize::from(message.link)].link.reduces {
+            self.matching.end_moving(message.line);
+        }
         let bytes = self.record(Kind::Arrived, &message);
         if self.is_lost(&message) {
             return self.drop_message(id);
@@ -311,11 +371,17 @@ impl Network {
         }
     }
 
-    /// When a rank begins and ends to copy or reduce so many bytes: now and now, if that takes no time. A rank does one
-    /// at a time.
-    pub(super) fn compute_ps(&mut self, rank: Rank, bytes: u64, rate: Option<NonZeroU64>) -> (u64, u64) {
-        let Some(rate) = rate else { return (self.now_ps, self.now_ps) };
-        let duration_ps = time_at_rate_ps(bytes, rate.get());
+    /// When a rank begins and ends to copy or reduce so many bytes, which take so much more: now and now, if that takes no
+    /// time. A rank does one at a time.
+    pub(super) fn compute_ps(
+        &mut self,
+        rank: Rank,
+        bytes: u64,
+        rate: Option<NonZeroU64>,
+        overhead_ps: u64,
+    ) -> (u64, u64) {
+        let bytes_ps = rate.map_or(0, |rate| time_at_rate_ps(bytes, rate.get()));
+        let duration_ps = bytes_ps.saturating_add(overhead_ps);
         let free_ps = &mut self.ranks[rank as usize].compute_free_ps;
         if duration_ps == 0 {
             return (self.now_ps, self.now_ps);
@@ -378,7 +444,7 @@ impl Network {
         let state = &mut self.ranks[rank as usize];
         if !state.is_dead {
             state.is_dead = true;
-            let delay_ps = self.fabric.rank_costs().detection_ps;
+            let delay_ps = self.fabric.detection_ps();
             self.queue.push(self.now_ps.saturating_add(delay_ps), Kind::Detected, rank);
         }
     }

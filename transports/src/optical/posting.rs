@@ -3,9 +3,9 @@
 use super::events::{Kind, NO_LINK};
 use super::network::{Message, Network, Send};
 use super::payload::{Reduction, of_rank};
-use super::seats::{Seat, SeatId};
+use super::seats::{Operation, Seat, SeatId};
 use super::slab::NONE;
-use ubccl_core::endpoint::{Fault, Header, Key, Post, Posted, Span, Token};
+use ubccl_core::endpoint::{Fault, Header, Key, Post, Posted, Span, Stream, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::record::What;
 use ubccl_core::{DataType, Error, Rank, ReduceOp};
@@ -23,6 +23,24 @@ pub(super) struct Receive {
     sends: Vec<u32>,
     /// Messages that are not there yet.
     missing: u32,
+    /// What folds or copies.
+    engine: u8,
+    /// Of its messages, those that switches fold into one on their way, and the number of that fold.
+    folded: u32,
+    fold: u64,
+}
+
+impl Receive {
+    /// What switches fold for it: the fold's number, and of how many messages.
+    pub(super) fn fold(&self) -> Option<(u64, u32)> {
+        (self.folded > 1).then_some((self.fold, self.folded))
+    }
+
+    /// One of them comes by itself; how many are left.
+    pub(super) fn fold_fewer(&mut self) -> u32 {
+        self.folded -= 1;
+        self.folded
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +85,7 @@ impl Network {
             // The dead wait for ever.
             return Ok(Posted::Pending);
         }
+        self.operate(seat, key);
         if let Some(recorder) = &mut self.recorder {
             let Seat { place, rank, .. } = self.seats[seat];
             recorder.posted((place, rank), key, post, self.now_ps);
@@ -104,6 +123,24 @@ impl Network {
         }
     }
 
+    /// Finds the engine for the operation that a seat posts for; a collective's first post starts it.
+    #[inline]
+    fn operate(&mut self, seat: SeatId, key: &Key) {
+        let before = self.seats[seat].operation;
+        if before.stream == Some(key.stream) {
+            return;
+        }
+        let engine = self.fabric.engine_for(key.signature, self.seats.size(seat));
+        let mut operation = Operation { stream: Some(key.stream), engine, ready_ps: self.now_ps, ..before };
+        if let Stream::Collective(sequence) = key.stream
+            && sequence > before.started
+        {
+            operation.started = sequence;
+            operation.ready_ps = self.now_ps.saturating_add(self.fabric.costs(engine).start_ps);
+        }
+        self.seats[seat].operation = operation;
+    }
+
     fn send(
         &mut self,
         seat: SeatId,
@@ -120,16 +157,28 @@ impl Network {
         let (rank, payload) = (state.rank, state.memory.snapshot(from, &mut self.shop));
         let payload = payload.map_err(|error| of_rank(state.place.rank, &error))?;
         let header = header(key, from.len);
-        let send =
-            Send { seat, rank, token: Some(token), header, payload, holders: 1, unsent: 1, link: NO_LINK };
+        let Operation { engine, ready_ps, .. } = self.seats[seat].operation;
+        let send = Send {
+            seat,
+            rank,
+            token: Some(token),
+            header,
+            payload,
+            holders: 1,
+            unsent: 1,
+            link: NO_LINK,
+            peers: to.len() as u32,
+            engine,
+            ready_ps,
+        };
         let id = self.sends.insert(send);
         if let Some(recorder) = &mut self.recorder {
             recorder.is_send(id, self.now_ps);
         }
-        let (mut injected_ps, mut unsent) = (None, 0);
+        let (mut injected_ps, mut unsent, mut copied) = (None, 0, None);
         for peer in to.iter() {
             let peer = self.seats.peer(seat, peer)?;
-            let sent_ps = self.inject(id, peer, key.lane);
+            let sent_ps = self.inject(id, peer, key.lane, &mut copied);
             injected_ps = injected_ps.max(sent_ps);
             unsent += u32::from(sent_ps.is_none());
         }
@@ -143,7 +192,10 @@ impl Network {
     fn new_receive(&mut self, seat: SeatId, token: Token, key: &Key, into: Span, work: Work) -> u32 {
         let (state, header, missing) = (State::Waiting, header(key, into.len), 0);
         let sends = self.spare_lists.pop().unwrap_or_default();
-        let id = self.receives.insert(Receive { seat, state, token, header, into, work, sends, missing });
+        let engine = self.seats[seat].operation.engine;
+        let (folded, fold) = (0, 0);
+        let receive = Receive { seat, state, token, header, into, work, sends, missing, engine, folded, fold };
+        let id = self.receives.insert(receive);
         if let Some(recorder) = &mut self.recorder {
             recorder.is_receive(id);
         }
@@ -164,11 +216,18 @@ impl Network {
         receive.missing = sources.iter().filter(|&source| Some(source) != own).count() as u32;
         let mut verdict = Ok(());
         for (k, source) in sources.iter().enumerate().filter(|&(_, source)| Some(source) != own) {
-            let line = self.matching.line(self.seats.peer(seat, source)?, seat, lane);
+            let peer = self.seats.peer(seat, source)?;
+            let line = self.matching.line(peer, seat, lane);
             if let Some(message) = self.matching.receive(line, id, k as u32) {
                 // What does not fit is told once; the other sources keep their places in line.
                 verdict = verdict.and(self.accept(id, k as u32, message));
+            } else if own.is_some() && self.folds_on_the_way(self.seats[peer].rank, self.seats[seat].rank) {
+                self.receives[id].folded += u32::from(self.matching.is_last_unmoved(line));
             }
+        }
+        if self.receives[id].folded > 1 {
+            self.folds += 1;
+            self.receives[id].fold = self.folds;
         }
         match verdict {
             Ok(()) => self.posted(id),
@@ -262,14 +321,16 @@ impl Network {
     fn finish_unless_later(&mut self, id: u32) -> Result<bool, Fault> {
         let receive = &self.receives[id];
         let (rank, len) = (self.seats[receive.seat].rank, receive.header.len);
-        let costs = *self.fabric.rank_costs();
+        let costs = *self.fabric.costs(receive.engine);
         let (what, (from_ps, until_ps)) = match receive.work {
             Work::Nothing => return Ok(true),
             Work::Reduce { .. } => {
-                let folded = (receive.sends.len() as u64).saturating_sub(1).saturating_mul(len);
-                (What::Reduction, self.compute_ps(rank, folded, costs.reduce_bytes_per_s))
+                let folded = u64::from(receive.folded.saturating_sub(1));
+                let terms = (receive.sends.len() as u64).saturating_sub(1 + folded);
+                let (bytes, overhead_ps) = (terms.saturating_mul(len), terms.saturating_mul(costs.fold_ps));
+                (What::Reduction, self.compute_ps(rank, bytes, costs.reduce_bytes_per_s, overhead_ps))
             }
-            Work::Copy { .. } => (What::Copy, self.compute_ps(rank, len, costs.copy_bytes_per_s)),
+            Work::Copy { .. } => (What::Copy, self.compute_ps(rank, len, costs.copy_bytes_per_s, 0)),
         };
         if let Some(recorder) = &mut self.recorder {
             recorder.computes(what, id, rank, (from_ps, until_ps), self.now_ps);
@@ -368,7 +429,7 @@ mod tests {
     use super::*;
     use crate::optical::Fabric;
     use ubccl_core::Signature;
-    use ubccl_core::endpoint::{Fidelity, Memory, RegionId, Stream};
+    use ubccl_core::endpoint::{Fidelity, Memory, RegionId, WorldOptions};
     use ubccl_core::symbolic::{Piece, Value};
 
     const KEY: Key = Key { stream: Stream::Collective(1), lane: 0, signature: Signature(1) };
@@ -379,7 +440,11 @@ mod tests {
         let toml = "name = 'slow'\nrank = { reduce_bytes_per_s = 1000, copy_bytes_per_s = 1000 }\n[topology]
             unit = 'NPU'\n[[topology.level]]\nname = 'node'\nholds = 4\n
             link = { latency_ps = 5, rate_bytes_per_s = 1_000_000_000 }";
-        let mut network = Network::new(Fabric::parse(toml).unwrap(), 4, Fidelity::LogGp);
+        let mut network = Network::new(
+            Fabric::parse(toml).unwrap(),
+            &WorldOptions { ranks: 4, fabric: String::new(), seed: 0, fidelity: Fidelity::LogGp },
+        )
+        .unwrap();
         for rank in 0..4 {
             let content = vec![Piece { len: 2, value: Value::contribution(rank, 4, 0) }];
             network.register(rank, WORDS.region, Memory::Phantom { unit: 4, content }).unwrap();

@@ -7,7 +7,7 @@
 use super::payload::RankMemory;
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
-use ubccl_core::endpoint::{CommunicatorId, Counters, Fault, Place, Token};
+use ubccl_core::endpoint::{CommunicatorId, Counters, Fault, Place, Stream, Token};
 use ubccl_core::{Error, Rank, Result};
 
 /// The number of a seat.
@@ -24,11 +24,23 @@ pub(super) struct Seat {
     /// Whose it is: a rank of the world.
     pub(super) rank: Rank,
     pub(super) is_woken: bool,
+    /// Of the operation it posted for last.
+    pub(super) operation: Operation,
     pub(super) done: Vec<Token>,
     pub(super) faults: VecDeque<Fault>,
     /// By level of the topology.
     pub(super) counters: Vec<Counters>,
     pub(super) memory: RankMemory,
+}
+
+/// An operation of a seat: which engine does it, and when that is ready.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Operation {
+    pub(super) stream: Option<Stream>,
+    pub(super) engine: u8,
+    pub(super) ready_ps: u64,
+    /// The last collective that was started.
+    pub(super) started: u64,
 }
 
 /// All seats.
@@ -80,6 +92,7 @@ impl Seats {
             place: Place { communicator, rank: place },
             rank,
             is_woken: false,
+            operation: Operation::default(),
             done: Vec::new(),
             faults: VecDeque::new(),
             counters: vec![Counters::default(); levels],

@@ -6,7 +6,9 @@ use super::network::Network;
 use super::seats::SeatId;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use ubccl_core::endpoint::{CommunicatorId, Endpoint, Fidelity, Machine, Place, World, WorldStats};
+use ubccl_core::endpoint::{
+    CommunicatorId, Endpoint, Fidelity, Machine, Place, World, WorldOptions, WorldStats,
+};
 use ubccl_core::record::Record;
 use ubccl_core::{Error, Rank, Result};
 
@@ -18,9 +20,9 @@ pub(super) struct OpticalWorld {
 }
 
 impl OpticalWorld {
-    pub(super) fn new(fabric: Fabric, ranks: u32, fidelity: Fidelity) -> Self {
-        let network = Arc::new(Mutex::new(Network::new(fabric, ranks, fidelity)));
-        OpticalWorld { network, is_taken: vec![false; ranks as usize] }
+    pub(super) fn new(fabric: Fabric, options: &WorldOptions) -> Result<Self> {
+        let network = Arc::new(Mutex::new(Network::new(fabric, options)?));
+        Ok(OpticalWorld { network, is_taken: vec![false; options.ranks as usize] })
     }
 
     fn endpoint_at(&self, seat: SeatId) -> Box<dyn Endpoint> {

@@ -4,6 +4,7 @@
 mod communicators;
 mod contract;
 mod deaths;
+mod fidelities;
 mod harness;
 mod memory;
 mod model;

@@ -16,6 +16,7 @@ fn truth() -> Model {
         overhead_ps: 1.3e5,
         gap_ps: 0.0,
         rate_bytes_per_s: 6.4e9,
+        port_bytes_per_s: None,
         ports: None,
     };
     Model {

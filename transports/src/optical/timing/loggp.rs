@@ -3,10 +3,9 @@
 use super::super::events::{FixedMap, Kind};
 use super::super::recorder::{Injection, Reception, Recorder};
 use super::super::slab::NONE;
-use super::{Agenda, Timing, Way};
+use super::{Agenda, Direction, Timing, Way, Wiring, recorded, tell_ports};
 use ubccl_core::Rank;
 use ubccl_core::endpoint::Fidelity;
-use ubccl_core::record::{self, LinkId};
 use ubccl_core::topology::{Link, time_at_rate_ps};
 
 /// The state of all ports.
@@ -16,8 +15,13 @@ pub(super) struct LogGp {
     /// When each port of each rank is free again: those of rank 0, of rank 1, …
     ports: Vec<Port>,
     ports_per_rank: usize,
+    levels: u8,
     /// Where one message is slower than its port: those of a pair of ranks follow each other.
     pairs: Pairs,
+    /// When the last message that was posted begins, and is sent.
+    posted: (u64, u64),
+    /// Messages that switches fold and that wait for the others of their fold.
+    folds: FixedMap<Vec<(u32, Way)>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,13 +64,16 @@ struct Pairs {
 }
 
 impl LogGp {
-    pub(super) fn new(links: &[Link], ranks: u32) -> Self {
-        let ports_per_rank = links.iter().map(|link| usize::from(link.port) + 1).max().unwrap_or(1);
+    pub(super) fn new(wiring: &Wiring<'_>) -> Self {
+        let ports_per_rank = wiring.ports_per_rank();
         LogGp {
-            links: links.iter().map(|&link| LinkState { link, recent: Serialisation::default() }).collect(),
-            ports: vec![Port::default(); ports_per_rank * ranks as usize],
+            links: wiring.links.iter().map(|&link| LinkState { link: Link { rate_bytes_per_s: wiring.stream_rate(&link), ..link }, recent: Serialisation::default() }).collect(),
+            ports: vec![Port::default(); ports_per_rank * wiring.ranks as usize],
             ports_per_rank,
+            levels: wiring.topology.levels().len() as u8,
             pairs: Pairs::default(),
+            posted: (0, 0),
+            folds: FixedMap::default(),
         }
     }
 
@@ -74,25 +81,40 @@ impl LogGp {
     fn port(&mut self, rank: u32, link: &Link) -> &mut Port {
         &mut self.ports[rank as usize * self.ports_per_rank + usize::from(link.port)]
     }
-
-    /// A port's number in a record: each has two directions.
-    fn recorded(&self, rank: Rank, link: &Link, direction: Direction) -> LinkId {
-        let port = rank as usize * self.ports_per_rank + usize::from(link.port);
-        LinkId(2 * port as u32 + direction as u32)
-    }
-
-    /// The levels that share a port.
-    fn levels_of(&self, port: usize, levels: &[String]) -> String {
-        let of_port = self.links.iter().zip(levels).filter(|(state, _)| usize::from(state.link.port) == port);
-        of_port.map(|(_, level)| level.as_str()).collect::<Vec<_>>().join("/")
-    }
 }
 
-/// Of a port, as links of a record are numbered.
-#[derive(Clone, Copy, Debug)]
-enum Direction {
-    Out = 0,
-    In = 1,
+impl LogGp {
+    /// When a message whose head is there now has arrived.
+    #[inline]
+    fn receive(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> u64 {
+        let state = &mut self.links[usize::from(way.class)];
+        let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
+        let port = self.port(way.to, &link);
+        let begin_ps = agenda.now_ps.max(port.reception_free_ps);
+        port.reception_free_ps = begin_ps.saturating_add(port_ps);
+        let mut arrival_ps = begin_ps.saturating_add(message_ps).saturating_add(link.receive_overhead_ps);
+        if port_ps < message_ps {
+            // A short one behind a long one that had to wait.
+            let last = self.pairs.last(way);
+            last.arrival_ps = last.arrival_ps.max(arrival_ps);
+            arrival_ps = last.arrival_ps;
+        }
+        if let Some(recorder) = &mut agenda.recorder {
+            recorder.reaches(&Reception {
+                message,
+                from: way.from,
+                to: way.to,
+                port: recorded(way.to, &link, self.ports_per_rank, Direction::In),
+                now_ps: agenda.now_ps,
+                begin_ps,
+                overhead_ps: link.receive_overhead_ps,
+                port_ps,
+                message_ps,
+                arrival_ps,
+            });
+        }
+        arrival_ps
+    }
 }
 
 impl LinkState {
@@ -117,10 +139,10 @@ impl Timing for LogGp {
 
     #[inline]
     fn post(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
-        let state = &mut self.links[usize::from(way.link)];
+        let state = &mut self.links[usize::from(way.class)];
         let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
         let port = self.port(way.from, &link);
-        let taken_ps = agenda.now_ps.max(port.injection_free_ps);
+        let taken_ps = agenda.now_ps.max(way.ready_ps).max(port.injection_free_ps);
         let free_ps = taken_ps.saturating_add(link.gap_ps.max(link.send_overhead_ps.saturating_add(port_ps)));
         port.injection_free_ps = free_ps;
         let mut start_ps = taken_ps;
@@ -134,14 +156,15 @@ impl Timing for LogGp {
             self.pairs.last(way).free_ps = sent_ps.max(start_ps.saturating_add(link.gap_ps));
         }
         agenda.queue.push(first_ps.saturating_add(link.latency_ps), Kind::Head, message);
+        self.posted = (first_ps, sent_ps);
         if let Some(recorder) = &mut agenda.recorder {
             let pair_ps = follows.then(|| self.pairs.last(way).free_ps);
             recorder.injected(&Injection {
                 message,
                 from: way.from,
                 to: way.to,
-                level: way.link,
-                port: self.recorded(way.from, &link, Direction::Out),
+                level: way.class % self.levels,
+                port: recorded(way.from, &link, self.ports_per_rank, Direction::Out),
                 now_ps: agenda.now_ps,
                 taken_ps,
                 start_ps,
@@ -156,61 +179,39 @@ impl Timing for LogGp {
         Some(sent_ps)
     }
 
+    fn post_copy(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
+        let (first_ps, sent_ps) = self.posted;
+        let latency_ps = self.links[usize::from(way.class)].link.latency_ps;
+        agenda.queue.push(first_ps.saturating_add(latency_ps), Kind::Head, message);
+        Some(sent_ps)
+    }
+
     /// Heads come in order of time, so the reception port serves messages in the order they reach it.
     #[inline]
     fn moved(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) {
-        let state = &mut self.links[usize::from(way.link)];
-        let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
-        let port = self.port(way.to, &link);
-        let begin_ps = agenda.now_ps.max(port.reception_free_ps);
-        port.reception_free_ps = begin_ps.saturating_add(port_ps);
-        let mut arrival_ps = begin_ps.saturating_add(message_ps).saturating_add(link.receive_overhead_ps);
-        if port_ps < message_ps {
-            // A short one behind a long one that had to wait.
-            let last = self.pairs.last(way);
-            last.arrival_ps = last.arrival_ps.max(arrival_ps);
-            arrival_ps = last.arrival_ps;
-        }
-        agenda.queue.push(arrival_ps, Kind::Arrived, message);
-        if let Some(recorder) = &mut agenda.recorder {
-            recorder.reaches(&Reception {
-                message,
-                from: way.from,
-                to: way.to,
-                port: self.recorded(way.to, &link, Direction::In),
-                now_ps: agenda.now_ps,
-                begin_ps,
-                overhead_ps: link.receive_overhead_ps,
-                port_ps,
-                message_ps,
-                arrival_ps,
-            });
-        }
+        let Some((fold, messages)) = way.fold else {
+            let arrival_ps = self.receive(message, way, agenda);
+            return agenda.queue.push(arrival_ps, Kind::Arrived, message);
+        };
+        self.folds.entry(fold).or_default().push((message, *way));
+        self.fold_fewer(fold, messages, agenda);
     }
 
-    /// The ports of each rank, out and in.
-    fn tell_links(&self, levels: &[String], recorder: &mut Recorder) {
-        let ports = 0..self.ports_per_rank;
-        let is_only = self.ports_per_rank == 1;
-        let names: Vec<[String; 2]> = ports
-            .map(|port| match is_only {
-                true => ["out".to_owned(), "in".to_owned()],
-                false => ["out", "in"].map(|way| format!("{} {way}", self.levels_of(port, levels))),
-            })
-            .collect();
-        let classes: Vec<[u16; 2]> = names
-            .iter()
-            .map(|names| names.each_ref().map(|name| recorder.add_class(format!("ranks' ports {name}"))))
-            .collect();
-        for (index, _) in self.ports.iter().enumerate() {
-            let (rank, port) = (index / self.ports_per_rank, index % self.ports_per_rank);
-            let of_port = self.links.iter().filter(|state| usize::from(state.link.port) == port);
-            let rate_bytes_per_s = of_port.map(|state| state.link.port_rate_bytes_per_s()).max().unwrap_or(1);
-            for (name, &class) in names[port].iter().zip(&classes[port]) {
-                let (name, rank) = (format!("rank {rank} {name}"), Some(rank as Rank));
-                recorder.add_link(record::Link { name, class, rank, rate_bytes_per_s });
-            }
+    /// What switches fold reaches the receiver once, with the last of it.
+    fn fold_fewer(&mut self, fold: u64, messages: u32, agenda: &mut Agenda<'_>) {
+        if self.folds.get(&fold).is_none_or(|held| held.len() < messages as usize) {
+            return;
         }
+        let held = self.folds.remove(&fold).unwrap_or_default();
+        let Some(&(last, way)) = held.last() else { return };
+        let arrival_ps = self.receive(last, &way, agenda);
+        held.iter().for_each(|&(message, _)| agenda.queue.push(arrival_ps, Kind::Arrived, message));
+    }
+
+    fn tell_links(&self, levels: &[String], recorder: &mut Recorder) {
+        let links: Vec<Link> = self.links.iter().map(|state| state.link).collect();
+        let ranks = (self.ports.len() / self.ports_per_rank) as Rank;
+        tell_ports(&links, (ranks, self.ports_per_rank), levels, recorder);
     }
 
     fn memory_bytes(&self) -> usize {

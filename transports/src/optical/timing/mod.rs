@@ -4,14 +4,21 @@
 //! byte leaves and when its first byte reaches the receiver's port or its last byte is there. Further fidelities
 //! (cells with credits) are further implementations.
 
+mod fluid;
 mod loggp;
+mod routes;
+mod sharing;
 
 use super::events::EventQueue;
+use super::fabric::{Striping, Uplink};
 use super::recorder::Recorder;
+use fluid::Fluid;
 use loggp::LogGp;
 use std::fmt;
-use ubccl_core::Rank;
 use ubccl_core::endpoint::Fidelity;
+use ubccl_core::record::{self, LinkId};
+use ubccl_core::topology::Link;
+use ubccl_core::{Error, Rank, Result, Topology};
 
 /// A message, as far as its time goes.
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +26,15 @@ pub(super) struct Way {
     /// Ranks of the world, not the same one.
     pub(super) from: Rank,
     pub(super) to: Rank,
-    /// Which level's link it takes.
-    pub(super) link: u8,
+    /// The link of which engine and level: engine · levels + level.
+    pub(super) class: u8,
+    /// Before then its engine is not ready.
+    pub(super) ready_ps: u64,
     pub(super) bytes: u64,
+    /// Whether it is a copy that switches make of the message before: its sender's port is not used.
+    pub(super) is_copy: bool,
+    /// If switches fold it with others on their way to one receiver: which fold, and of how many.
+    pub(super) fold: Option<(u64, u32)>,
     /// Which line of the matching: lines have one sender, one receiver, and keep order.
     pub(super) line: u32,
 }
@@ -49,8 +62,15 @@ pub(super) trait Timing: fmt::Debug + Send {
     /// [`Timing::settle`] tells it once it is.
     fn post(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64>;
 
+    /// The message just posted is also to go to another rank of its sender's link, and switches copy it on the way. The
+    /// answer is as for [`Timing::post`].
+    fn post_copy(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64>;
+
     /// The message's own event (`Begun` or `Head`) has come.
     fn moved(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>);
+
+    /// A fold on the way has so many messages only: another of them was copied, and comes by itself.
+    fn fold_fewer(&mut self, _fold: u64, _messages: u32, _agenda: &mut Agenda<'_>) {}
 
     /// Its own event has come, but its sender or receiver is dead: it goes no further, and gets no `Arrived`.
     fn lost(&mut self, _message: u32, _way: &Way, _agenda: &mut Agenda<'_>) {}
@@ -71,8 +91,99 @@ pub(super) trait Timing: fmt::Debug + Send {
     fn memory_bytes(&self) -> usize;
 }
 
-/// The fidelity of that name for a fabric's links and so many ranks.
-pub(super) fn of(fidelity: Fidelity, links: &[ubccl_core::topology::Link], ranks: u32) -> Box<dyn Timing> {
-    debug_assert_eq!(fidelity, Fidelity::LogGp, "`Optical::world` refuses others");
-    Box::new(LogGp::new(links, ranks))
+/// What a fidelity needs to know of a fabric.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wiring<'a> {
+    pub(super) topology: &'a Topology,
+    /// The links of the first engine's levels, of the second's, …
+    pub(super) links: &'a [Link],
+    /// Planes of each port, and how messages take them; what is missing has one.
+    pub(super) planes: &'a [(u32, Striping)],
+    /// The links out of the groups of each level; what is missing binds nobody.
+    pub(super) uplinks: &'a [Option<Uplink>],
+    /// How many messages a rank's engine has under way on a port at most; none: any number.
+    pub(super) streams: Option<u32>,
+    pub(super) ranks: u32,
+    pub(super) seed: u64,
+}
+
+impl Wiring<'_> {
+    fn ports_per_rank(&self) -> usize {
+        self.links.iter().map(|link| usize::from(link.port) + 1).max().unwrap_or(1)
+    }
+
+    /// What a port passes at most, whatever engine.
+    fn port_rate(&self, port: usize) -> u64 {
+        let of_port = self.links.iter().filter(|link| usize::from(link.port) == port);
+        of_port.map(Link::port_rate_bytes_per_s).max().unwrap_or(1)
+    }
+
+    /// Planes of a port that messages take one of, or 1.
+    fn parts(&self, port: usize) -> u32 {
+        let (planes, striping) = self.planes.get(port).copied().unwrap_or((1, Striping::Spray));
+        if striping == Striping::Spray { 1 } else { planes }
+    }
+
+    /// How fast one message of this class can be.
+    fn stream_rate(&self, link: &Link) -> u64 {
+        let port = usize::from(link.port);
+        link.rate_bytes_per_s.min((self.port_rate(port) / u64::from(self.parts(port))).max(1))
+    }
+}
+
+/// The fidelity of that name.
+///
+/// Errors: Unsupported, for one that is not here.
+pub(super) fn of(fidelity: Fidelity, wiring: &Wiring<'_>) -> Result<Box<dyn Timing>> {
+    match fidelity {
+        Fidelity::LogGp => Ok(Box::new(LogGp::new(wiring))),
+        Fidelity::Fluid => Ok(Box::new(Fluid::new(wiring))),
+        other => Err(Error::unsupported(format!("optical cannot time messages by '{other}'"))),
+    }
+}
+
+/// Of a port, as links of a record are numbered.
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Out = 0,
+    In = 1,
+}
+
+/// A port's number in a record: each has two directions.
+fn recorded(rank: Rank, link: &Link, ports_per_rank: usize, direction: Direction) -> LinkId {
+    let port = rank as usize * ports_per_rank + usize::from(link.port);
+    LinkId(2 * port as u32 + direction as u32)
+}
+
+/// Tells a recorder the ports of each rank, out and in.
+fn tell_ports(
+    links: &[Link],
+    (ranks, ports_per_rank): (Rank, usize),
+    levels: &[String],
+    recorder: &mut Recorder,
+) {
+    let of_port = |port: usize| links.iter().filter(move |link| usize::from(link.port) == port);
+    let levels_of = |port: usize| {
+        let named = links.iter().zip(levels).filter(|(link, _)| usize::from(link.port) == port);
+        named.map(|(_, level)| level.as_str()).collect::<Vec<_>>().join("/")
+    };
+    let names: Vec<[String; 2]> = (0..ports_per_rank)
+        .map(|port| match ports_per_rank {
+            1 => ["out".to_owned(), "in".to_owned()],
+            _ => ["out", "in"].map(|way| format!("{} {way}", levels_of(port))),
+        })
+        .collect();
+    let classes: Vec<[u16; 2]> = names
+        .iter()
+        .map(|names| names.each_ref().map(|name| recorder.add_class(format!("ranks' ports {name}"))))
+        .collect();
+    for rank in 0..ranks {
+        for port in 0..ports_per_rank {
+            let rate_bytes_per_s = of_port(port).map(Link::port_rate_bytes_per_s).max().unwrap_or(1);
+            for (name, &class) in names[port].iter().zip(&classes[port]) {
+                let (name, rank) = (format!("rank {rank} {name}"), Some(rank));
+                recorder.add_link(record::Link { name, class, rank, rate_bytes_per_s });
+            }
+        }
+    }
 }

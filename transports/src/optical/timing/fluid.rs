@@ -1,0 +1,319 @@
+//! Fluid: every message is a flow that shares what it crosses with all others under way, max-min fairly.
+//!
+//! A rank's engine issues one message per max(gap, overhead) and port, and has no more under way than the fabric
+//! says; messages of a pair of ranks follow each other, each max(gap, overhead + its flow's time) after the one before. A flow holds the sender's and the receiver's port and
+//! the ways out of the groups between them all the time until its last byte has left; that byte is there a latency later.
+
+use super::super::events::{FixedMap, Kind};
+use super::super::recorder::{Injection, Reception, Recorder};
+use super::super::slab::{NONE, Slab};
+use super::routes::Routes;
+use super::sharing::Sharing;
+use super::{Agenda, Direction, Timing, Way, Wiring, recorded, tell_ports};
+use ubccl_core::endpoint::Fidelity;
+use ubccl_core::Rank;
+use ubccl_core::topology::{Link, time_at_rate_ps};
+
+/// The state of engines, pairs of ranks and flows.
+#[derive(Debug)]
+pub(super) struct Fluid {
+    links: Vec<Link>,
+    routes: Routes,
+    sharing: Sharing,
+    /// The ports of rank 0, of rank 1, …
+    engines: Vec<Engine>,
+    /// How many messages an engine has under way at most.
+    streams: u32,
+    ports_per_rank: usize,
+    levels: u8,
+    pairs: Vec<Pair>,
+    pair_of_ranks: FixedMap<u32>,
+    pair_of_line: Vec<u32>,
+    queued: Slab<Queued>,
+    /// What each flow carries, by message.
+    flows: Vec<Way>,
+    /// Messages of no bytes that begin now.
+    empty: Vec<u32>,
+    /// When the message begins that was posted last, if its engine took it at once.
+    posted_ps: Option<u64>,
+    ended: Vec<u32>,
+}
+
+/// What issues the messages of a rank on one port.
+#[derive(Clone, Copy, Debug)]
+struct Engine {
+    /// When it may issue again.
+    free_ps: u64,
+    under_way: u32,
+    waiting: Line,
+}
+
+/// Messages that wait, first come first served.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    first: u32,
+    last: u32,
+}
+
+/// The messages from one rank to another.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    is_busy: bool,
+    /// When the gap after the last message's issue is over.
+    free_ps: u64,
+    waiting: Line,
+}
+
+/// A message behind others.
+#[derive(Clone, Copy, Debug)]
+struct Queued {
+    message: u32,
+    way: Way,
+    next: u32,
+}
+
+impl Fluid {
+    pub(super) fn new(wiring: &Wiring<'_>) -> Self {
+        let mut sharing = Sharing::default();
+        let routes = Routes::new(wiring, &mut sharing);
+        let ports_per_rank = wiring.ports_per_rank();
+        let engine = Engine { free_ps: 0, under_way: 0, waiting: Line::EMPTY };
+        Fluid {
+            links: wiring.links.iter().map(|link| Link { rate_bytes_per_s: wiring.stream_rate(link), ..*link }).collect(),
+            routes,
+            sharing,
+            engines: vec![engine; ports_per_rank * wiring.ranks as usize],
+            streams: wiring.streams.unwrap_or(u32::MAX),
+            ports_per_rank,
+            levels: wiring.topology.levels().len() as u8,
+            pairs: Vec::new(),
+            pair_of_ranks: FixedMap::default(),
+            pair_of_line: Vec::new(),
+            queued: Slab::new(),
+            flows: Vec::new(),
+            empty: Vec::new(),
+            posted_ps: None,
+            ended: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn pair(&mut self, way: &Way) -> u32 {
+        let line = way.line as usize;
+        if self.pair_of_line.len() <= line {
+            self.pair_of_line.resize(line + 1, NONE);
+        }
+        if self.pair_of_line[line] == NONE {
+            let ranks = u64::from(way.from) << 32 | u64::from(way.to);
+            let next = self.pairs.len() as u32;
+            self.pair_of_line[line] = *self.pair_of_ranks.entry(ranks).or_insert(next);
+            if self.pair_of_line[line] == next {
+                self.pairs.push(Pair { is_busy: false, free_ps: 0, waiting: Line::EMPTY });
+            }
+        }
+        self.pair_of_line[line]
+    }
+
+    #[inline]
+    fn engine(&self, way: &Way) -> usize {
+        let port = self.links[usize::from(way.class)].port;
+        way.from as usize * self.ports_per_rank + usize::from(port)
+    }
+
+    /// A message is the first of its pair: its engine takes it, or lets it wait.
+    fn come(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) {
+        let (pair, engine) = (self.pair(way) as usize, self.engine(way));
+        self.pairs[pair].is_busy = true;
+        if self.engines[engine].under_way < self.streams {
+            self.issue(message, way, agenda);
+        } else {
+            self.engines[engine].waiting.push(&mut self.queued, message, way);
+        }
+    }
+
+    fn issue(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) {
+        let (pair, engine) = (self.pair(way) as usize, self.engine(way));
+        let Link { send_overhead_ps, gap_ps, .. } = self.links[usize::from(way.class)];
+        let engine = &mut self.engines[engine];
+        let start_ps = agenda.now_ps.max(way.ready_ps).max(engine.free_ps).max(self.pairs[pair].free_ps);
+        engine.free_ps = start_ps.saturating_add(gap_ps.max(send_overhead_ps));
+        engine.under_way += 1;
+        self.pairs[pair].free_ps = start_ps.saturating_add(gap_ps);
+        let begin_ps = start_ps.saturating_add(send_overhead_ps);
+        self.posted_ps = Some(begin_ps);
+        agenda.queue.push(begin_ps, Kind::Begun, message);
+    }
+
+    /// A message is over: the next one of its pair may come, and the engine may issue one.
+    fn release(&mut self, way: &Way, agenda: &mut Agenda<'_>) {
+        let (pair, engine) = (self.pair(way) as usize, self.engine(way));
+        self.pairs[pair].is_busy = false;
+        if !way.is_copy {
+            self.engines[engine].under_way -= 1;
+        }
+        if self.engines[engine].under_way < self.streams
+            && let Some((message, way)) = self.engines[engine].waiting.pop(&mut self.queued) {
+            self.issue(message, &way, agenda);
+        }
+        if let Some((message, way)) = self.pairs[pair].waiting.pop(&mut self.queued) {
+            self.come(message, &way, agenda);
+        }
+    }
+
+    /// The last byte of a message has left.
+    fn leave(&mut self, message: u32, agenda: &mut Agenda<'_>, left: &mut Vec<u32>) {
+        let way = self.flows[message as usize];
+        let Link { latency_ps, receive_overhead_ps, .. } = self.links[usize::from(way.class)];
+        let arrival_ps = agenda.now_ps.saturating_add(latency_ps).saturating_add(receive_overhead_ps);
+        self.tell(message, &way, agenda, arrival_ps);
+        agenda.queue.push(arrival_ps, Kind::Arrived, message);
+        left.push(message);
+        self.release(&way, agenda);
+    }
+}
+
+impl Fluid {
+    /// Tells the recorder of a flow that is over: the port's share of it is where the flow begins, however it was spread.
+    fn tell(&self, message: u32, way: &Way, agenda: &mut Agenda<'_>, arrival_ps: u64) {
+        let Some(recorder) = &mut agenda.recorder else { return };
+        let link = self.links[usize::from(way.class)];
+        let first_ps = way.ready_ps; // when it began, see `moved`
+        let start_ps = first_ps - link.send_overhead_ps.min(first_ps);
+        let message_ps = agenda.now_ps - first_ps;
+        let port_ps = time_at_rate_ps(way.bytes, link.port_rate_bytes_per_s()).min(message_ps);
+        recorder.injected(&Injection {
+            message,
+            from: way.from,
+            to: way.to,
+            level: way.class % self.levels,
+            port: recorded(way.from, &link, self.ports_per_rank, Direction::Out),
+            now_ps: start_ps,
+            taken_ps: start_ps,
+            start_ps,
+            overhead_ps: link.send_overhead_ps,
+            latency_ps: link.latency_ps,
+            port_ps,
+            message_ps,
+            free_ps: first_ps + port_ps,
+            pair_ps: None,
+        });
+        let head_ps = first_ps.saturating_add(link.latency_ps);
+        recorder.reaches(&Reception {
+            message,
+            from: way.from,
+            to: way.to,
+            port: recorded(way.to, &link, self.ports_per_rank, Direction::In),
+            now_ps: head_ps,
+            begin_ps: head_ps,
+            overhead_ps: link.receive_overhead_ps,
+            port_ps: message_ps,
+            message_ps,
+            arrival_ps,
+        });
+    }
+}
+
+impl Timing for Fluid {
+    fn fidelity(&self) -> Fidelity {
+        Fidelity::Fluid
+    }
+
+    fn post(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
+        self.posted_ps = None;
+        let pair = self.pair(way) as usize;
+        if self.pairs[pair].is_busy {
+            self.pairs[pair].waiting.push(&mut self.queued, message, way);
+        } else {
+            self.come(message, way, agenda);
+        }
+        None
+    }
+
+    /// A copy begins with its original, if that is on its way and nothing of its own pair is: otherwise it follows.
+    fn post_copy(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
+        let pair = self.pair(way) as usize;
+        match self.posted_ps {
+            Some(begin_ps) if !self.pairs[pair].is_busy => {
+                self.pairs[pair].is_busy = true;
+                agenda.queue.push(begin_ps, Kind::Begun, message);
+            }
+            begin_ps => {
+                let own = Way { is_copy: false, ..*way };
+                self.post(message, &own, agenda);
+                self.posted_ps = begin_ps;
+            }
+        }
+        None
+    }
+
+    fn moved(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) {
+        if self.flows.len() <= message as usize {
+            self.flows.resize(message as usize + 1, *way);
+        }
+        self.flows[message as usize] = *way;
+        if way.bytes == 0 {
+            return self.empty.push(message);
+        }
+        let rate = self.links[usize::from(way.class)].rate_bytes_per_s;
+        let hops = self.routes.of(way, &self.sharing);
+        self.sharing.begin(message, way.bytes, rate, hops, agenda.now_ps);
+    }
+
+    fn lost(&mut self, _message: u32, way: &Way, agenda: &mut Agenda<'_>) {
+        self.release(way, agenda);
+    }
+
+    #[inline]
+    fn next_ps(&self) -> Option<u64> {
+        self.sharing.next_ps()
+    }
+
+    fn settle(&mut self, agenda: &mut Agenda<'_>, left: &mut Vec<u32>) {
+        let mut ended = std::mem::take(&mut self.ended);
+        ended.append(&mut self.empty);
+        self.sharing.end(agenda.now_ps, &mut ended);
+        for message in ended.drain(..) {
+            self.leave(message, agenda, left);
+        }
+        self.ended = ended;
+        self.sharing.share(agenda.now_ps);
+    }
+
+    fn tell_links(&self, levels: &[String], recorder: &mut Recorder) {
+        let ranks = (self.engines.len() / self.ports_per_rank) as Rank;
+        tell_ports(&self.links, (ranks, self.ports_per_rank), levels, recorder);
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let lines = self.pair_of_line.capacity() * size_of::<u32>();
+        let engines = self.engines.capacity() * size_of::<Engine>();
+        let pairs = self.pairs.capacity() * size_of::<Pair>();
+        let map = self.pair_of_ranks.capacity() * (size_of::<(u64, u32)>() + 1);
+        let flows = self.flows.capacity() * size_of::<Way>();
+        lines + engines + pairs + map + flows + self.queued.bytes() + self.sharing.memory_bytes()
+    }
+}
+
+impl Line {
+    const EMPTY: Line = Line { first: NONE, last: NONE };
+
+    fn push(&mut self, queued: &mut Slab<Queued>, message: u32, way: &Way) {
+        let id = queued.insert(Queued { message, way: *way, next: NONE });
+        match self.first {
+            NONE => self.first = id,
+            _ => queued[self.last].next = id,
+        }
+        self.last = id;
+    }
+
+    fn pop(&mut self, queued: &mut Slab<Queued>) -> Option<(u32, Way)> {
+        let id = self.first;
+        if id == NONE {
+            return None;
+        }
+        let Queued { message, way, next } = queued[id];
+        queued.remove(id);
+        self.first = next;
+        Some((message, way))
+    }
+}

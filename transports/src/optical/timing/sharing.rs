@@ -1,0 +1,552 @@
+//! Max-min fair shares: flows over resources (ports, planes, links between switches), as fast as fairness lets each.
+//!
+//! A flow is as fast as its own cap, or as its share of the tightest resource on its way: the rates are those in which
+//! none can be raised without lowering one that is no faster. Shares are computed anew only for flows that a change can
+//! reach: resources whose flows ask together for no more than there is bind nobody and pass no change on. Where one
+//! change would reach many flows, changes are collected for a short while (see [`Sharing::share`]).
+//!
+//! Everything is integers: rates in 1/64 byte per second, weights in 1/4096, rounded down; ends rounded up to whole
+//! picoseconds.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Units of a rate in a byte per second.
+const UNITS: u64 = 64;
+/// A flow's weight on a resource of which it takes what its rate says.
+pub(super) const WHOLE: u32 = 1 << 12;
+/// The most a resource may pass, so that its units fit: 35 TB/s, above every port.
+const MOST_BYTES_PER_S: u64 = (u64::MAX >> 1) / (UNITS * WHOLE as u64);
+const PS_PER_S: u128 = 1_000_000_000_000;
+/// A change that reaches no more flows than this is reckoned with at once; so are many changes that reach so many each.
+const AT_ONCE: usize = 64;
+/// Other changes wait for this part of the time that flows under way need on average.
+const PATIENCE: u64 = 128;
+const NEVER: u64 = u64::MAX;
+
+/// Two ports, and the links out of and into groups of two levels.
+pub(super) const MOST_HOPS: usize = 6;
+
+/// A place on a flow's way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Hop {
+    pub(super) resource: u32,
+    /// How much of the flow's rate it takes there, in parts of [`WHOLE`].
+    pub(super) weight: u32,
+}
+
+/// All resources and flows.
+#[derive(Debug, Default)]
+pub(super) struct Sharing {
+    resources: Vec<Resource>,
+    flows: Vec<Flow>,
+    free: Vec<u32>,
+    active: usize,
+    /// When flows end, if nothing changes: time, order of creation, flow. What is out of date stays until it is met.
+    ends: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    created: u64,
+    /// Resources whose flows may have to change, new ones and those that wait.
+    dirty: Vec<u32>,
+    waiting: Vec<u32>,
+    /// When those that wait are reckoned with.
+    due_ps: Option<u64>,
+    patience_ps: u64,
+    changes: usize,
+    /// Flows that begin now.
+    begun: Vec<u32>,
+    epoch: u32,
+    reached: Reached,
+    levels: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Reckons with every change at once, whatever it reaches.
+    is_exact: bool,
+}
+
+/// What a change can reach.
+#[derive(Debug, Default)]
+struct Reached {
+    flows: Vec<u32>,
+    resources: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Resource {
+    /// What it passes, times [`WHOLE`].
+    capacity: u64,
+    /// What its flows have, and what they would have if nothing but their caps bound them.
+    used: u64,
+    asked: u128,
+    /// Each with its position on the flow's way.
+    flows: Vec<(u32, u32)>,
+    /// Marks of the last search, and what is left to share in it.
+    epoch: u32,
+    residual: u64,
+    weights: u64,
+}
+
+#[derive(Debug, Default)]
+struct Flow {
+    tag: u32,
+    order: u64,
+    cap: u64,
+    rate: u64,
+    next_rate: u64,
+    /// Units · picoseconds that were left at `since_ps`.
+    left: u128,
+    since_ps: u64,
+    begin_ps: u64,
+    end_ps: u64,
+    way: Path,
+    epoch: u32,
+    is_fixed: bool,
+}
+
+/// What a flow crosses, each with its place in the resource's list.
+#[derive(Clone, Copy, Debug, Default)]
+struct Path {
+    len: u8,
+    hops: [(Hop, u32); MOST_HOPS],
+}
+
+impl Path {
+    #[inline]
+    fn iter(&self) -> std::slice::Iter<'_, (Hop, u32)> {
+        self.hops[..usize::from(self.len)].iter()
+    }
+}
+
+impl Resource {
+    #[inline]
+    fn binds(&self) -> bool {
+        self.asked > u128::from(self.capacity)
+    }
+
+    #[inline]
+    fn level(&self) -> u64 {
+        self.residual / self.weights
+    }
+}
+
+impl Sharing {
+    /// Adds a resource that passes so much.
+    pub(super) fn add_resource(&mut self, bytes_per_s: u64) -> u32 {
+        let id = self.resources.len() as u32;
+        let capacity = capacity(bytes_per_s);
+        let flows = Vec::new();
+        self.resources.push(Resource {
+            capacity,
+            used: 0,
+            asked: 0,
+            flows,
+            epoch: 0,
+            residual: 0,
+            weights: 0,
+        });
+        id
+    }
+
+    /// How many flows pass a resource.
+    pub(super) fn load(&self, resource: u32) -> usize {
+        self.resources[resource as usize].flows.len()
+    }
+
+    /// Begins a flow of so many bytes (at least one), no faster than `cap_bytes_per_s`. It gets its rate when
+    /// [`Sharing::share`] is called next, at the same time.
+    pub(super) fn begin(&mut self, tag: u32, bytes: u64, cap_bytes_per_s: u64, way: &[Hop], now_ps: u64) {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.flows.push(Flow::default());
+            self.flows.len() as u32 - 1
+        });
+        self.created += 1;
+        self.active += 1;
+        let alone = way.iter().map(|hop| self.resources[hop.resource as usize].capacity / u64::from(hop.weight));
+        let cap = alone.min().unwrap_or(u64::MAX).min(capacity(cap_bytes_per_s) / u64::from(WHOLE)).max(1);
+        let flow = &mut self.flows[id as usize];
+        flow.tag = tag;
+        flow.order = self.created;
+        (flow.cap, flow.rate, flow.next_rate) = (cap, 0, 0);
+        (flow.left, flow.since_ps, flow.begin_ps, flow.end_ps) = (work(bytes), now_ps, now_ps, NEVER);
+        flow.way.len = way.len() as u8;
+        for (position, &hop) in (0_u32..).zip(way) {
+            let resource = &mut self.resources[hop.resource as usize];
+            flow.way.hops[position as usize] = (hop, resource.flows.len() as u32);
+            resource.flows.push((id, position));
+            resource.asked += u128::from(cap) * u128::from(hop.weight);
+        }
+        self.begun.push(id);
+    }
+
+    /// The next time at which a flow ends or shares change.
+    pub(super) fn next_ps(&self) -> Option<u64> {
+        let end_ps = self.ends.peek().map(|end| end.0.0);
+        match (end_ps, self.due_ps) {
+            (Some(end_ps), Some(due_ps)) => Some(end_ps.min(due_ps)),
+            (end_ps, due_ps) => end_ps.or(due_ps),
+        }
+    }
+
+    /// Takes the flows that end now out, and appends their tags in order of their ends. Shares are rounded down, so flows
+    /// that should end together may be a picosecond apart, or 2⁻³² of what they took: these are one time.
+    pub(super) fn end(&mut self, now_ps: u64, ended: &mut Vec<u32>) {
+        while let Some(&Reverse((end_ps, order, id))) = self.ends.peek() {
+            let flow = &self.flows[id as usize];
+            let is_current = flow.order == order && flow.end_ps == end_ps;
+            let slack_ps = if is_current { 1 + (now_ps.saturating_sub(flow.begin_ps) >> 32) } else { 0 };
+            if end_ps > now_ps.saturating_add(slack_ps) {
+                break;
+            }
+            self.ends.pop();
+            if is_current {
+                ended.push(flow.tag);
+                self.remove(id);
+            }
+        }
+    }
+
+    fn remove(&mut self, id: u32) {
+        let flow = &mut self.flows[id as usize];
+        let (rate, cap, way) = (flow.rate, flow.cap, flow.way);
+        (flow.end_ps, flow.order) = (NEVER, 0);
+        let mut changes = false;
+        for &(hop, place) in way.iter() {
+            let resource = &mut self.resources[hop.resource as usize];
+            if resource.binds() && resource.flows.len() > 1 {
+                self.dirty.push(hop.resource);
+                changes = true;
+            }
+            resource.used -= rate * u64::from(hop.weight);
+            resource.asked -= u128::from(cap) * u128::from(hop.weight);
+            resource.flows.swap_remove(place as usize);
+            if let Some(&(moved, position)) = resource.flows.get(place as usize) {
+                match moved == id {
+                    true => unreachable!("a flow passes a resource once"),
+                    false => self.flows[moved as usize].way.hops[position as usize].1 = place,
+                }
+            }
+        }
+        self.changes += usize::from(changes);
+        self.free.push(id);
+        self.active -= 1;
+        if self.active == 0 {
+            self.ends.clear();
+            self.waiting.clear();
+            (self.due_ps, self.patience_ps) = (None, 0);
+        }
+    }
+
+    /// Gives every flow its rate, after the flows that end and begin now did so.
+    ///
+    /// If few flows share a resource with one that changed, and so on, or if many changed at once, this is exact. A lone
+    /// change that reaches more than [`AT_ONCE`] flows waits, with others, for a [`PATIENCE`]th of what flows under way
+    /// need on average: until then what an ended flow leaves is idle, and one that begins has what is idle.
+    pub(super) fn share(&mut self, now_ps: u64) {
+        self.greet(now_ps);
+        let is_due = self.due_ps.is_some_and(|due_ps| due_ps <= now_ps);
+        if is_due {
+            self.due_ps = None;
+            self.dirty.append(&mut self.waiting);
+        }
+        if self.dirty.is_empty() {
+            return self.start_rest(now_ps);
+        }
+        let must = is_due || self.patience_ps == 0 || self.is_exact;
+        let most = if must { usize::MAX } else { AT_ONCE * (self.changes + 1) };
+        self.changes = 0;
+        if self.reach(most) {
+            self.solve();
+            self.apply(now_ps);
+            self.dirty.clear();
+        } else {
+            self.waiting.append(&mut self.dirty);
+            self.due_ps = self.due_ps.or(Some(now_ps.saturating_add(self.patience_ps)));
+        }
+        self.start_rest(now_ps);
+    }
+
+    /// Marks what flows that begin bring into disorder; those that share with nobody have their cap.
+    fn greet(&mut self, now_ps: u64) {
+        for k in 0..self.begun.len() {
+            let id = self.begun[k];
+            let way = self.flows[id as usize].way;
+            let bound = self.dirty.len();
+            self.dirty.extend(
+                way.iter().map(|hop| hop.0.resource).filter(|&at| self.resources[at as usize].binds()),
+            );
+            if self.dirty.len() == bound {
+                self.set_rate(id, self.flows[id as usize].cap, now_ps);
+            } else {
+                self.changes += 1;
+            }
+        }
+    }
+
+    /// Flows that began and have no share yet get what is idle, and do not wait longer than they can bear.
+    fn start_rest(&mut self, now_ps: u64) {
+        let mut begun = std::mem::take(&mut self.begun);
+        for id in begun.drain(..) {
+            let flow = &self.flows[id as usize];
+            if flow.rate > 0 {
+                continue;
+            }
+            let idle = |hop: &Hop| {
+                let resource = &self.resources[hop.resource as usize];
+                resource.capacity.saturating_sub(resource.used) / u64::from(hop.weight)
+            };
+            let rate = flow.way.iter().map(|(hop, _)| idle(hop)).min().unwrap_or(0).min(flow.cap);
+            let alone_ps = time_ps(flow.left, flow.cap);
+            self.set_rate(id, rate, now_ps);
+            let bearable_ps = now_ps.saturating_add(alone_ps / AT_ONCE as u64);
+            self.due_ps = Some(self.due_ps.map_or(bearable_ps, |due_ps| due_ps.min(bearable_ps)));
+        }
+        self.begun = begun;
+    }
+
+    /// Finds all flows and resources that the dirty resources' flows share with, as long as they are not more than `most`.
+    fn reach(&mut self, most: usize) -> bool {
+        self.epoch += 1;
+        let (epoch, Reached { flows, resources }) = (self.epoch, &mut self.reached);
+        flows.clear();
+        resources.clear();
+        for &resource in &self.dirty {
+            if std::mem::replace(&mut self.resources[resource as usize].epoch, epoch) != epoch {
+                resources.push(resource);
+            }
+        }
+        let mut next = 0;
+        while let Some(&resource) = resources.get(next) {
+            next += 1;
+            for k in 0..self.resources[resource as usize].flows.len() {
+                let (id, _) = self.resources[resource as usize].flows[k];
+                let flow = &mut self.flows[id as usize];
+                if std::mem::replace(&mut flow.epoch, epoch) == epoch {
+                    continue;
+                }
+                flow.is_fixed = false;
+                flows.push(id);
+                for &(hop, _) in flow.way.iter() {
+                    let other = &mut self.resources[hop.resource as usize];
+                    if other.epoch != epoch && other.binds() {
+                        other.epoch = epoch;
+                        resources.push(hop.resource);
+                    }
+                }
+            }
+            if flows.len() > most {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Fills the reached resources: the tightest first, its flows get equal shares and are taken out.
+    fn solve(&mut self) {
+        let Sharing { resources, flows, reached, levels, epoch, .. } = self;
+        levels.clear();
+        for &id in &reached.resources {
+            let resource = &mut resources[id as usize];
+            let weight = |&(flow, position): &(u32, u32)| {
+                u64::from(flows[flow as usize].way.hops[position as usize].0.weight)
+            };
+            (resource.residual, resource.weights) =
+                (resource.capacity, resource.flows.iter().map(weight).sum());
+            if resource.weights > 0 {
+                levels.push(Reverse((resource.level(), id)));
+            }
+        }
+        let cap = |id: &u32| flows[*id as usize].cap;
+        if !reached.flows.is_sorted_by_key(cap) {
+            reached.flows.sort_by_key(cap);
+        }
+        let fix = |id: u32, rate: u64, resources: &mut [Resource], flows: &mut [Flow]| {
+            let flow = &mut flows[id as usize];
+            (flow.next_rate, flow.is_fixed) = (rate, true);
+            for &(hop, _) in flow.way.iter() {
+                let resource = &mut resources[hop.resource as usize];
+                if resource.epoch == *epoch {
+                    resource.residual -= rate * u64::from(hop.weight);
+                    resource.weights -= u64::from(hop.weight);
+                }
+            }
+        };
+        let mut capped = reached.flows.iter().copied().peekable();
+        loop {
+            while capped.next_if(|&id| flows[id as usize].is_fixed).is_some() {}
+            let Some(&first) = capped.peek() else { break };
+            let cap = flows[first as usize].cap;
+            let Some(&Reverse((level, id))) = levels.peek() else {
+                fix(first, cap, resources, flows);
+                continue;
+            };
+            let resource = &resources[id as usize];
+            if resource.weights == 0 {
+                levels.pop();
+            } else if resource.level() > level {
+                levels.pop();
+                levels.push(Reverse((resource.level(), id)));
+            } else if cap <= level {
+                fix(first, cap, resources, flows);
+            } else {
+                levels.pop();
+                for k in 0..resources[id as usize].flows.len() {
+                    let (flow, _) = resources[id as usize].flows[k];
+                    if !flows[flow as usize].is_fixed {
+                        fix(flow, level, resources, flows);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the solution true from now on, and notes how long flows still need.
+    fn apply(&mut self, now_ps: u64) {
+        let reached = std::mem::take(&mut self.reached.flows);
+        let mut left_ps: u128 = 0;
+        for &id in &reached {
+            let flow = &self.flows[id as usize];
+            if flow.next_rate != flow.rate {
+                self.set_rate(id, flow.next_rate, now_ps);
+            }
+            left_ps += u128::from(self.flows[id as usize].end_ps.saturating_sub(now_ps));
+        }
+        let mean_ps = u64::try_from(left_ps / (reached.len() as u128).max(1)).unwrap_or(NEVER);
+        if reached.len() > AT_ONCE {
+            self.patience_ps = (mean_ps / PATIENCE).max(1);
+        }
+        self.reached.flows = reached;
+        if self.ends.len() > 4 * self.active + 1024 {
+            let flows = &self.flows;
+            self.ends.retain(|&Reverse((end_ps, order, id))| {
+                flows[id as usize].order == order && flows[id as usize].end_ps == end_ps
+            });
+        }
+    }
+
+    fn set_rate(&mut self, id: u32, rate: u64, now_ps: u64) {
+        let flow = &mut self.flows[id as usize];
+        let done = u128::from(flow.rate) * u128::from(now_ps - flow.since_ps);
+        flow.left = flow.left.saturating_sub(done);
+        flow.since_ps = now_ps;
+        for &(hop, _) in flow.way.iter() {
+            let used = &mut self.resources[hop.resource as usize].used;
+            *used = *used + rate * u64::from(hop.weight) - flow.rate * u64::from(hop.weight);
+        }
+        flow.rate = rate;
+        flow.end_ps = match rate {
+            0 => NEVER,
+            _ => now_ps.saturating_add(time_ps(flow.left, rate)),
+        };
+        if flow.end_ps < NEVER {
+            self.ends.push(Reverse((flow.end_ps, flow.order, id)));
+        }
+    }
+
+    /// Bytes of memory it has taken.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let lists = self.resources.iter().map(|resource| resource.flows.capacity() * size_of::<(u32, u32)>());
+        let tables = self.flows.capacity() * size_of::<Flow>() + self.resources.capacity() * size_of::<Resource>();
+        tables + lists.sum::<usize>() + self.ends.capacity() * size_of::<(u64, u64, u32)>()
+    }
+}
+
+fn capacity(bytes_per_s: u64) -> u64 {
+    bytes_per_s.min(MOST_BYTES_PER_S) * UNITS * u64::from(WHOLE)
+}
+
+fn work(bytes: u64) -> u128 {
+    u128::from(bytes) * PS_PER_S * u128::from(UNITS)
+}
+
+/// How long work takes at a rate, rounded up.
+#[inline]
+fn time_ps(work: u128, rate: u64) -> u64 {
+    match u64::try_from(work) {
+        Ok(work) => work.div_ceil(rate),
+        Err(_) => u64::try_from(work.div_ceil(u128::from(rate))).unwrap_or(NEVER),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES_PER_S: u64 = 1_000_000_000;
+
+    fn ports(sharing: &mut Sharing, ports: u32) {
+        (0..2 * ports).for_each(|_| {
+            sharing.add_resource(BYTES_PER_S);
+        });
+    }
+
+    /// Injection ports are even, reception ports odd.
+    fn way(from: u32, to: u32) -> [Hop; 2] {
+        [2 * from, 2 * to + 1].map(|resource| Hop { resource, weight: WHOLE })
+    }
+
+    /// Runs until nothing is left: when each tag ended.
+    fn run(sharing: &mut Sharing) -> Vec<(u32, u64)> {
+        let mut ends = Vec::new();
+        sharing.share(0);
+        while let Some(now_ps) = sharing.next_ps() {
+            let mut ended = Vec::new();
+            sharing.end(now_ps, &mut ended);
+            ends.extend(ended.into_iter().map(|tag| (tag, now_ps)));
+            sharing.share(now_ps);
+            for resource in &sharing.resources {
+                assert!(resource.used <= resource.capacity, "more than there is");
+            }
+        }
+        ends
+    }
+
+    #[test]
+    fn shares_are_max_min_fair() {
+        let mut sharing = Sharing::default();
+        ports(&mut sharing, 8);
+        // Three into port 0, one of whose senders also sends to port 4: thirds, and two thirds.
+        for (tag, (from, to)) in (0..).zip([(1, 0), (2, 0), (3, 0), (2, 4)]) {
+            sharing.begin(tag, 3000, u64::MAX, &way(from, to), 0);
+        }
+        sharing.share(0);
+        let rates: Vec<u64> = sharing.flows.iter().map(|flow| flow.rate / UNITS).collect();
+        assert_eq!(rates, [333_333_333, 333_333_333, 333_333_333, 666_666_666]);
+        for flow in &sharing.flows {
+            let tightest = flow.way.iter().any(|(hop, _)| {
+                let resource = &sharing.resources[hop.resource as usize];
+                let is_full = resource.capacity - resource.used < 4 * u64::from(WHOLE);
+                let is_fastest = resource.flows.iter().all(|other| sharing.flows[other.0 as usize].rate <= flow.rate);
+                is_full && is_fastest
+            });
+            assert!(tightest, "each flow is among the fastest of a resource that is full");
+        }
+        let ends: Vec<u64> = run(&mut sharing).iter().map(|end| end.1.div_ceil(1000)).collect();
+        assert_eq!(ends, [4500, 9001, 9001, 9001]);
+    }
+
+    #[test]
+    fn collected_changes_are_near_exact_ones() {
+        let ends = |is_exact| {
+            let mut sharing = Sharing { is_exact, ..Sharing::default() };
+            ports(&mut sharing, 24);
+            let mut random = 5_u64;
+            for (tag, (from, to)) in (0..).zip((0..24).flat_map(|from| (0..24).map(move |to| (from, to)))) {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                if from != to {
+                    sharing.begin(tag, 1_000_000 / (1 + (random >> 40) % 100), u64::MAX, &way(from, to), 0);
+                }
+            }
+            let mut ends = run(&mut sharing);
+            ends.sort_unstable();
+            ends
+        };
+        let (exact, near) = (ends(true), ends(false));
+        assert_eq!((exact.len(), near.len()), (24 * 23, 24 * 23));
+        let mut worst = 0.0_f64;
+        for (exact, near) in exact.iter().zip(&near) {
+            assert_eq!(exact.0, near.0);
+            worst = worst.max((near.1 as f64 / exact.1 as f64 - 1.0).abs());
+        }
+        let last = |ends: &[(u32, u64)]| ends.iter().map(|end| end.1).max().unwrap() as f64;
+        println!("worst flow {worst:.4}, last {:.6}", last(&near) / last(&exact) - 1.0);
+        assert!(worst > 0.0, "changes were collected");
+        assert!(worst < 0.05 && (last(&near) / last(&exact) - 1.0).abs() < 0.01);
+    }
+}
