@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench simulation` runs all, `-- NAME` one.
 
+#![allow(clippy::print_stdout, reason = "a table is what it is for")]
+
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 use ubccl::sim::{Fidelity, World, WorldConfig};

@@ -178,9 +178,9 @@ fn tell_ports(
         .map(|names| names.each_ref().map(|name| recorder.add_class(format!("ranks' ports {name}"))))
         .collect();
     for rank in 0..ranks {
-        for port in 0..ports_per_rank {
+        for (port, (names, classes)) in names.iter().zip(&classes).enumerate() {
             let rate_bytes_per_s = of_port(port).map(Link::port_rate_bytes_per_s).max().unwrap_or(1);
-            for (name, &class) in names[port].iter().zip(&classes[port]) {
+            for (name, &class) in names.iter().zip(classes) {
                 let (name, rank) = (format!("rank {rank} {name}"), Some(rank));
                 recorder.add_link(record::Link { name, class, rank, rate_bytes_per_s });
             }
