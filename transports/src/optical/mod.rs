@@ -73,7 +73,7 @@ pub use fabric::Fabric;
 use ubccl_core::endpoint::{
     Clock, ConnectOptions, Endpoint, Reach, Transport, TransportDescriptor, World, WorldOptions,
 };
-use ubccl_core::{Exchange, Result};
+use ubccl_core::{Error, Exchange, Result};
 
 /// The simulated fabric.
 #[derive(Debug)]
