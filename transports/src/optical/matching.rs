@@ -81,7 +81,16 @@ impl Matching {
         let Self { lines, line_of, into_seat, .. } = self;
         *line_of.entry(name(from, to, lane)).or_insert_with(|| {
             let id = lines.len() as u32;
-            lines.push(Line { from, to, lane, side: Side::Messages, first: NONE, last: NONE, count: 0, moving: 0 });
+            lines.push(Line {
+                from,
+                to,
+                lane,
+                side: Side::Messages,
+                first: NONE,
+                last: NONE,
+                count: 0,
+                moving: 0,
+            });
             if into_seat.len() <= to as usize {
                 into_seat.resize(to as usize + 1, Vec::new());
             }

@@ -193,13 +193,7 @@ impl Network {
     /// Puts one message of a send on its way; when its last byte has left the rank, if that is known.
     ///
     /// `copied` is the link of the send's message before this one, if switches copy there.
-    pub(super) fn inject(
-        &mut self,
-        send: u32,
-        to: SeatId,
-        lane: u8,
-        copied: &mut Option<u8>,
-    ) -> Option<u64> {
+    pub(super) fn inject(&mut self, send: u32, to: SeatId, lane: u8, copied: &mut Option<u8>) -> Option<u64> {
         let record = &mut self.sends[send];
         let (seat, from, len) = (record.seat, record.rank, record.header.len);
         record.holders += 1;
@@ -318,7 +312,8 @@ impl Network {
 
     fn arrived(&mut self, id: u32) {
         let message = self.messages[id];
-        if message.link != NO_LINK && self.fabric.topology().levels()[usize::from(message.link)].link.reduces {
+        if message.link != NO_LINK && self.fabric.topology().levels()[usize::from(message.link)].link.reduces
+        {
             self.matching.end_moving(message.line);
         }
         let bytes = self.record(Kind::Arrived, &message);

@@ -194,7 +194,8 @@ impl Network {
         let sends = self.spare_lists.pop().unwrap_or_default();
         let engine = self.seats[seat].operation.engine;
         let (folded, fold) = (0, 0);
-        let receive = Receive { seat, state, token, header, into, work, sends, missing, engine, folded, fold };
+        let receive =
+            Receive { seat, state, token, header, into, work, sends, missing, engine, folded, fold };
         let id = self.receives.insert(receive);
         if let Some(recorder) = &mut self.recorder {
             recorder.is_receive(id);

@@ -21,8 +21,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Allocation, Counters, DirectCall, DirectProgress, Endpoint, Fault, Header, Key, Memory, Now, POINT_TO_POINT_LANE, Post, Posted, RegionId,
-    Stream, TAGGED_LANE, Token, Wake,
+    Allocation, Counters, DirectCall, DirectProgress, Endpoint, Fault, Header, Key, Memory, Now,
+    POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -142,7 +142,11 @@ struct Shape {
 
 impl ShmEndpoint {
     /// The endpoint of `rank` over the bells (and in them the segments) of all ranks.
-    pub(crate) fn new(rank: u32, geometry: &Geometry, (bells, fences): (Vec<Arc<Bell<Segment>>>, Fences)) -> Self {
+    pub(crate) fn new(
+        rank: u32,
+        geometry: &Geometry,
+        (bells, fences): (Vec<Arc<Bell<Segment>>>, Fences),
+    ) -> Self {
         let (rank, ranks, channels) = (rank as usize, geometry.ranks(), geometry.channels());
         let place = |index: usize| (index / channels, index % channels);
         let segment = |of: usize| -> (usize, &Arc<Segment>) { (of, bells[of].place()) };

@@ -148,7 +148,8 @@ impl Geometry {
     pub(crate) fn channel(&self, peer: usize, channel: usize) -> ChannelPlace {
         debug_assert!(channel < self.channels() && peer < self.ranks);
         let pair = self.pair(peer);
-        let before = |of: fn(RingShape) -> usize| (0..channel).map(|before| of(self.shape(before))).sum::<usize>();
+        let before =
+            |of: fn(RingShape) -> usize| (0..channel).map(|before| of(self.shape(before))).sum::<usize>();
         let entries = pair + self.channels() * ACK_BYTES + before(entry_bytes);
         let slots = pair + control_bytes(&self.shapes()) + before(slots_bytes);
         ChannelPlace { entries, slots, shape: self.shape(channel) }

@@ -61,7 +61,13 @@ pub(crate) fn own_node(system: &Path) -> Option<u32> {
 
 /// Places the segment of `rank` by the nodes of all ranks, before its pages are touched. A sandbox may forbid it: then
 /// pages lie where they are first touched, which is said and nothing more.
-pub(crate) fn place(segment: &Segment, geometry: &Geometry, rank: usize, nodes: &[Option<u32>], placer: &mut dyn Placer) {
+pub(crate) fn place(
+    segment: &Segment,
+    geometry: &Geometry,
+    rank: usize,
+    nodes: &[Option<u32>],
+    placer: &mut dyn Placer,
+) {
     for (range, node) in wishes(geometry, segment.addresses(), rank, nodes) {
         if let Err(error) = placer.prefer(range, node) {
             tracing::debug!(target: "ubccl::shm", rank, node, "memory is not placed on its node: {error}");
@@ -71,7 +77,12 @@ pub(crate) fn place(segment: &Segment, geometry: &Geometry, rank: usize, nodes: 
 }
 
 /// What is to lie where: neighbours that go to one node are one range.
-fn wishes(geometry: &Geometry, whole: Addresses, rank: usize, nodes: &[Option<u32>]) -> Vec<(Addresses, u32)> {
+fn wishes(
+    geometry: &Geometry,
+    whole: Addresses,
+    rank: usize,
+    nodes: &[Option<u32>],
+) -> Vec<(Addresses, u32)> {
     if nodes.iter().flatten().all(|node| Some(node) == nodes.iter().flatten().next()) {
         return Vec::new();
     }
@@ -111,7 +122,11 @@ mod tests {
         }
     }
 
-    fn placed(nodes: &[Option<u32>], rank: usize, is_forbidden: bool) -> (Geometry, Addresses, Vec<(Addresses, u32)>) {
+    fn placed(
+        nodes: &[Option<u32>],
+        rank: usize,
+        is_forbidden: bool,
+    ) -> (Geometry, Addresses, Vec<(Addresses, u32)>) {
         let geometry = Geometry::new(nodes.len() as u32, &ConnectOptions::default()).unwrap();
         let (segment, _file) = Segment::create(rank as u32, &geometry).unwrap();
         let mut notes = Notes { calls: Vec::new(), is_forbidden };
@@ -124,7 +139,8 @@ mod tests {
         let nodes = [Some(0), Some(0), Some(3), Some(3)];
         for rank in 0..4 {
             let (geometry, whole, calls) = placed(&nodes, rank, false);
-            let node_at = |address: usize| calls.iter().find(|call| call.0.contains(&address)).map(|call| call.1);
+            let node_at =
+                |address: usize| calls.iter().find(|call| call.0.contains(&address)).map(|call| call.1);
             for (peer, &node) in nodes.iter().enumerate() {
                 let pair = geometry.pair_range(peer);
                 assert_eq!(node_at(whole.start + pair.start), node, "{rank} {peer}");
@@ -132,7 +148,10 @@ mod tests {
             }
             assert_eq!(node_at(whole.start), nodes[rank], "the header");
             assert_eq!(node_at(whole.end - 1), nodes[rank], "the heap");
-            assert!(calls.iter().all(|call| call.0.start % 4096 == 0 && call.0.end % 4096 == 0), "{calls:x?}");
+            assert!(
+                calls.iter().all(|call| call.0.start % 4096 == 0 && call.0.end % 4096 == 0),
+                "{calls:x?}"
+            );
             // Header and first two pairs, two pairs and heap, or the owner's parts apart: never one call a pair.
             assert!(calls.len() <= 4, "{calls:x?}");
         }
@@ -171,7 +190,9 @@ mod tests {
                 let far = Kernel.prefer(whole.start..whole.start + 4096, 1023);
                 assert_eq!(far.unwrap_err().raw_os_error(), Some(libc::EINVAL), "there is no node 1023");
             }
-            Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)), "{error}"),
+            Err(error) => {
+                assert!(matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)), "{error}")
+            }
         }
         assert_eq!(Kernel.prefer(0..4096, 1 << 20).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
@@ -186,7 +207,9 @@ mod tests {
             for (id, list) in lists.iter().enumerate() {
                 let folder = node.join(format!("node{id}"));
                 std::fs::create_dir_all(&folder).unwrap();
-                for (file, text) in [("cpulist", *list), ("distance", "10 20"), ("meminfo", "Node 0 MemTotal: 1 kB")] {
+                for (file, text) in
+                    [("cpulist", *list), ("distance", "10 20"), ("meminfo", "Node 0 MemTotal: 1 kB")]
+                {
                     std::fs::write(folder.join(file), text).unwrap();
                 }
             }

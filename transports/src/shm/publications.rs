@@ -115,7 +115,9 @@ impl Publications {
     pub(crate) fn has_news(&mut self) -> bool {
         match self.awaited {
             None => false,
-            Some(Awaited::Publication(peer, number)) => stamp_of(self.shelves[peer].word(number, 0)) >= number,
+            Some(Awaited::Publication(peer, number)) => {
+                stamp_of(self.shelves[peer].word(number, 0)) >= number
+            }
             Some(Awaited::End(peer, held)) => {
                 self.author.has_finished(peer, held, self.shelves[peer].finished())
             }

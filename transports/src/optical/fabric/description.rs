@@ -252,7 +252,9 @@ impl Description {
         let mut uplinks = vec![None; levels.len()];
         for Uplinks { level, links, bytes_per_s } in &self.uplink {
             if *links == 0 || *bytes_per_s == 0 {
-                return Err(format!("an uplink of level '{level}' needs links and bytes_per_s of at least 1"));
+                return Err(format!(
+                    "an uplink of level '{level}' needs links and bytes_per_s of at least 1"
+                ));
             }
             uplinks[position(levels, level)?] = Some(Uplink { bytes_per_s: *bytes_per_s, links: *links });
         }

@@ -88,7 +88,8 @@ impl Fabric {
         }
         let topology = Topology::flat("rank", Link::plain(latency_ps, bytes_per_s))?;
         let links = topology.levels().iter().map(|level| level.link).collect();
-        let engine = Engine { name: None, most_bytes: u64::MAX, most_ranks: u32::MAX, costs: Costs::default() };
+        let engine =
+            Engine { name: None, most_bytes: u64::MAX, most_ranks: u32::MAX, costs: Costs::default() };
         Ok(Fabric {
             name: "custom".to_owned(),
             topology,
@@ -134,7 +135,8 @@ impl Fabric {
     }
 
     fn build(description: Description, wanted: &[&str]) -> Result<Self, String> {
-        let RankDescription { reduce_bytes_per_s, copy_bytes_per_s, detection_ps, streams } = description.rank;
+        let RankDescription { reduce_bytes_per_s, copy_bytes_per_s, detection_ps, streams } =
+            description.rank;
         if detection_ps > Link::MAX_TERM_PS {
             return Err(format!("detection_ps is over {} (1000 s)", Link::MAX_TERM_PS));
         }
@@ -287,7 +289,8 @@ impl Fabric {
     pub fn describe(&self) -> String {
         let list = |items: &[String]| if items.is_empty() { "not said".to_owned() } else { items.join("; ") };
         let names: Vec<&str> = self.engines.iter().filter_map(|engine| engine.name.as_deref()).collect();
-        let engines = if names.is_empty() { String::new() } else { format!("\nengines: {}", names.join(", ")) };
+        let engines =
+            if names.is_empty() { String::new() } else { format!("\nengines: {}", names.join(", ")) };
         format!(
             "{}: {}{engines}\nsources: {}\nnot seen: {}",
             self.name,

@@ -10,8 +10,8 @@ use super::super::slab::{NONE, Slab};
 use super::routes::Routes;
 use super::sharing::Sharing;
 use super::{Agenda, Direction, Timing, Way, Wiring, recorded, tell_ports};
-use ubccl_core::endpoint::Fidelity;
 use ubccl_core::Rank;
+use ubccl_core::endpoint::Fidelity;
 use ubccl_core::topology::{Link, time_at_rate_ps};
 
 /// The state of engines, pairs of ranks and flows.
@@ -79,7 +79,11 @@ impl Fluid {
         let ports_per_rank = wiring.ports_per_rank();
         let engine = Engine { free_ps: 0, under_way: 0, waiting: Line::EMPTY };
         Fluid {
-            links: wiring.links.iter().map(|link| Link { rate_bytes_per_s: wiring.stream_rate(link), ..*link }).collect(),
+            links: wiring
+                .links
+                .iter()
+                .map(|link| Link { rate_bytes_per_s: wiring.stream_rate(link), ..*link })
+                .collect(),
             routes,
             sharing,
             engines: vec![engine; ports_per_rank * wiring.ranks as usize],
@@ -152,7 +156,8 @@ impl Fluid {
             self.engines[engine].under_way -= 1;
         }
         if self.engines[engine].under_way < self.streams
-            && let Some((message, way)) = self.engines[engine].waiting.pop(&mut self.queued) {
+            && let Some((message, way)) = self.engines[engine].waiting.pop(&mut self.queued)
+        {
             self.issue(message, &way, agenda);
         }
         if let Some((message, way)) = self.pairs[pair].waiting.pop(&mut self.queued) {

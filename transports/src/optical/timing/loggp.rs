@@ -67,7 +67,14 @@ impl LogGp {
     pub(super) fn new(wiring: &Wiring<'_>) -> Self {
         let ports_per_rank = wiring.ports_per_rank();
         LogGp {
-            links: wiring.links.iter().map(|&link| LinkState { link: Link { rate_bytes_per_s: wiring.stream_rate(&link), ..link }, recent: Serialisation::default() }).collect(),
+            links: wiring
+                .links
+                .iter()
+                .map(|&link| LinkState {
+                    link: Link { rate_bytes_per_s: wiring.stream_rate(&link), ..link },
+                    recent: Serialisation::default(),
+                })
+                .collect(),
             ports: vec![Port::default(); ports_per_rank * wiring.ranks as usize],
             ports_per_rank,
             levels: wiring.topology.levels().len() as u8,

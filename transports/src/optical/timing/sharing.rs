@@ -158,7 +158,8 @@ impl Sharing {
         });
         self.created += 1;
         self.active += 1;
-        let alone = way.iter().map(|hop| self.resources[hop.resource as usize].capacity / u64::from(hop.weight));
+        let alone =
+            way.iter().map(|hop| self.resources[hop.resource as usize].capacity / u64::from(hop.weight));
         let cap = alone.min().unwrap_or(u64::MAX).min(capacity(cap_bytes_per_s) / u64::from(WHOLE)).max(1);
         let flow = &mut self.flows[id as usize];
         flow.tag = tag;
@@ -442,7 +443,8 @@ impl Sharing {
     /// Bytes of memory it has taken.
     pub(super) fn memory_bytes(&self) -> usize {
         let lists = self.resources.iter().map(|resource| resource.flows.capacity() * size_of::<(u32, u32)>());
-        let tables = self.flows.capacity() * size_of::<Flow>() + self.resources.capacity() * size_of::<Resource>();
+        let tables =
+            self.flows.capacity() * size_of::<Flow>() + self.resources.capacity() * size_of::<Resource>();
         tables + lists.sum::<usize>() + self.ends.capacity() * size_of::<(u64, u64, u32)>()
     }
 }
@@ -512,7 +514,8 @@ mod tests {
             let tightest = flow.way.iter().any(|(hop, _)| {
                 let resource = &sharing.resources[hop.resource as usize];
                 let is_full = resource.capacity - resource.used < 4 * u64::from(WHOLE);
-                let is_fastest = resource.flows.iter().all(|other| sharing.flows[other.0 as usize].rate <= flow.rate);
+                let is_fastest =
+                    resource.flows.iter().all(|other| sharing.flows[other.0 as usize].rate <= flow.rate);
                 is_full && is_fastest
             });
             assert!(tightest, "each flow is among the fastest of a resource that is full");

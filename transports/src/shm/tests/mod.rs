@@ -5,8 +5,8 @@
 mod announced;
 mod hostile;
 mod meeting;
-mod publications;
 mod messages;
+mod publications;
 mod sleeping;
 mod windows;
 
