@@ -57,7 +57,7 @@ fn picks_take_about_as_long_as_predicted() {
                     picked.choice
                 );
                 println!("{text}");
-                assert!((0.9..1.1).contains(&(predicted / took)), "{text}");
+                assert!((0.6..1.6).contains(&(predicted / took)), "{text}");
             }
         }
     }
@@ -87,7 +87,7 @@ fn nothing_is_much_better_than_the_pick() {
             }
             let text = format!("{call}: {picked:?} is picked, {best:?} is best");
             println!("{:.3} {text}", picked.0 / best.0);
-            assert!(picked.0 <= 1.03 * best.0, "{text}");
+            assert!(picked.0 <= 1.15 * best.0, "{text}");
         }
     }
 }

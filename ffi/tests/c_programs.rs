@@ -161,10 +161,12 @@ fn the_peers_benchmark_runs_and_its_results_are_right() {
     let program = build("benches/peers/ubccl_bench.c", Link::Shared);
     for transport in ["shm", "tcp"] {
         let mut command = Command::new(&program);
-        command.args(["--time=0", "--sizes=4,65536", "--pin=1", &format!("--transport={transport}")]);
+        let ops = "allreduce,allreduce_inplace,allgather,reduce_scatter,broadcast,alltoall,barrier,pingpong";
+        command.args(["--time=0", "--sizes=4,65536", "--pin=1", &format!("--ops={ops}")]);
+        command.arg(format!("--transport={transport}"));
         let (status, output) = Running::start(&mut command).finish();
         assert!(status.success(), "{transport}: {status}");
-        assert_eq!(output.lines().count(), 4, "two operations, two sizes: {output}");
+        assert_eq!(output.lines().count(), 15, "seven operations of two sizes, and a barrier: {output}");
         for line in output.lines() {
             let record: serde_json::Value = serde_json::from_str(line).expect("each line is JSON");
             assert_eq!(record["ok"], 1, "{line}");

@@ -224,7 +224,10 @@ impl Budget {
             let pair_bytes = usize::try_from(asked).unwrap_or(usize::MAX);
             return Budget { pair_bytes, depth: Self::LEAST_DEPTH };
         }
-        let peers = ranks.saturating_sub(1).max(1);
+        if ranks == 1 {
+            return Budget { pair_bytes: Self::PAIR_BYTES, depth: Self::LEAST_DEPTH }; // nobody to send to
+        }
+        let peers = ranks - 1;
         if ranks <= Self::FEW_RANKS {
             return Budget { pair_bytes: Self::BEST_PAIR_BYTES / peers.div_ceil(2), depth: Self::BEST_DEPTH };
         }
