@@ -95,7 +95,7 @@ impl Transport for Optical {
         &DESCRIPTOR
     }
 
-    /// Real transfers at the pace of a fabric, if one is named: see [`paced`].
+    /// Real transfers at the pace of a fabric, if one is named.
     fn connect(&self, exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<Box<dyn Endpoint>> {
         match &options.paced {
             Some(fabric) => paced::connect(exchange, options, fabric),
