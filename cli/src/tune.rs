@@ -144,10 +144,21 @@ impl<'a> Tape<'a> {
         for _ in 0..ROUNDS {
             for (how, times_us) in hows.iter().zip(&mut times_us) {
                 self.stopwatch.crew.run(&Order::Choose(Some(how.clone())))?;
-                times_us.push(self.stopwatch.measure(call, false, self.capacity)?.times.p50_us);
+                times_us.push(self.both_us(call)?);
             }
         }
         Ok(times_us.iter().map(|times_us| typical(times_us, self.is_crowded)).collect())
+    }
+
+    /// Microseconds of a call, in place and not by halves if it may be either: ranks choose without knowing of each other
+    /// which it is.
+    fn both_us(&mut self, call: &Call) -> Outcome<f64> {
+        let apart_us = self.stopwatch.measure(call, false, self.capacity)?.times.p50_us;
+        if call.kind != Kind::AllReduce {
+            return Ok(apart_us);
+        }
+        let in_place_us = self.stopwatch.measure(call, true, self.capacity)?.times.p50_us;
+        Ok((apart_us + in_place_us) / 2.0)
     }
 
     /// The ranks.
