@@ -289,6 +289,7 @@ fn simulate(
         settings: args.how.settings(),
         seed: fabric.seed(),
         fidelity: fabric.fidelity(),
+        faults: fabric.faults().map_err(Failure::new)?,
         how: None,
         timeout: None,
     };
@@ -328,9 +329,17 @@ fn simulation_footer(summary: &Summary) -> String {
     let rate = summary.messages as f64 / (summary.real_us.max(1.0) / 1e6);
     let memory = peak_memory_bytes().map_or("unknown".to_owned(), show_bytes);
     let line = |name: &str, value: String| format!("# {name:<20} : {value}\n");
+    let faults = match summary.retries + summary.lost {
+        0 => String::new(),
+        _ => line(
+            "Faults",
+            format!("bytes sent again {} times, {} messages lost", summary.retries, summary.lost),
+        ),
+    };
     [
         line("Messages", summary.messages.to_string()),
         line("Messages per second", format!("{} (simulated, per second of real time)", general(rate))),
+        faults,
         line("Peak memory", memory),
         line("Event hash", format!("{:016x}", summary.hash)),
     ]

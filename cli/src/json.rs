@@ -50,6 +50,9 @@ struct Simulated {
     messages: u64,
     messages_per_s: f64,
     events: u64,
+    /// What faults did: how often bytes were sent again, messages that were lost.
+    retries: u64,
+    lost: u64,
     event_hash: String,
     bound_us: f64,
     percent_of_bound: f64,
@@ -88,6 +91,8 @@ impl Simulated {
             messages: simulated.messages,
             messages_per_s,
             events: simulated.events,
+            retries: simulated.retries,
+            lost: simulated.lost,
             event_hash: format!("{:016x}", simulated.hash),
             bound_us: simulated.bound_us,
             percent_of_bound: bound::percent(simulated.bound_us, measured.times.p50_us),
@@ -192,8 +197,15 @@ mod tests {
     #[test]
     fn a_block_and_a_simulation_are_marked() {
         let around = Circumstances { asked_bytes: 8, in_place: false, transport: "optical" };
-        let simulated =
-            crate::measure::Simulated { messages: 10, events: 20, hash: 255, real_us: 2.0, bound_us: 0.75 };
+        let simulated = crate::measure::Simulated {
+            messages: 10,
+            events: 20,
+            retries: 0,
+            lost: 0,
+            hash: 255,
+            real_us: 2.0,
+            bound_us: 0.75,
+        };
         let explained = Explained {
             path: "all of it".into(),
             parts: vec![("latency", "node".into(), 5)],

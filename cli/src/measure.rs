@@ -97,6 +97,10 @@ pub(crate) struct Simulated {
     pub(crate) messages: u64,
     /// Events.
     pub(crate) events: u64,
+    /// How often bytes were sent again.
+    pub(crate) retries: u64,
+    /// Messages that were lost with a rank.
+    pub(crate) lost: u64,
     /// Hash of all events.
     pub(crate) hash: u64,
     /// How long the simulation took in real time.

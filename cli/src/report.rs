@@ -112,6 +112,10 @@ pub(crate) struct Summary {
     out_of_bounds: u64,
     /// Messages, events and real time of all simulations.
     pub(crate) messages: u64,
+    /// How often bytes were sent again.
+    pub(crate) retries: u64,
+    /// Messages that were lost with a rank.
+    pub(crate) lost: u64,
     /// Real time of all simulations.
     pub(crate) real_us: f64,
     /// One hash over the hashes of all simulations, in order.
@@ -124,6 +128,8 @@ impl Summary {
         self.out_of_bounds += u64::from(measured.wrong > Some(0));
         if let Some(simulated) = measured.simulated {
             self.messages += simulated.messages;
+            self.retries += simulated.retries;
+            self.lost += simulated.lost;
             self.real_us += simulated.real_us;
             // FNV's prime for 64 bits: the order matters.
             self.hash = (self.hash ^ simulated.hash).wrapping_mul(0x0000_0100_0000_01b3);

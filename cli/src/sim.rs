@@ -59,7 +59,8 @@ impl Measure for Simulator {
         let mut times_us = Vec::new();
         let (mut wrong, mut note, mut how) = (0, None, How::default());
         let bound_us = self.ports.bound_us(call);
-        let mut all = Simulated { messages: 0, events: 0, hash: 0, real_us: 0.0, bound_us };
+        let mut all =
+            Simulated { messages: 0, events: 0, retries: 0, lost: 0, hash: 0, real_us: 0.0, bound_us };
         let mut explained = None;
         for iteration in 0..self.iterations {
             let is_recorded = iteration == 0 && self.observers.record();
@@ -80,6 +81,8 @@ impl Measure for Simulator {
             note = note.or(found);
             all.messages += simulation.events.messages;
             all.events += simulation.events.events;
+            all.retries += simulation.events.retries;
+            all.lost += simulation.events.lost;
             all.hash = simulation.events.hash; // the last one covers those before
             all.real_us += simulation.events.real_us;
             how = simulation.how;

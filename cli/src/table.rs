@@ -203,8 +203,15 @@ pub(crate) mod tests {
 
     #[test]
     fn a_bound_has_its_columns_under_its_names() {
-        let simulated =
-            crate::measure::Simulated { messages: 1, events: 1, hash: 1, real_us: 1.0, bound_us: 6.0 };
+        let simulated = crate::measure::Simulated {
+            messages: 1,
+            events: 1,
+            retries: 0,
+            lost: 0,
+            hash: 1,
+            real_us: 1.0,
+            bound_us: 6.0,
+        };
         let half = Measured { simulated: Some(simulated), ..measured(8.0, Some(0)) };
         let reduce = call(Kind::AllReduce, 2, 2);
         let halves = row_half(&reduce, Some(&half)) + &row_half(&reduce, None);

@@ -182,6 +182,8 @@ pub(crate) struct MachineOptions {
     pub(crate) seed: u64,
     /// How exactly messages are timed.
     pub(crate) fidelity: Fidelity,
+    /// What goes wrong, in TOML.
+    pub(crate) faults: String,
     /// How every call is done, whatever the settings say.
     pub(crate) how: Option<How>,
     /// After so much virtual time a call ends in a timeout.
@@ -212,8 +214,9 @@ pub(crate) struct Simulation {
 impl Machine {
     /// Makes the machine.
     pub(crate) fn new(options: &MachineOptions) -> Result<Self> {
-        let MachineOptions { fabric, ranks, settings, seed, fidelity, how, timeout } = options.clone();
-        let mut config = WorldConfig { fabric, ranks, seed, fidelity, ..world_config(&settings)? };
+        let MachineOptions { fabric, ranks, settings, seed, fidelity, faults, how, timeout } =
+            options.clone();
+        let mut config = WorldConfig { fabric, ranks, seed, fidelity, faults, ..world_config(&settings)? };
         config.operation_timeout = timeout.unwrap_or(config.operation_timeout);
         if let Some(How { algorithm, lanes, chunk_bytes }) = how {
             config =
@@ -313,6 +316,8 @@ fn simulation(outcome: ubccl::sim::Outcome) -> Simulation {
     let events = Simulated {
         messages: stats.messages,
         events: stats.events,
+        retries: stats.retries,
+        lost: stats.lost,
         hash: stats.hash,
         real_us: 0.0,
         bound_us: 0.0,

@@ -292,7 +292,8 @@ pub fn time_at_rate_ps(bytes: u64, rate_bytes_per_s: u64) -> u64 {
 /// Errors: InvalidArgument, naming the line and the key that is unknown, missing or of the wrong kind.
 pub fn parse_toml<T: DeserializeOwned>(what: &str, text: &str) -> Result<T> {
     toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line =
+            error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         let hint = suggestion(error.message());
         Error::invalid(format!("{what}, about line {line}: {}{hint}", error.message()))
     })

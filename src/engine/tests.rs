@@ -19,8 +19,15 @@ impl Rig {
     fn new(ranks: u32) -> Self {
         let fabric = "custom:latency_ps=1000,bytes_per_s=1000000000".to_owned();
         let transport = ubccl_transports::find("optical").unwrap();
-        let mut world =
-            transport.world(&WorldOptions { ranks, fabric, seed: 1, fidelity: Fidelity::default() }).unwrap();
+        let mut world = transport
+            .world(&WorldOptions {
+                ranks,
+                fabric,
+                seed: 1,
+                fidelity: Fidelity::default(),
+                faults: String::new(),
+            })
+            .unwrap();
         let costs = Costs::of_machine(&world.machine());
         let layout = Arc::new(Layout::flat(ranks));
         let wishes = Wishes { lanes: 1, ..Wishes::default() };

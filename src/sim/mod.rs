@@ -75,6 +75,8 @@ pub struct WorldConfig {
     pub seed: u64,
     /// How exactly messages are timed.
     pub fidelity: Fidelity,
+    /// What goes wrong and when, in TOML; nothing, unless said. docs/simulation.md has the form.
+    pub faults: String,
     /// How long an operation may take, in virtual time: past that it ends in a timeout.
     pub operation_timeout: Duration,
 }
@@ -92,6 +94,7 @@ impl Default for WorldConfig {
             lanes: 4,
             seed: 0,
             fidelity: Fidelity::default(),
+            faults: String::new(),
             operation_timeout: Duration::from_secs(30 * 60),
         }
     }
@@ -100,8 +103,8 @@ impl Default for WorldConfig {
 impl WorldConfig {
     /// What the transport is told.
     pub(crate) fn options(&self) -> WorldOptions {
-        let WorldConfig { ranks, ref fabric, seed, fidelity, .. } = *self;
-        WorldOptions { ranks, fabric: fabric.clone(), seed, fidelity }
+        let WorldConfig { ranks, ref fabric, seed, fidelity, ref faults, .. } = *self;
+        WorldOptions { ranks, fabric: fabric.clone(), seed, fidelity, faults: faults.clone() }
     }
 
     fn operation_timeout_ps(&self) -> u64 {
@@ -168,6 +171,7 @@ pub struct World {
     issued: u64,
     world: Box<dyn endpoint::World>,
     is_recording: bool,
+    has_faults: bool,
     watch: Watch,
     costs: Costs,
     /// Of the communicator of all.
@@ -197,6 +201,7 @@ impl World {
             issued: 0,
             world,
             is_recording: false,
+            has_faults: !config.faults.trim().is_empty(),
             watch: Watch::default(),
             costs: Costs::of_machine(&machine),
             layout,

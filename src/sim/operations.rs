@@ -273,6 +273,10 @@ impl World {
             return;
         }
         let (rank, now_ps) = (place.rank as usize, self.world.now_ps());
+        // A rank that stands still is named again when it goes on.
+        if self.has_faults && self.world.stands_until_ps(company.ranks[rank]) > now_ps {
+            return;
+        }
         if let Err(fault) = company.engines[rank].progress() {
             return company.fail(place.rank, fault);
         }
@@ -313,6 +317,8 @@ impl World {
             messages: after.messages - before.messages,
             bytes: after.bytes - before.bytes,
             events: after.events - before.events,
+            retries: after.retries - before.retries,
+            lost: after.lost - before.lost,
             hash: after.hash,
         };
         let rank_ps: Vec<u64> = ends.into_iter().flatten().map(|end| end - start_ps).collect();

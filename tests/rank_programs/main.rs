@@ -3,6 +3,7 @@
 mod calls;
 mod communicators;
 mod failures;
+mod faults;
 mod time;
 
 use std::future::Future;

@@ -30,6 +30,12 @@ pub(crate) struct FabricArgs {
     /// Simulated: how exactly messages are timed: loggp (queues at ports), fluid (fair shares) [default: loggp]
     #[arg(long, value_name = "NAME", value_parser = parse_fidelity)]
     fidelity: Option<Fidelity>,
+    /// Simulated: what goes wrong and when: a TOML file, see docs/simulation.md
+    #[arg(long, value_name = "FILE", conflicts_with = "fault_seed")]
+    faults: Option<PathBuf>,
+    /// Simulated: draws one to six faults within the first millisecond
+    #[arg(long, value_name = "NUMBER")]
+    fault_seed: Option<u64>,
     /// Simulated: also writes a trace of every row's first call, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
@@ -73,6 +79,8 @@ impl FabricArgs {
         self.named.fabric.is_some()
             || self.seed.is_some()
             || self.fidelity.is_some()
+            || self.faults.is_some()
+            || self.fault_seed.is_some()
             || self.trace.is_some()
             || self.links.is_some()
     }
@@ -85,6 +93,16 @@ impl FabricArgs {
     /// The seed.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or(0)
+    }
+
+    /// What goes wrong, as the library wants it.
+    pub(crate) fn faults(&self) -> Result<String, String> {
+        match (&self.faults, self.fault_seed) {
+            (Some(file), _) => std::fs::read_to_string(file)
+                .map_err(|error| format!("cannot read the faults {}: {error}", file.display())),
+            (None, Some(seed)) => Ok(format!("seed = {seed}")),
+            (None, None) => Ok(String::new()),
+        }
     }
 
     /// The fabric as it is called in the table.

@@ -114,13 +114,18 @@ impl Inside {
         self.state.borrow_mut().give_up(number);
     }
 
-    /// A time from now at which the rank is woken.
-    pub(super) fn alarm(&self, rank: Rank, after_ps: u64) -> u64 {
-        let world = &mut self.state.borrow_mut().world;
-        if after_ps > 0 {
-            world.world.alarm(rank, after_ps);
-        }
-        world.now_ps().saturating_add(after_ps)
+    /// A rank computes for so long from now on: when it is done, and is woken.
+    pub(super) fn compute(&self, rank: Rank, duration_ps: u64) -> u64 {
+        self.state.borrow_mut().world.world.compute(rank, duration_ps)
+    }
+
+    /// Whether a rank stands still; if so, who is told when it goes on.
+    pub(super) fn stands(&self, rank: Rank, waker: &Waker) -> bool {
+        let until_ps = {
+            let world = &self.state.borrow().world;
+            if world.has_faults { world.world.stands_until_ps(rank) } else { 0 }
+        };
+        !self.is_past(rank, until_ps, waker)
     }
 
     /// Whether a time has come; if not, who is told.

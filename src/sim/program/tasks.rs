@@ -111,6 +111,9 @@ impl<'p, T: 'p> Tasks<'p, T> {
         let now_ps = self.inside.now_ps();
         let task = &mut self.tasks[rank as usize];
         let Some(program) = &mut task.program else { return };
+        if self.inside.stands(rank, &task.waker) {
+            return;
+        }
         let _running = Running::enter(rank);
         let mut context = Context::from_waker(&task.waker);
         let polled = catch_unwind(AssertUnwindSafe(|| program.as_mut().poll(&mut context)));

@@ -81,7 +81,7 @@ pub struct Compute<'p> {
 
 impl<'p> Compute<'p> {
     pub(super) fn new(inside: &'p Inside, rank: Rank, duration_ps: u64) -> Self {
-        Compute { inside, rank, until_ps: inside.alarm(rank, duration_ps) }
+        Compute { inside, rank, until_ps: inside.compute(rank, duration_ps) }
     }
 }
 

@@ -165,13 +165,15 @@ impl<W: Write> Trace<W> {
     }
 
     fn add_incidents(&mut self, recording: &Recording) -> Result<()> {
+        let done = recording.record.posts.iter().filter_map(|post| post.done_ps);
+        let end_ps = done.max().unwrap_or(recording.record.start_ps);
         for incident in &recording.record.incidents {
             let process = match incident.at {
                 At::Rank(rank) => Process::rank(rank),
                 At::Link(link) => Process::of_link(recording.record.links[link.0 as usize].rank),
                 At::Level(_) => Process::SHARED,
             };
-            let until_ps = incident.until_ps.unwrap_or(incident.from_ps);
+            let until_ps = incident.until_ps.unwrap_or(end_ps).max(incident.from_ps);
             let slice = Slice::new(&incident.text, incident.from_ps, until_ps);
             self.add_slices(&process, INCIDENTS, vec![slice])?;
         }

@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Left = 8,
     /// A time that a rank waits for. Target: the rank.
     Alarm = 9,
+    /// A rank that stood still goes on. Target: the rank.
+    Resumed = 10,
 }
 
 /// Something that will happen.

@@ -38,13 +38,18 @@
 //! bytes / copy rate, where the fabric has such rates; a rank does one of them at a time. A message to the rank itself
 //! is a copy and passes no port.
 //!
-//! Events of one time happen in the order they were made. Nothing is random and no floating-point number is near the
+//! Events of one time happen in the order they were made. Nothing is random but faults, and no floating-point number is near the
 //! clock, so the same options and posts give the same events and the same hash, in every build.
 //!
 //! # Deaths
 //! From its death on a rank sends and receives nothing; a message of it or for it that has not arrived is lost (its
 //! sender's post completes all the same). After the fabric's detection delay every other rank is woken,
 //! in all its communicators.
+//!
+//! # Faults
+//! Slower ports, links that go down, bit errors, ranks that stand still or die are known from the beginning (`faults`). In
+//! `loggp` bytes pass a port as its timeline says; in `fluid` capacities change. Bytes that are in flight when a link goes
+//! down are sent again once it has trained; a bit error costs a round trip (go-back-N).
 //!
 //! # Where to start
 //! [`fabric`](Fabric) is the description, `network` the state and the events, `seats` who posts, `posting` what
@@ -55,6 +60,7 @@ mod derived;
 mod endpoint;
 mod events;
 mod fabric;
+mod faults;
 mod matching;
 mod network;
 mod paced;
@@ -105,7 +111,7 @@ impl Transport for Optical {
         }
     }
 
-    /// Fewer ranks than the fabric holds fill it in order. The seed is not used: nothing here is random yet.
+    /// Fewer ranks than the fabric holds fill it in order. The seed is for faults and for what hashes spread.
     fn world(&self, options: &WorldOptions) -> Result<Box<dyn World>> {
         let fabric = Fabric::parse(&options.fabric)?;
         fabric.check_ranks(options.ranks)?;

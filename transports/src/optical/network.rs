@@ -2,6 +2,7 @@
 
 use super::events::{Event, EventHash, EventQueue, Kind, NO_LINK};
 use super::fabric::Fabric;
+use super::faults::{Faults, Pauses};
 use super::matching::Matching;
 use super::payload::{Payload, Workshop, of_rank};
 use super::posting::Receive;
@@ -36,6 +37,8 @@ pub(super) struct Network {
     /// How many folds on the way there were.
     pub(super) folds: u64,
     timing: Box<dyn Timing>,
+    faults: Option<Faults>,
+    pauses: Option<Pauses>,
     pub(super) recorder: Option<Box<Recorder>>,
     levels: u8,
     /// Messages whose last byte left just now.
@@ -92,11 +95,13 @@ pub(super) struct Message {
 }
 
 impl Network {
-    /// Errors: Unsupported, for a fidelity that is not here.
+    /// Errors: Unsupported, for a fidelity that is not here; InvalidArgument, for faults that cannot be.
     pub(super) fn new(fabric: Fabric, options: &WorldOptions) -> Result<Self> {
         let WorldOptions { ranks, fidelity, seed, .. } = *options;
-        let timing = timing::of(fidelity, &fabric.wiring(ranks, seed))?;
-        Ok(Network {
+        let faults = Faults::parse(&options.faults, ranks, fabric.planes(), seed)?;
+        let links = faults.as_ref().and_then(Faults::links);
+        let timing = timing::of(fidelity, &fabric.wiring(ranks, seed), links)?;
+        let mut network = Network {
             now_ps: 0,
             ranks: (0..ranks).map(|_| RankState::default()).collect(),
             seats: Seats::new(ranks, fabric.topology().levels().len()),
@@ -109,6 +114,8 @@ impl Network {
             spare_lists: Vec::new(),
             folds: 0,
             timing,
+            pauses: faults.as_ref().and_then(Faults::pauses),
+            faults,
             levels: fabric.topology().levels().len() as u8,
             recorder: None,
             left: Vec::new(),
@@ -117,7 +124,19 @@ impl Network {
             stats: WorldStats::default(),
             hash: EventHash::new(),
             fabric,
-        })
+        };
+        network.schedule();
+        Ok(network)
+    }
+
+    /// What faults do at their own times.
+    fn schedule(&mut self) {
+        for (rank, at_ps) in self.faults.iter().flat_map(Faults::deaths) {
+            self.queue.push(at_ps, Kind::Died, rank);
+        }
+        for (rank, at_ps) in self.pauses.iter().flat_map(Pauses::ends) {
+            self.queue.push(at_ps, Kind::Resumed, rank);
+        }
     }
 
     /// Handles every event of the next time, and appends the places that have something to poll.
@@ -187,6 +206,7 @@ impl Network {
             Kind::Died => self.died(event.target),
             Kind::Detected => self.detected(event.target),
             Kind::Alarm => self.alarmed(event.target),
+            Kind::Resumed => self.resumed(event.target),
         }
     }
 
@@ -279,6 +299,7 @@ impl Network {
         if !is_lost {
             return self.timing.moved(id, &way, agenda);
         }
+        self.stats.lost += 1;
         self.timing.lost(id, &way, agenda);
         if kind == Kind::Begun {
             self.part_sent(message.send); // no flow, so nothing else tells
@@ -318,6 +339,7 @@ impl Network {
         }
         let bytes = self.record(Kind::Arrived, &message);
         if self.is_lost(&message) {
+            self.stats.lost += 1;
             return self.drop_message(id);
         }
         self.stats.messages += 1;
@@ -382,7 +404,10 @@ impl Network {
             return (self.now_ps, self.now_ps);
         }
         let begin_ps = self.now_ps.max(*free_ps);
-        *free_ps = begin_ps.saturating_add(duration_ps);
+        *free_ps = match &self.pauses {
+            None => begin_ps.saturating_add(duration_ps),
+            Some(pauses) => pauses.done_ps(rank, begin_ps, duration_ps),
+        };
         (begin_ps, *free_ps)
     }
 
@@ -427,6 +452,30 @@ impl Network {
         }
     }
 
+    /// See `World::compute`.
+    pub(super) fn compute(&mut self, rank: Rank, duration_ps: u64) -> u64 {
+        let done_ps = self.pauses.as_ref().map(|pauses| pauses.done_ps(rank, self.now_ps, duration_ps));
+        let done_ps = done_ps.unwrap_or(self.now_ps.saturating_add(duration_ps));
+        if done_ps > self.now_ps {
+            self.alarm(rank, done_ps - self.now_ps);
+        }
+        done_ps
+    }
+
+    /// See `World::stands_until_ps`.
+    pub(super) fn stands_until_ps(&self, rank: Rank) -> u64 {
+        self.pauses.as_ref().map_or(self.now_ps, |pauses| pauses.stands_until_ps(rank, self.now_ps))
+    }
+
+    fn resumed(&mut self, rank: Rank) {
+        self.hash.event(self.now_ps, Kind::Resumed, rank, NO_LINK, 0);
+        if self.ranks[rank as usize].is_dead {
+            return;
+        }
+        let own = (0..self.seats.len()).filter(|&seat| self.seats[seat].rank == rank);
+        own.collect::<Vec<_>>().into_iter().for_each(|seat| self.wake(seat));
+    }
+
     fn alarmed(&mut self, rank: Rank) {
         self.hash.event(self.now_ps, Kind::Alarm, rank, NO_LINK, 0);
         if !self.ranks[rank as usize].is_dead {
@@ -459,6 +508,11 @@ impl Network {
         self.timing.fidelity()
     }
 
+    /// What goes wrong, a line for each.
+    pub(super) fn describe_faults(&self) -> String {
+        self.faults.as_ref().map_or_else(String::new, Faults::describe)
+    }
+
     /// See `World::dead`.
     pub(super) fn dead(&self) -> Vec<Rank> {
         let mut dead = self.detected.clone();
@@ -468,7 +522,7 @@ impl Network {
 
     /// See `World::stats`.
     pub(super) fn stats(&self) -> WorldStats {
-        WorldStats { hash: self.hash.value(), ..self.stats }
+        WorldStats { hash: self.hash.value(), retries: self.timing.retries(), ..self.stats }
     }
 
     /// See `World::start_recording`.
@@ -482,7 +536,11 @@ impl Network {
 
     /// See `World::stop_recording`.
     pub(super) fn stop_recording(&mut self) -> Record {
-        self.recorder.take().map_or_else(Record::default, |recorder| recorder.finish())
+        let mut record = self.recorder.take().map_or_else(Record::default, |recorder| recorder.finish());
+        if let Some(faults) = &self.faults {
+            record.incidents = faults.incidents(record.start_ps, self.now_ps, record.levels.len());
+        }
+        record
     }
 
     /// Bytes of the world's tables.

@@ -443,7 +443,13 @@ mod tests {
             link = { latency_ps = 5, rate_bytes_per_s = 1_000_000_000 }";
         let mut network = Network::new(
             Fabric::parse(toml).unwrap(),
-            &WorldOptions { ranks: 4, fabric: String::new(), seed: 0, fidelity: Fidelity::LogGp },
+            &WorldOptions {
+                ranks: 4,
+                fabric: String::new(),
+                seed: 0,
+                fidelity: Fidelity::LogGp,
+                faults: String::new(),
+            },
         )
         .unwrap();
         for rank in 0..4 {

@@ -67,6 +67,14 @@ impl World for OpticalWorld {
         self.network.lock().alarm(rank, after_ps);
     }
 
+    fn compute(&mut self, rank: Rank, duration_ps: u64) -> u64 {
+        self.network.lock().compute(rank, duration_ps)
+    }
+
+    fn stands_until_ps(&self, rank: Rank) -> u64 {
+        self.network.lock().stands_until_ps(rank)
+    }
+
     fn kill(&mut self, rank: Rank, after_ps: u64) {
         self.network.lock().kill(rank, after_ps);
     }
@@ -83,10 +91,11 @@ impl World for OpticalWorld {
         let network = self.network.lock();
         let fidelity = network.fidelity();
         format!(
-            "{}\ntimed by {fidelity}: {}; not seen: {}",
+            "{}\ntimed by {fidelity}: {}; not seen: {}{}",
             network.fabric.describe(),
             fidelity.summary(),
-            fidelity.unseen()
+            fidelity.unseen(),
+            network.describe_faults()
         )
     }
 

@@ -56,7 +56,13 @@ fn same_hash(transport: &'static dyn Transport, ranks: u32, patience: Duration) 
 }
 
 fn nothing_happens(transport: &'static dyn Transport, ranks: u32, _: Duration) -> Result<(), String> {
-    let options = WorldOptions { ranks, fabric: FABRIC.into(), seed: 1, fidelity: Fidelity::default() };
+    let options = WorldOptions {
+        ranks,
+        fabric: FABRIC.into(),
+        seed: 1,
+        fidelity: Fidelity::default(),
+        faults: String::new(),
+    };
     let mut world = transport.world(&options).map_err(|error| error.to_string())?;
     let mut woken = Vec::new();
     let stepped = world.step(&mut woken).map_err(|error| error.to_string())?;
@@ -70,7 +76,7 @@ fn nothing_happens(transport: &'static dyn Transport, ranks: u32, _: Duration) -
 
 fn alarms_ring(transport: &'static dyn Transport, ranks: u32, _: Duration) -> Result<(), String> {
     let fidelity = Fidelity::default();
-    let options = WorldOptions { ranks, fabric: FABRIC.into(), seed: 1, fidelity };
+    let options = WorldOptions { ranks, fabric: FABRIC.into(), seed: 1, fidelity, faults: String::new() };
     let mut world = transport.world(&options).map_err(|error| error.to_string())?;
     let last = ranks - 1;
     for (rank, after_ps) in [(last, 700), (0, 300), (last, 300)] {

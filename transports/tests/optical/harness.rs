@@ -57,7 +57,8 @@ impl Harness {
     }
 
     pub(crate) fn with_fidelity(fabric: &str, ranks: u32, fidelity: Fidelity) -> Result<Self> {
-        let options = WorldOptions { ranks, fabric: fabric.to_owned(), seed: 1, fidelity };
+        let options =
+            WorldOptions { ranks, fabric: fabric.to_owned(), seed: 1, fidelity, faults: String::new() };
         let mut world = ubccl_transports::find("optical")?.world(&options)?;
         let endpoints = (0..ranks).map(|rank| world.endpoint(rank)).collect::<Result<_>>()?;
         Ok(Harness {

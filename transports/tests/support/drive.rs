@@ -87,8 +87,13 @@ impl Run {
     }
 
     fn drive_world(self, shared: &Arc<Shared>) -> WorldStats {
-        let options =
-            WorldOptions { ranks: self.ranks, fabric: FABRIC.into(), seed: 1, fidelity: Fidelity::default() };
+        let options = WorldOptions {
+            ranks: self.ranks,
+            fabric: FABRIC.into(),
+            seed: 1,
+            fidelity: Fidelity::default(),
+            faults: String::new(),
+        };
         let world = self.transport.world(&options);
         let mut world = world.unwrap_or_else(|error| panic!("world: {error}"));
         let ranks: Vec<_> = (0..self.ranks)

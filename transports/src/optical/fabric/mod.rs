@@ -239,6 +239,11 @@ impl Fabric {
         Some(bytes_per_s.saturating_mul(u64::from(links)).saturating_mul(u64::from(planes)))
     }
 
+    /// Of how many planes its ports are, if it tells.
+    pub(super) fn planes(&self) -> Option<u32> {
+        self.planes.iter().map(|planes| planes.0).find(|&planes| planes > 1)
+    }
+
     /// What a fidelity needs to know.
     pub(super) fn wiring(&self, ranks: u32, seed: u64) -> Wiring<'_> {
         Wiring {

@@ -18,6 +18,10 @@ pub(in super::super) struct Injection {
     /// When the rank begins with it: later, if it follows another message to the same rank.
     pub(in super::super) start_ps: u64,
     pub(in super::super) overhead_ps: u64,
+    /// How long its link is down before its first byte leaves.
+    pub(in super::super) held_ps: u64,
+    /// What of `message_ps` goes into faults.
+    pub(in super::super) recovery_ps: u64,
     pub(in super::super) latency_ps: u64,
     /// What its bytes take of the port, and themselves.
     pub(in super::super) port_ps: u64,
@@ -38,6 +42,8 @@ pub(in super::super) struct Reception {
     pub(in super::super) now_ps: u64,
     /// When the port takes it.
     pub(in super::super) begin_ps: u64,
+    /// What of `message_ps` goes into faults.
+    pub(in super::super) recovery_ps: u64,
     pub(in super::super) overhead_ps: u64,
     pub(in super::super) port_ps: u64,
     pub(in super::super) message_ps: u64,
@@ -52,10 +58,14 @@ impl Recorder {
         let (out, from) = (At::Link(it.port), At::Rank(it.from));
         let taken = if it.taken_ps > it.now_ps { self.free_by(it.port) } else { posted };
         let started = if it.start_ps > it.taken_ps { self.pair(it.from, it.to).0 } else { taken };
-        let (first_ps, port_first_ps) = (it.start_ps + it.overhead_ps, it.taken_ps + it.overhead_ps);
+        let (ready_ps, port_first_ps) = (it.start_ps + it.overhead_ps, it.taken_ps + it.overhead_ps);
+        let first_ps = ready_ps + it.held_ps;
         let sent_ps = first_ps + it.message_ps;
-        let ready = self.stretch(What::Overhead, from, (it.start_ps, first_ps), started);
-        let sent = self.stretch(What::Serialisation, out, (first_ps, sent_ps), ready);
+        let ready = self.stretch(What::Overhead, from, (it.start_ps, ready_ps), started);
+        let ready = self.stretch(What::Recovery, out, (ready_ps, first_ps), ready);
+        let whole_ps = sent_ps - it.recovery_ps;
+        let whole = self.stretch(What::Serialisation, out, (first_ps, whole_ps), ready);
+        let sent = self.stretch(What::Recovery, out, (whole_ps, sent_ps), whole);
         self.leaves(it.message, (first_ps, sent_ps), sent);
         self.occupy(it.port, it.message, (port_first_ps, port_first_ps + it.port_ps));
         let free = if it.free_ps > port_first_ps + it.port_ps {
@@ -86,7 +96,9 @@ impl Recorder {
         let within = At::Link(it.port);
         let begun = if it.begin_ps > it.now_ps { self.free_by(it.port) } else { head };
         let all_ps = it.begin_ps + it.message_ps;
-        let all = self.stretch(What::Serialisation, within, (it.begin_ps, all_ps), begun);
+        let whole_ps = all_ps - it.recovery_ps;
+        let whole = self.stretch(What::Serialisation, within, (it.begin_ps, whole_ps), begun);
+        let all = self.stretch(What::Recovery, within, (whole_ps, all_ps), whole);
         self.occupy(it.port, it.message, (it.begin_ps, it.begin_ps + it.port_ps));
         let free = match it.port_ps == it.message_ps {
             true => all,

@@ -4,12 +4,16 @@
 //! says; messages of a pair of ranks follow each other, each max(gap, overhead + its flow's time) after the one before. A flow holds the sender's and the receiver's port and
 //! the ways out of the groups between them all the time until its last byte has left; that byte is there a latency later.
 
+mod outages;
+
 use super::super::events::{FixedMap, Kind};
+use super::super::faults::LinkFaults;
 use super::super::recorder::{Injection, Reception, Recorder};
 use super::super::slab::{NONE, Slab};
 use super::routes::Routes;
 use super::sharing::Sharing;
 use super::{Agenda, Direction, Timing, Way, Wiring, recorded, tell_ports};
+use outages::Outages;
 use ubccl_core::Rank;
 use ubccl_core::endpoint::Fidelity;
 use ubccl_core::topology::{Link, time_at_rate_ps};
@@ -37,6 +41,7 @@ pub(super) struct Fluid {
     /// When the message begins that was posted last, if its engine took it at once.
     posted_ps: Option<u64>,
     ended: Vec<u32>,
+    faults: Option<Outages>,
 }
 
 /// What issues the messages of a rank on one port.
@@ -73,12 +78,12 @@ struct Queued {
 }
 
 impl Fluid {
-    pub(super) fn new(wiring: &Wiring<'_>) -> Self {
+    pub(super) fn new(wiring: &Wiring<'_>, faults: Option<Box<LinkFaults>>) -> Self {
         let mut sharing = Sharing::default();
         let routes = Routes::new(wiring, &mut sharing);
         let ports_per_rank = wiring.ports_per_rank();
         let engine = Engine { free_ps: 0, under_way: 0, waiting: Line::EMPTY };
-        Fluid {
+        let mut fluid = Fluid {
             links: wiring
                 .links
                 .iter()
@@ -98,7 +103,10 @@ impl Fluid {
             empty: Vec::new(),
             posted_ps: None,
             ended: Vec::new(),
-        }
+            faults: faults.map(Outages::new),
+        };
+        fluid.change_from_start(wiring.ranks);
+        fluid
     }
 
     #[inline]
@@ -196,6 +204,8 @@ impl Fluid {
             taken_ps: start_ps,
             start_ps,
             overhead_ps: link.send_overhead_ps,
+            held_ps: 0,
+            recovery_ps: 0,
             latency_ps: link.latency_ps,
             port_ps,
             message_ps,
@@ -210,6 +220,7 @@ impl Fluid {
             port: recorded(way.to, &link, self.ports_per_rank, Direction::In),
             now_ps: head_ps,
             begin_ps: head_ps,
+            recovery_ps: 0,
             overhead_ps: link.receive_overhead_ps,
             port_ps: message_ps,
             message_ps,
@@ -257,11 +268,17 @@ impl Timing for Fluid {
         }
         self.flows[message as usize] = *way;
         if way.bytes == 0 {
-            return self.empty.push(message);
+            let up_ps = self.faults.as_ref().map(|own| own.faults.up_ps(way.from, way.to, agenda.now_ps));
+            return match up_ps.filter(|&up_ps| up_ps > agenda.now_ps) {
+                Some(up_ps) => agenda.queue.push(up_ps, Kind::Begun, message),
+                None => self.empty.push(message),
+            };
         }
         let rate = self.links[usize::from(way.class)].rate_bytes_per_s;
+        let bytes =
+            if self.faults.is_some() { self.bytes_with_errors(message, way, agenda) } else { way.bytes };
         let hops = self.routes.of(way, &self.sharing);
-        self.sharing.begin(message, way.bytes, rate, hops, agenda.now_ps);
+        self.sharing.begin(message, bytes, rate, hops, agenda.now_ps);
     }
 
     fn lost(&mut self, _message: u32, way: &Way, agenda: &mut Agenda<'_>) {
@@ -270,7 +287,11 @@ impl Timing for Fluid {
 
     #[inline]
     fn next_ps(&self) -> Option<u64> {
-        self.sharing.next_ps()
+        let next_ps = self.sharing.next_ps();
+        match &self.faults {
+            None => next_ps,
+            Some(_) => self.next_with_faults_ps(next_ps),
+        }
     }
 
     fn settle(&mut self, agenda: &mut Agenda<'_>, left: &mut Vec<u32>) {
@@ -281,6 +302,9 @@ impl Timing for Fluid {
             self.leave(message, agenda, left);
         }
         self.ended = ended;
+        if self.faults.is_some() {
+            self.make_changes(agenda.now_ps);
+        }
         self.sharing.share(agenda.now_ps);
     }
 
@@ -295,7 +319,12 @@ impl Timing for Fluid {
         let pairs = self.pairs.capacity() * size_of::<Pair>();
         let map = self.pair_of_ranks.capacity() * (size_of::<(u64, u32)>() + 1);
         let flows = self.flows.capacity() * size_of::<Way>();
-        lines + engines + pairs + map + flows + self.queued.bytes() + self.sharing.memory_bytes()
+        let faults = self.faults.as_ref().map_or(0, Outages::memory_bytes);
+        lines + engines + pairs + map + flows + faults + self.queued.bytes() + self.sharing.memory_bytes()
+    }
+
+    fn retries(&self) -> u64 {
+        self.faults.as_ref().map_or(0, |own| own.faults.retries())
     }
 }
 

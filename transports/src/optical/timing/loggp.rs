@@ -1,6 +1,7 @@
 //! LogGP: a closed form for each message, ports that serve one message after the other. [`super::super`] has the formulas.
 
 use super::super::events::{FixedMap, Kind};
+use super::super::faults::{LinkFaults, Side};
 use super::super::recorder::{Injection, Reception, Recorder};
 use super::super::slab::NONE;
 use super::{Agenda, Direction, Timing, Way, Wiring, recorded, tell_ports};
@@ -22,6 +23,18 @@ pub(super) struct LogGp {
     posted: (u64, u64),
     /// Messages that switches fold and that wait for the others of their fold.
     folds: FixedMap<Vec<(u32, Way)>>,
+    faults: Option<Box<LinkFaults>>,
+}
+
+/// How a message passes a port.
+#[derive(Clone, Copy, Debug)]
+struct Body {
+    first_ps: u64,
+    last_ps: u64,
+    /// When it is through as far as the port is concerned.
+    port_ps: u64,
+    /// What of the time from first to last went into faults.
+    recovery_ps: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,7 +77,7 @@ struct Pairs {
 }
 
 impl LogGp {
-    pub(super) fn new(wiring: &Wiring<'_>) -> Self {
+    pub(super) fn new(wiring: &Wiring<'_>, faults: Option<Box<LinkFaults>>) -> Self {
         let ports_per_rank = wiring.ports_per_rank();
         LogGp {
             links: wiring
@@ -81,6 +94,7 @@ impl LogGp {
             pairs: Pairs::default(),
             posted: (0, 0),
             folds: FixedMap::default(),
+            faults,
         }
     }
 
@@ -96,11 +110,21 @@ impl LogGp {
     fn receive(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> u64 {
         let state = &mut self.links[usize::from(way.class)];
         let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
-        let port = self.port(way.to, &link);
-        let begin_ps = agenda.now_ps.max(port.reception_free_ps);
-        port.reception_free_ps = begin_ps.saturating_add(port_ps);
-        let mut arrival_ps = begin_ps.saturating_add(message_ps).saturating_add(link.receive_overhead_ps);
-        if port_ps < message_ps {
+        let begin_ps = agenda.now_ps.max(self.port(way.to, &link).reception_free_ps);
+        let mut body = Body::clean(begin_ps, begin_ps, message_ps, port_ps);
+        if let Some(faults) = &mut self.faults {
+            let (passage, port_ps) = faults.pass((way.to, Side::In), (begin_ps, begin_ps), way.bytes, &link);
+            // Nothing is there before it has left.
+            let (sent_ps, sender_ps) = faults.sent(message);
+            let last_ps = passage.end_ps.max(sent_ps.saturating_add(link.latency_ps));
+            let own_ps = passage.recovery_ps + (passage.begin_ps - begin_ps);
+            let recovery_ps = own_ps + sender_ps.min(last_ps - passage.end_ps);
+            body = Body { first_ps: begin_ps, last_ps, port_ps, recovery_ps };
+        }
+        self.port(way.to, &link).reception_free_ps = body.port_ps;
+        let (message_ps, port_ps) = (body.last_ps - begin_ps, body.port_ps - begin_ps);
+        let mut arrival_ps = body.last_ps.saturating_add(link.receive_overhead_ps);
+        if port_ps < message_ps || self.faults.is_some() {
             // A short one behind a long one that had to wait.
             let last = self.pairs.last(way);
             last.arrival_ps = last.arrival_ps.max(arrival_ps);
@@ -114,6 +138,7 @@ impl LogGp {
                 port: recorded(way.to, &link, self.ports_per_rank, Direction::In),
                 now_ps: agenda.now_ps,
                 begin_ps,
+                recovery_ps: body.recovery_ps,
                 overhead_ps: link.receive_overhead_ps,
                 port_ps,
                 message_ps,
@@ -121,6 +146,15 @@ impl LogGp {
             });
         }
         arrival_ps
+    }
+}
+
+impl Body {
+    /// Without faults.
+    #[inline]
+    fn clean(first_ps: u64, port_first_ps: u64, message_ps: u64, port_ps: u64) -> Self {
+        let (last_ps, port_ps) = (first_ps.saturating_add(message_ps), port_first_ps.saturating_add(port_ps));
+        Body { first_ps, last_ps, port_ps, recovery_ps: 0 }
     }
 }
 
@@ -148,17 +182,26 @@ impl Timing for LogGp {
     fn post(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
         let state = &mut self.links[usize::from(way.class)];
         let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
-        let port = self.port(way.from, &link);
-        let taken_ps = agenda.now_ps.max(way.ready_ps).max(port.injection_free_ps);
-        let free_ps = taken_ps.saturating_add(link.gap_ps.max(link.send_overhead_ps.saturating_add(port_ps)));
-        port.injection_free_ps = free_ps;
+        let free_ps = self.port(way.from, &link).injection_free_ps;
+        let taken_ps = agenda.now_ps.max(way.ready_ps).max(free_ps);
         let mut start_ps = taken_ps;
         let follows = port_ps < message_ps;
         if follows {
             start_ps = start_ps.max(self.pairs.last(way).free_ps);
         }
-        let first_ps = start_ps.saturating_add(link.send_overhead_ps);
-        let sent_ps = first_ps.saturating_add(message_ps);
+        let ready_ps = start_ps.saturating_add(link.send_overhead_ps);
+        let port_first_ps = taken_ps.saturating_add(link.send_overhead_ps);
+        let mut body = Body::clean(ready_ps, port_first_ps, message_ps, port_ps);
+        if let Some(faults) = &mut self.faults {
+            let (passage, port_ps) =
+                faults.pass((way.from, Side::Out), (ready_ps, port_first_ps), way.bytes, &link);
+            let recovery_ps = passage.recovery_ps;
+            faults.leaves(message, (passage.end_ps, recovery_ps + (passage.begin_ps - ready_ps)));
+            body = Body { first_ps: passage.begin_ps, last_ps: passage.end_ps, port_ps, recovery_ps };
+        }
+        let (first_ps, sent_ps) = (body.first_ps, body.last_ps);
+        let free_ps = taken_ps.saturating_add(link.gap_ps).max(body.port_ps);
+        self.port(way.from, &link).injection_free_ps = free_ps;
         if follows {
             self.pairs.last(way).free_ps = sent_ps.max(start_ps.saturating_add(link.gap_ps));
         }
@@ -176,9 +219,11 @@ impl Timing for LogGp {
                 taken_ps,
                 start_ps,
                 overhead_ps: link.send_overhead_ps,
+                held_ps: first_ps - ready_ps,
+                recovery_ps: body.recovery_ps,
                 latency_ps: link.latency_ps,
-                port_ps,
-                message_ps,
+                port_ps: body.port_ps - port_first_ps,
+                message_ps: sent_ps - first_ps,
                 free_ps,
                 pair_ps,
             });
@@ -188,6 +233,9 @@ impl Timing for LogGp {
 
     fn post_copy(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
         let (first_ps, sent_ps) = self.posted;
+        if let Some(faults) = &mut self.faults {
+            faults.leaves(message, (sent_ps, 0));
+        }
         let latency_ps = self.links[usize::from(way.class)].link.latency_ps;
         agenda.queue.push(first_ps.saturating_add(latency_ps), Kind::Head, message);
         Some(sent_ps)
@@ -222,7 +270,12 @@ impl Timing for LogGp {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.ports.capacity() * size_of::<Port>() + self.pairs.memory_bytes()
+        let faults = self.faults.as_ref().map_or(0, |faults| faults.memory_bytes());
+        self.ports.capacity() * size_of::<Port>() + self.pairs.memory_bytes() + faults
+    }
+
+    fn retries(&self) -> u64 {
+        self.faults.as_ref().map_or(0, |faults| faults.retries())
     }
 }
 

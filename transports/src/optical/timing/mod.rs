@@ -11,6 +11,7 @@ mod sharing;
 
 use super::events::EventQueue;
 use super::fabric::{Striping, Uplink};
+use super::faults::LinkFaults;
 use super::recorder::Recorder;
 use fluid::Fluid;
 use loggp::LogGp;
@@ -53,7 +54,7 @@ pub(super) struct Agenda<'a> {
 /// Contract:
 /// 1. Every message that was posted gets one event of its own, and unless it is lost then, one `Arrived` event.
 /// 2. Messages of one line arrive in the order posted.
-/// 3. Nothing depends on anything but the posts, their times and order, and the seed.
+/// 3. Nothing depends on anything but the posts, their times and order, the seed and the faults.
 pub(super) trait Timing: fmt::Debug + Send {
     /// Which it is.
     fn fidelity(&self) -> Fidelity;
@@ -89,6 +90,11 @@ pub(super) trait Timing: fmt::Debug + Send {
 
     /// Bytes of memory it has taken.
     fn memory_bytes(&self) -> usize;
+
+    /// How often bytes were sent again.
+    fn retries(&self) -> u64 {
+        0
+    }
 }
 
 /// What a fidelity needs to know of a fabric.
@@ -131,13 +137,18 @@ impl Wiring<'_> {
     }
 }
 
-/// The fidelity of that name.
+/// The fidelity of that name, under faults of links if there are any.
 ///
 /// Errors: Unsupported, for one that is not here.
-pub(super) fn of(fidelity: Fidelity, wiring: &Wiring<'_>) -> Result<Box<dyn Timing>> {
+pub(super) fn of(
+    fidelity: Fidelity,
+    wiring: &Wiring<'_>,
+    faults: Option<LinkFaults>,
+) -> Result<Box<dyn Timing>> {
+    let faults = faults.map(Box::new);
     match fidelity {
-        Fidelity::LogGp => Ok(Box::new(LogGp::new(wiring))),
-        Fidelity::Fluid => Ok(Box::new(Fluid::new(wiring))),
+        Fidelity::LogGp => Ok(Box::new(LogGp::new(wiring, faults))),
+        Fidelity::Fluid => Ok(Box::new(Fluid::new(wiring, faults))),
         other => Err(Error::unsupported(format!("optical cannot time messages by '{other}'"))),
     }
 }

@@ -15,6 +15,7 @@ pub(super) struct Routes {
     /// By level: the links out of each of its groups, if they can bind anybody.
     uplinks: Vec<Option<UplinkRoutes>>,
     levels: usize,
+    ranks: u32,
     /// What a flow of each class takes of its port, in parts of [`WHOLE`].
     weights: Vec<u32>,
     way: Vec<Hop>,
@@ -37,6 +38,8 @@ struct UplinkRoutes {
     planes: u32,
     links: u32,
     first: u32,
+    /// How many resources they are in all.
+    count: u32,
     port: u8,
 }
 
@@ -54,6 +57,7 @@ impl Routes {
             ports,
             weights: wiring.links.iter().map(|link| weight(wiring, link)).collect(),
             levels,
+            ranks: wiring.ranks,
             topology: wiring.topology.clone(),
             seed: wiring.seed,
             way: Vec::new(),
@@ -106,6 +110,19 @@ impl Routes {
         &self.way
     }
 
+    /// Those of a rank's ports, or, for the number of ranks, those of the links out of and into groups.
+    pub(super) fn resources(&self, line: u32) -> Vec<u32> {
+        if line < self.ranks {
+            let of_port = |port: &PortRoutes| {
+                let first = port.first + line * 2 * port.parts;
+                first..first + 2 * port.parts
+            };
+            return self.ports.iter().flat_map(of_port).collect();
+        }
+        let of_level = |uplink: &UplinkRoutes| uplink.first..uplink.first + uplink.count;
+        self.uplinks.iter().flatten().flat_map(of_level).collect()
+    }
+
     fn port_of(&self, level: usize) -> u8 {
         self.topology.levels()[level].link.port
     }
@@ -146,8 +163,9 @@ fn add_uplinks(
     }
     let groups = wiring.ranks.div_ceil(ranks);
     let (planes, count, rate) = if is_sprayed { (1, 1, together) } else { (parts, count, bytes_per_s) };
-    let resources = (0..2 * groups * planes * count).map(|_| sharing.add_resource(rate));
-    Some(UplinkRoutes { planes, links: count, first: resources.min()?, port })
+    let all = 2 * groups * planes * count;
+    let resources = (0..all).map(|_| sharing.add_resource(rate));
+    Some(UplinkRoutes { planes, links: count, first: resources.min()?, count: all, port })
 }
 
 /// A well-mixed number (the finaliser of SplitMix64).

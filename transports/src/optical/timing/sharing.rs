@@ -8,6 +8,8 @@
 //! Everything is integers: rates in 1/64 byte per second, weights in 1/4096, rounded down; ends rounded up to whole
 //! picoseconds.
 
+mod outage;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -70,8 +72,9 @@ struct Reached {
 
 #[derive(Debug)]
 struct Resource {
-    /// What it passes, times [`WHOLE`].
+    /// What it passes, times [`WHOLE`]: now, and without faults.
     capacity: u64,
+    whole: u64,
     /// What its flows have, and what they would have if nothing but their caps bound them.
     used: u64,
     asked: u128,
@@ -134,6 +137,7 @@ impl Sharing {
         let flows = Vec::new();
         self.resources.push(Resource {
             capacity,
+            whole: capacity,
             used: 0,
             asked: 0,
             flows,
@@ -158,8 +162,7 @@ impl Sharing {
         });
         self.created += 1;
         self.active += 1;
-        let alone =
-            way.iter().map(|hop| self.resources[hop.resource as usize].capacity / u64::from(hop.weight));
+        let alone = way.iter().map(|hop| self.resources[hop.resource as usize].whole / u64::from(hop.weight));
         let cap = alone.min().unwrap_or(u64::MAX).min(capacity(cap_bytes_per_s) / u64::from(WHOLE)).max(1);
         let flow = &mut self.flows[id as usize];
         flow.tag = tag;
@@ -406,7 +409,8 @@ impl Sharing {
             if flow.next_rate != flow.rate {
                 self.set_rate(id, flow.next_rate, now_ps);
             }
-            left_ps += u128::from(self.flows[id as usize].end_ps.saturating_sub(now_ps));
+            let end_ps = self.flows[id as usize].end_ps;
+            left_ps += u128::from(if end_ps < NEVER { end_ps.saturating_sub(now_ps) } else { 0 });
         }
         let mean_ps = u64::try_from(left_ps / (reached.len() as u128).max(1)).unwrap_or(NEVER);
         if reached.len() > AT_ONCE {
