@@ -301,8 +301,11 @@ impl Execution {
             return Ok(false);
         };
         let state = &self.lanes[lane];
+        if state.is_full() {
+            return Ok(false);
+        }
         let Some(step) = self.binding.current(plan, lane, &state.cursor) else { return Ok(false) };
-        if state.is_full() || !self.may_post(plan, &step) {
+        if !self.may_post(plan, &step) {
             return Ok(false);
         }
         let slot = state.free_slot();

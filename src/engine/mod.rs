@@ -224,14 +224,18 @@ impl Engine {
 
     /// Moves on everything that can move. `true` if anything did.
     pub(crate) fn progress(&mut self) -> Result<bool, Fault> {
-        let mut moved = false;
-        loop {
-            let again = self.turn()?;
-            moved |= again;
-            if !again {
+        let mut moved = !self.is_idle() && self.collect()?;
+        while !self.is_idle() {
+            // What has posted all it could needs a completion to post more.
+            if !self.post()? {
                 return Ok(moved);
             }
+            moved = true;
+            if !self.is_idle() && !self.collect()? && self.loose.is_empty() && !self.is_front_new() {
+                return Ok(true);
+            }
         }
+        Ok(moved)
     }
 
     /// One round: begin, post, poll, complete.
@@ -240,6 +244,16 @@ impl Engine {
         if self.is_idle() {
             return Ok(false);
         }
+        let posted = self.post()?;
+        if self.is_idle() {
+            return Ok(true);
+        }
+        Ok(posted | self.collect()?)
+    }
+
+    /// Begins and posts what may be.
+    #[inline]
+    fn post(&mut self) -> Result<bool, Fault> {
         let mut moved = false;
         let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
         if let Some(&front) = self.queue.front() {
@@ -254,14 +268,23 @@ impl Engine {
         }
         self.retire();
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.post));
-        if self.is_idle() {
-            return Ok(true);
-        }
-        moved |= self.endpoint.poll(&mut self.completions)?;
+        Ok(moved)
+    }
+
+    /// Takes note of what was completed since.
+    #[inline]
+    fn collect(&mut self) -> Result<bool, Fault> {
+        let mut stopwatch = Stopwatch::start(self.breakdown.is_some());
+        let moved = self.endpoint.poll(&mut self.completions)?;
         self.complete()?;
         self.retire();
         stopwatch.lap(self.breakdown.as_mut().map(|breakdown| &mut breakdown.poll));
         Ok(moved)
+    }
+
+    /// Whether the collective whose turn it is has not begun.
+    fn is_front_new(&self) -> bool {
+        self.queue.front().is_some_and(|&front| self.slots[front].call.is_some())
     }
 
     /// Moves on point-to-point operations: those with steps left to post, those whose turn has come, tagged ones.

@@ -272,9 +272,9 @@ impl World {
         if company.poisoned.is_some() {
             return;
         }
-        let (rank, now_ps) = (place.rank as usize, self.world.now_ps());
+        let rank = place.rank as usize;
         // A rank that stands still is named again when it goes on.
-        if self.has_faults && self.world.stands_until_ps(company.ranks[rank]) > now_ps {
+        if self.has_faults && self.world.stands_until_ps(company.ranks[rank]) > self.world.now_ps() {
             return;
         }
         if let Err(fault) = company.engines[rank].progress() {
@@ -287,7 +287,7 @@ impl World {
             {
                 continue;
             }
-            operation.ends[rank] = Some(now_ps);
+            operation.ends[rank] = Some(self.world.now_ps());
             operation.left -= 1;
             if operation.left == 0 {
                 operation.after = Some(self.world.stats());

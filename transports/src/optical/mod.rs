@@ -53,7 +53,7 @@
 //!
 //! # Where to start
 //! [`fabric`](Fabric) is the description, `network` the state and the events, `seats` who posts, `posting` what
-//! they start, `matching` who meets whom, `payload` the bytes and `phantom` the fingerprints, `recorder` what is
+//! they start, `matching` who meets whom, `payload` the bytes, `phantom` and `runs` the fingerprints, `recorder` what is
 //! written down for traces.
 
 mod derived;
@@ -68,6 +68,7 @@ mod payload;
 mod phantom;
 mod posting;
 mod recorder;
+mod runs;
 mod seats;
 mod slab;
 mod timing;

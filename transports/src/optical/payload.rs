@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // copies between registered memory and the buffers of messages
 
 use super::phantom::Phantom;
+use super::runs::Run;
 use crate::host::HostMemory;
 use ubccl_core::endpoint::{HostPointer, Memory, RegionId, Span};
 use ubccl_core::symbolic::{Piece, reduce_pieces};
@@ -16,11 +17,11 @@ pub(super) enum Payload {
     /// Bytes, in a buffer that may be longer.
     Bytes(Buffer),
     /// Fingerprints.
-    Pieces {
+    Runs {
         /// Bytes that an element stands for.
         unit: u32,
         /// What they are.
-        pieces: Vec<Piece>,
+        runs: Vec<Run>,
     },
 }
 
@@ -39,8 +40,11 @@ pub(super) struct RankMemory {
 pub(super) struct Workshop {
     /// Buffers for messages by size class: class k holds 2^k units of 16 bytes.
     spare_bytes: Vec<Vec<Buffer>>,
-    spare_pieces: Vec<Vec<Piece>>,
-    own: Vec<Piece>,
+    spare_runs: Vec<Vec<Run>>,
+    own: Vec<Run>,
+    /// The terms of a reduction, one after the other, and where each ends.
+    terms: Vec<Piece>,
+    ends: Vec<usize>,
     result: Vec<Piece>,
 }
 
@@ -73,9 +77,9 @@ impl Workshop {
                 let class = buffer.len().trailing_zeros() as usize;
                 self.spare_bytes[class].push(buffer);
             }
-            Payload::Pieces { mut pieces, .. } => {
-                pieces.clear();
-                self.spare_pieces.push(pieces);
+            Payload::Runs { mut runs, .. } => {
+                runs.clear();
+                self.spare_runs.push(runs);
             }
         }
     }
@@ -120,14 +124,14 @@ impl RankMemory {
     }
 
     /// Copies a span into a message.
-    pub(super) fn snapshot(&self, from: Span, shop: &mut Workshop) -> Result<Payload> {
+    pub(super) fn snapshot(&mut self, from: Span, shop: &mut Workshop) -> Result<Payload> {
         if from.len == 0 {
             return Ok(Payload::Nothing);
         }
-        if let Some(phantom) = self.phantom_of(from) {
-            let mut pieces = shop.spare_pieces.pop().unwrap_or_default();
-            phantom.read(from, &mut pieces)?;
-            return Ok(Payload::Pieces { unit: phantom.unit(), pieces });
+        if let Some(phantom) = self.phantom_of_mut(from) {
+            let mut runs = shop.spare_runs.pop().unwrap_or_default();
+            phantom.read_shared(from, &mut runs)?;
+            return Ok(Payload::Runs { unit: phantom.unit(), runs });
         }
         let source = self.host.address(from)?;
         let mut buffer = shop.take_bytes(from.len);
@@ -142,9 +146,9 @@ impl RankMemory {
     pub(super) fn deliver(&mut self, payload: &Payload, into: Span) -> Result<()> {
         match payload {
             Payload::Nothing if into.len == 0 => Ok(()),
-            Payload::Pieces { unit, pieces } => {
+            Payload::Runs { unit, runs } => {
                 let phantom = self.phantom_of_mut(into).filter(|phantom| phantom.unit() == *unit);
-                phantom.ok_or_else(|| mixed(into))?.write(into, pieces)
+                phantom.ok_or_else(|| mixed(into))?.write(into, runs.iter().cloned())
             }
             Payload::Bytes(buffer) if self.phantom_of(into).is_none() => {
                 let source = first_byte(buffer, into.len)?;
@@ -177,7 +181,7 @@ impl RankMemory {
         shop.own.clear();
         source.read(from, &mut shop.own)?;
         let phantom = self.phantom_of_mut(into).filter(|phantom| phantom.unit() == unit);
-        phantom.ok_or_else(|| mixed(into))?.write(into, &shop.own)
+        phantom.ok_or_else(|| mixed(into))?.write(into, shop.own.iter().cloned())
     }
 
     /// Folds messages and the own contribution in order.
@@ -198,21 +202,29 @@ impl RankMemory {
     where
         F: Fn(usize) -> Option<&'a Payload>,
     {
-        let Workshop { own, result, .. } = shop;
-        own.clear();
+        let Workshop { own, terms, ends, result, .. } = shop;
+        terms.clear();
+        ends.clear();
         result.clear();
-        let has_own = (0..what.terms).any(|k| (what.term)(k).is_none());
-        if has_own {
-            let phantom = self.phantom_of(what.own).filter(|phantom| phantom.unit() == unit);
-            phantom.ok_or_else(|| mixed(what.own))?.read(what.own, own)?;
+        for k in 0..what.terms {
+            match (what.term)(k) {
+                None => {
+                    let phantom = self.phantom_of(what.own).filter(|phantom| phantom.unit() == unit);
+                    own.clear();
+                    phantom.ok_or_else(|| mixed(what.own))?.read(what.own, own)?;
+                    own.iter().for_each(|run| run.content.flatten(run.len, terms));
+                }
+                Some(Payload::Runs { unit: theirs, runs }) if *theirs == unit => {
+                    runs.iter().for_each(|run| run.content.flatten(run.len, terms));
+                }
+                Some(_) => return Err(mixed(what.into)),
+            }
+            ends.push(terms.len());
         }
-        let source = |k| match (what.term)(k) {
-            None => Ok(&own[..]),
-            Some(Payload::Pieces { unit: theirs, pieces }) if *theirs == unit => Ok(&pieces[..]),
-            Some(_) => Err(mixed(what.into)),
-        };
+        let source = |k: usize| Ok(&terms[k.checked_sub(1).map_or(0, |before| ends[before])..ends[k]]);
         with_list(what.terms, &[][..], source, |sources| reduce_pieces(sources, what.ranks, result))?;
-        self.phantom_of_mut(what.into).ok_or_else(|| mixed(what.into))?.write(what.into, result)
+        let phantom = self.phantom_of_mut(what.into).ok_or_else(|| mixed(what.into))?;
+        phantom.write(what.into, result.iter().copied().map(Run::from))
     }
 
     fn reduce_host<'a, F>(&self, what: &Reduction<'a, F>) -> Result<()>

@@ -5,9 +5,10 @@
 //! the list's tail would cost more than all else a message costs. So segments are in a tree, and those that continue
 //! each other are one, so that a block that came in chunks costs no more than a whole one.
 
+use super::runs::{Content, Run, share};
 use std::collections::BTreeMap;
 use ubccl_core::endpoint::Span;
-use ubccl_core::symbolic::{Piece, Value};
+use ubccl_core::symbolic::Piece;
 use ubccl_core::{Error, Result};
 
 /// A region without bytes.
@@ -15,8 +16,8 @@ use ubccl_core::{Error, Result};
 pub(super) struct Phantom {
     unit: u32,
     len: u64,
-    /// The value of each segment, by the segment's first element. The first segment begins at 0.
-    segments: BTreeMap<u64, Value>,
+    /// What each segment is, by the segment's first element. The first segment begins at 0.
+    segments: BTreeMap<u64, Content>,
 }
 
 impl Phantom {
@@ -24,7 +25,7 @@ impl Phantom {
     pub(super) fn new(unit: u32, content: &[Piece]) -> Self {
         let mut phantom = Phantom { unit, len: 0, segments: BTreeMap::new() };
         for piece in content.iter().filter(|piece| piece.len > 0) {
-            phantom.segments.insert(phantom.len, piece.value);
+            phantom.segments.insert(phantom.len, Content::Value(piece.value));
             phantom.len += piece.len;
         }
         phantom
@@ -39,23 +40,42 @@ impl Phantom {
     /// Everything it holds.
     pub(super) fn pieces(&self) -> Vec<Piece> {
         let mut pieces = Vec::with_capacity(self.segments.len());
-        self.read_elements(0, self.len, &mut pieces);
+        let mut segments = self.segments.iter().peekable();
+        while let Some((&at, content)) = segments.next() {
+            let end = segments.peek().map_or(self.len, |next| *next.0);
+            content.flatten(end - at, &mut pieces);
+        }
         pieces
     }
 
     /// Appends what a span holds.
-    pub(super) fn read(&self, span: Span, out: &mut Vec<Piece>) -> Result<()> {
+    pub(super) fn read(&self, span: Span, out: &mut Vec<Run>) -> Result<()> {
         let (start, end) = self.elements(span)?;
         self.read_elements(start, end, out);
         Ok(())
     }
 
-    fn read_elements(&self, start: u64, mut end: u64, out: &mut Vec<Piece>) {
+    /// Appends what a span holds, to be sent: if that is much, it is held together with whoever gets it.
+    pub(super) fn read_shared(&mut self, span: Span, out: &mut Vec<Run>) -> Result<()> {
+        let (start, end) = self.elements(span)?;
+        self.read_elements(start, end, out);
+        let runs = out.len();
+        share(out);
+        if let [Run { content, .. }] = &out[..]
+            && runs > 1
+        {
+            self.write_run(start, end, content.clone());
+        }
+        Ok(())
+    }
+
+    fn read_elements(&self, start: u64, mut end: u64, out: &mut Vec<Run>) {
         let first = out.len();
         // Backwards: the segment that `start` lies in begins before it.
-        for (&at, value) in self.segments.range(..end).rev() {
+        for (&at, content) in self.segments.range(..end).rev() {
             let from = at.max(start);
-            out.push(Piece { len: end - from, value: value.further(from - at) });
+            let len = end - from;
+            out.push(Run { len, content: content.further(from - at).resolved(len) });
             end = from;
             if end == start {
                 break;
@@ -64,56 +84,59 @@ impl Phantom {
         out[first..].reverse();
     }
 
-    /// Writes pieces, which together are as long, into a span.
-    pub(super) fn write(&mut self, span: Span, pieces: &[Piece]) -> Result<()> {
+    /// Writes runs, which together are as long, into a span.
+    pub(super) fn write(&mut self, span: Span, runs: impl Iterator<Item = Run> + Clone) -> Result<()> {
         let (mut at, end) = self.elements(span)?;
-        if pieces.iter().map(|piece| piece.len).sum::<u64>() != end - at {
-            return Err(Error::internal(format!("pieces of another length were written to {span:?}")));
+        if runs.clone().map(|run| run.len).sum::<u64>() != end - at {
+            return Err(Error::internal(format!("runs of another length were written to {span:?}")));
         }
-        for piece in pieces.iter().filter(|piece| piece.len > 0) {
-            self.write_piece(at, at + piece.len, piece.value);
-            at += piece.len;
+        for run in runs.filter(|run| run.len > 0) {
+            self.write_run(at, at + run.len, run.content);
+            at += run.len;
         }
         Ok(())
     }
 
-    fn write_piece(&mut self, start: u64, end: u64, value: Value) {
+    fn write_run(&mut self, start: u64, end: u64, content: Content) {
         let mut from_end = self.segments.range_mut(..=end).rev();
-        let Some((&last, last_value)) = from_end.next() else { return };
+        let Some((&last, last_content)) = from_end.next() else { return };
         let is_cut = last == end;
-        let tail = (end < self.len).then(|| last_value.further(end - last));
+        let tail = (end < self.len).then(|| last_content.further(end - last));
+        // What follows goes on from here as one segment.
+        let joins = tail.as_ref().is_some_and(|tail| tail.is_further(end - start, &content));
         // The segment that element `end` − 1 lies in.
-        let before_end = if is_cut { from_end.next() } else { Some((&last, last_value)) };
+        let before_end = if is_cut { from_end.next() } else { Some((&last, last_content)) };
         let Some((&at, held)) = before_end else { return };
-        let continues = |(at, before): (u64, Value)| before.further(start - at) == value;
+        let continues = |at: u64, before: &Content| content.is_further(start - at, before);
         if at == start {
-            *held = value;
-            if from_end.next().is_some_and(|(&at, before)| continues((at, *before))) {
+            if from_end.next().is_some_and(|(&at, before)| continues(at, before)) {
                 self.segments.remove(&start);
+            } else {
+                *held = content;
             }
         } else {
-            let before = if at < start { Some((at, *held)) } else { self.remove(start, end) };
-            if !before.is_some_and(continues) {
-                self.segments.insert(start, value);
+            let goes_on = if at < start { continues(at, held) } else { self.remove(start, end, &content) };
+            if !goes_on {
+                self.segments.insert(start, content);
             }
         }
         let Some(tail) = tail else { return };
-        match (tail == value.further(end - start), is_cut) {
+        match (joins, is_cut) {
             (true, true) => drop(self.segments.remove(&end)),
             (false, false) => drop(self.segments.insert(end, tail)),
             (true, false) | (false, true) => {}
         }
     }
 
-    /// Removes the segments that begin in a range; the one before it.
-    fn remove(&mut self, start: u64, end: u64) -> Option<(u64, Value)> {
-        loop {
-            let (&at, &value) = self.segments.range(..end).next_back()?;
+    /// Removes the segments that begin in a range; whether the one before it goes on with this content.
+    fn remove(&mut self, start: u64, end: u64, content: &Content) -> bool {
+        while let Some((&at, before)) = self.segments.range(..end).next_back() {
             if at < start {
-                return Some((at, value));
+                return content.is_further(start - at, before);
             }
             self.segments.remove(&at);
         }
+        false
     }
 
     /// First element and the one after the last.
@@ -136,11 +159,16 @@ impl Phantom {
 mod tests {
     use super::*;
     use ubccl_core::endpoint::RegionId;
+    use ubccl_core::symbolic::Value;
 
     const LEN: u64 = 20;
 
     fn span(offset: u64, len: u64) -> Span {
         Span { region: RegionId(0), offset, len }
+    }
+
+    fn one(len: u64, value: Value) -> impl Iterator<Item = Run> + Clone {
+        std::iter::once(Run::from(Piece { len, value }))
     }
 
     fn leaf(rank: u32) -> Value {
@@ -157,7 +185,7 @@ mod tests {
             let start = (random >> 33) % LEN;
             let len = (random >> 50) % (LEN - start + 1);
             let value = leaf(round % 3).further(start);
-            phantom.write(span(start, len), &[Piece { len, value }]).unwrap();
+            phantom.write(span(start, len), one(len, value)).unwrap();
             array[start as usize..(start + len) as usize]
                 .iter_mut()
                 .zip(0..)
@@ -169,7 +197,7 @@ mod tests {
             assert!(!pieces.windows(2).any(continues), "{pieces:?}");
             let mut part = Vec::new();
             phantom.read(span(start, len), &mut part).unwrap();
-            assert!(part.iter().map(|piece| piece.len).sum::<u64>() == len && part.len() <= 1, "{part:?}");
+            assert!(part.iter().map(|run| run.len).sum::<u64>() == len && part.len() <= 1, "{part:?}");
         }
     }
 
@@ -178,7 +206,7 @@ mod tests {
         let mut phantom = Phantom::new(4, &[Piece { len: 100, value: Value::UNWRITTEN }]);
         for chunk in (0..10).rev() {
             let value = leaf(1).further(10 * chunk);
-            phantom.write(span(40 * chunk, 40), &[Piece { len: 10, value }]).unwrap();
+            phantom.write(span(40 * chunk, 40), one(10, value)).unwrap();
         }
         assert_eq!(phantom.pieces(), [Piece { len: 100, value: leaf(1) }]);
     }
@@ -187,11 +215,11 @@ mod tests {
     fn empty_regions_and_spans_are_fine_and_wrong_ones_told() {
         let mut empty = Phantom::new(4, &[]);
         assert_eq!(empty.pieces(), []);
-        empty.write(span(0, 0), &[]).unwrap();
+        empty.write(span(0, 0), [].into_iter()).unwrap();
         let mut phantom = Phantom::new(4, &[Piece { len: 2, value: leaf(0) }]);
         for (offset, len) in [(2, 4), (0, 6), (4, 8), (u64::MAX, 4)] {
             assert!(phantom.read(span(offset, len), &mut Vec::new()).is_err());
         }
-        assert!(phantom.write(span(0, 8), &[Piece { len: 1, value: leaf(0) }]).is_err());
+        assert!(phantom.write(span(0, 8), one(1, leaf(0))).is_err());
     }
 }

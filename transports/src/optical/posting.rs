@@ -153,7 +153,7 @@ impl Network {
             return Ok(Posted::Done);
         }
         to.iter().try_for_each(|peer| self.seats.peer(seat, peer).map(drop))?;
-        let state = &self.seats[seat];
+        let state = &mut self.seats[seat];
         let (rank, payload) = (state.rank, state.memory.snapshot(from, &mut self.shop));
         let payload = payload.map_err(|error| of_rank(state.place.rank, &error))?;
         let header = header(key, from.len);

@@ -4,6 +4,7 @@
 //! byte leaves and when its first byte reaches the receiver's port or its last byte is there. Further fidelities
 //! (cells with credits) are further implementations.
 
+mod filling;
 mod fluid;
 mod loggp;
 mod routes;
