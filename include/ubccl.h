@@ -1624,6 +1624,32 @@ ubccl_result ubccl_group_issue(struct ubccl_group *group,
 ubccl_result ubccl_group_destroy(struct ubccl_group *group);
 
 /*
+ Allocates `bytes` bytes of registered memory, zeroed, at the beginning of a page, and writes its address to `memory`.
+ Any part of it may be the buffer of any call on any communicator; on `comm` its messages are read and written in place
+ where the transport can (over shared memory), which changes no result. Other ranks need not have any.
+
+ Order:  this rank's own affair; waits for nobody. Allocate once and use often: pages come at once.
+ Errors: InvalidArgument if `memory` is null, or for more bytes than there are addresses; Closed; SystemError if the
+         host has no more memory.
+ Source: ncclMemAlloc with ncclCommRegister.
+
+ # Safety
+ `memory` is null or may be written.
+ */
+ubccl_result ubccl_mem_alloc(const struct ubccl_comm *comm,
+                             size_t bytes,
+                             void **memory);
+
+/*
+ Frees memory that `ubccl_mem_alloc` gave for this communicator; null is nothing. No operation that names it is under
+ way. What was not freed goes with `ubccl_comm_destroy`.
+
+ Errors: InvalidArgument, and nothing is freed, if it is not such memory or was freed before.
+ Source: ncclMemFree.
+ */
+ubccl_result ubccl_mem_free(const struct ubccl_comm *comm, void *memory);
+
+/*
  Makes an operation of a function. It is commutative, or only plans that combine ranks in their order run it:
  `((x0 op x1) op x2) …`. It must be associative, and may be used with every element type.
 

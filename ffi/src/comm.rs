@@ -4,8 +4,10 @@
 use crate::boundary::guard;
 use crate::codes::ubccl_result;
 use crate::handles::{Shared, Table};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::time::Duration;
-use ubccl_rs::{Communicator, Error, ErrorKind, MemoryUse, Result, Traffic};
+use ubccl_rs::{Communicator, Error, ErrorKind, MemoryUse, Region, Result, Traffic};
 
 /// A communicator: this rank's membership in a group of ranks that make the same calls in the same order.
 ///
@@ -31,6 +33,8 @@ pub(crate) struct Comm {
     pub(crate) ranks: u32,
     pub(crate) transport: String,
     state: State,
+    /// What `ubccl_mem_alloc` gave, by address.
+    pub(crate) regions: Mutex<BTreeMap<usize, Region<u8>>>,
 }
 
 enum State {
@@ -41,7 +45,7 @@ enum State {
 impl Comm {
     pub(crate) fn new(communicator: Communicator, transport: String) -> Self {
         let (rank, ranks) = (communicator.rank(), communicator.ranks());
-        Comm { rank, ranks, transport, state: State::Open(communicator) }
+        Comm { rank, ranks, transport, state: State::Open(communicator), regions: Mutex::default() }
     }
 
     /// The communicator, to call something.

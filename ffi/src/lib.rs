@@ -4,6 +4,7 @@
 //! - `codes`: results, element types, operations; `ops`: operations that C makes; `error`: the text and fields of the last error.
 //! - `handles`: why a handle that was destroyed, or never was one, is an error and nothing worse.
 //! - `start`: rendezvous and configuration; `comm` and its endings; `queries` of it; `split`: more of them.
+//! - `memory`: buffers that ranks read and write in place.
 //! - `collectives`; `work`: what is not waited for; `group`; `prepared`.
 
 mod boundary;
@@ -13,6 +14,7 @@ pub mod comm;
 pub mod error;
 pub mod group;
 mod handles;
+pub mod memory;
 pub mod ops;
 pub mod prepared;
 pub mod queries;

@@ -328,6 +328,35 @@ static void further_communicators(void)
     sum_of_ones(comm, all);
 }
 
+/* A buffer that peers read and write in place, whole and in part, mixed with ordinary memory. */
+static void registered_memory(size_t count)
+{
+    static float ordinary[70001];
+    void *memory = NULL, *other = NULL;
+    REFUSED(ubccl_mem_alloc(comm, 16, NULL), UBCCL_INVALID_ARGUMENT, "null");
+    REFUSED(ubccl_mem_alloc(NULL, 16, &memory), UBCCL_INVALID_ARGUMENT, "comm is null");
+    REFUSED(ubccl_mem_alloc(comm, SIZE_MAX, &memory), UBCCL_INVALID_ARGUMENT, "addresses");
+    CHECK(memory == NULL);
+    OK(ubccl_mem_alloc(comm, count * sizeof(float), &memory));
+    OK(ubccl_mem_alloc(comm, 0, &other));
+    float *region = (float *)memory;
+    for (size_t k = 0; k < count; k++) {
+        CHECK(region[k] == 0);
+        region[k] = (float)(k % 1000 + me);
+        ordinary[k] = (float)(k % 1000 + me);
+    }
+    OK(ubccl_comm_all_reduce(comm, region, region, count, UBCCL_F32, UBCCL_SUM));
+    OK(ubccl_comm_all_reduce(comm, ordinary + 1, region + 1, count - 1, UBCCL_F32, UBCCL_SUM)); /* from one to the other */
+    for (size_t k = 0; k < count; k++)
+        CHECK(region[k] == (float)(all * (k % 1000) + all * (all - 1) / 2));
+    OK(ubccl_mem_free(comm, NULL));
+    REFUSED(ubccl_mem_free(comm, region + 1), UBCCL_INVALID_ARGUMENT, "not memory");
+    OK(ubccl_mem_free(comm, other));
+    OK(ubccl_mem_free(comm, memory));
+    REFUSED(ubccl_mem_free(comm, memory), UBCCL_INVALID_ARGUMENT, "not memory");
+    OK(ubccl_mem_alloc(comm, 5, &memory)); /* goes with the communicator */
+}
+
 static void every_further_call(struct ubccl_comm *given, uint32_t rank, uint32_t ranks)
 {
     static const int32_t dtypes[] = {UBCCL_U8, UBCCL_I32, UBCCL_F32, UBCCL_F64};
@@ -345,6 +374,8 @@ static void every_further_call(struct ubccl_comm *given, uint32_t rank, uint32_t
     operations_of_ones_own(3001);
     operations_of_ones_own(5);
     further_communicators();
+    registered_memory(70001);
+    registered_memory(1);
     OK(ubccl_comm_destroy(comm));
 }
 
