@@ -19,7 +19,7 @@ use crate::waiting::Limits;
 use crate::work::Work;
 use parking_lot::{Mutex, MutexGuard};
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{HostPointer, Memory, Wake};
@@ -57,7 +57,12 @@ pub(crate) struct Inherited {
     pub(crate) costs: Costs,
     /// Whether there are more ranks than cores.
     pub(crate) crowded: bool,
+    /// Whether it always has a receive that nobody waits for: a window's.
+    pub(crate) is_of_window: bool,
 }
+
+/// The receive of a window's communicator for the next message has no deadline; who waits has one of its own.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// What a communicator, its works and the service thread share.
 pub(crate) struct Shared {
@@ -76,7 +81,9 @@ pub(crate) struct Shared {
     pub(crate) spare_groups: Mutex<Vec<Entries>>,
     /// Whether it was said that regions are ordinary memory.
     pub(crate) told_of_private_memory: AtomicBool,
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
+    /// How many windows were made.
+    pub(crate) windows: AtomicU32,
     /// Whether the engine keeps a breakdown.
     is_measuring: AtomicBool,
 }
@@ -123,9 +130,9 @@ impl Communicator {
             ubccl_algorithms::select(algorithm, &layout)
                 .map_err(|error| config.blame(&settings::ALGO, error))?;
         }
-        let (costs, parent_crowded) = match parent {
-            Some(Inherited { costs, crowded }) => (costs, crowded),
-            None => (Costs::of_config(&config)?, false),
+        let (costs, parent_crowded, is_of_window) = match parent {
+            Some(Inherited { costs, crowded, is_of_window }) => (costs, crowded, is_of_window),
+            None => (Costs::of_config(&config)?, false, false),
         };
         let transport = ubccl_transports::find(&config.transport)
             .map_err(|error| config.blame(&settings::TRANSPORT, error))?;
@@ -154,10 +161,11 @@ impl Communicator {
             waker,
             control,
             limits: Limits {
-                operation_timeout: config.operation_timeout.into(),
-                warn_after: config.warn_after,
+                operation_timeout: if is_of_window { NEVER } else { config.operation_timeout }.into(),
+                warn_after: if is_of_window { NEVER } else { config.warn_after },
                 spin: config.spin,
                 crowded,
+                longest_rest: if is_of_window { LONGEST_REST_OF_WINDOW } else { LONGEST_REST },
             },
             settings: Settings {
                 transport: config.transport.clone(),
@@ -171,6 +179,7 @@ impl Communicator {
             spare_groups: Mutex::default(),
             told_of_private_memory: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            windows: AtomicU32::new(0),
             is_measuring: AtomicBool::new(false),
         });
         logging::tell_start(&config, crowded);
@@ -376,19 +385,28 @@ impl Shared {
 
     /// All-gathers bytes for the library itself, whatever algorithm is forced for the user's calls. Blocks.
     pub(crate) fn gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
-        let call = Collective::all_gather(own.len() as u64, DataType::U8);
         debug_assert_eq!(all.len(), own.len() * self.ranks as usize);
-        self.check_call(&call)?;
-        let buffers = Buffers::Apart { input: host(own.as_ptr(), own.len()), output: host_mut(all) };
+        let call = Collective::all_gather(own.len() as u64, DataType::U8);
+        self.run_own(&call, own, all)
+    }
+
+    /// Returns when every rank has called it.
+    pub(crate) fn barrier(&self) -> Result<()> {
+        self.run_own(&Collective::barrier(), &[], &mut [])
+    }
+
+    fn run_own(&self, call: &Collective<'_>, input: &[u8], output: &mut [u8]) -> Result<()> {
+        self.check_call(call)?;
+        let buffers = Buffers::Apart { input: host(input.as_ptr(), input.len()), output: host_mut(output) };
         let mut engine = self.lock();
-        self.check_present(&mut engine, &call)?;
+        self.check_present(&mut engine, call)?;
         let free = engine.chooser().free();
         let forced = engine.replace_chooser(free);
         // SAFETY: both slices are borrowed until this returns, by which time nothing is under way.
-        let issued = unsafe { engine.issue(&call, buffers, None) };
+        let issued = unsafe { engine.issue(call, buffers, None) };
         engine.replace_chooser(forced);
         let op = issued?;
-        self.tell(&mut engine, &call);
+        self.tell(&mut engine, call);
         self.finish_blocking(engine, op)
     }
 
@@ -448,6 +466,20 @@ impl Shared {
     }
 }
 
+/// How long the service thread rests at least, and at most, while an operation waits that nobody waits for.
+const SHORTEST_REST: Duration = Duration::from_micros(50);
+const LONGEST_REST: Duration = Duration::from_millis(5);
+/// The same at most for a window without traffic, which must cost next to nothing.
+const LONGEST_REST_OF_WINDOW: Duration = Duration::from_millis(200);
+
+impl Shared {
+    /// How long the service thread may sleep while an operation waits: a fraction of what it has waited, within bounds.
+    fn rest(&self, engine: &mut Engine) -> Duration {
+        let waited = engine.oldest_wait(Instant::now()).unwrap_or_default();
+        (waited / 8).clamp(SHORTEST_REST, self.limits.longest_rest)
+    }
+}
+
 impl Progress for Shared {
     fn progress(&self) -> ProgressState {
         // Whoever holds the engine drives it.
@@ -459,7 +491,7 @@ impl Progress for Shared {
             Err(_told_by_the_works) => ProgressState::Idle,
             Ok(_) if engine.is_idle() => ProgressState::Idle,
             Ok(true) => ProgressState::Pending { next_poll: Duration::ZERO },
-            Ok(false) => ProgressState::Pending { next_poll: rest(engine.oldest_wait(Instant::now())) },
+            Ok(false) => ProgressState::Pending { next_poll: self.rest(&mut engine) },
         }
     }
 }
@@ -513,13 +545,6 @@ fn join(config: &mut Config, deadline: Deadline) -> Result<Control> {
         grace: DEFAULT_GRACE,
     };
     Control::join(rendezvous, join)
-}
-
-/// How long the service thread may sleep while an operation waits: a fraction of what it has waited, within bounds.
-fn rest(waited: Option<Duration>) -> Duration {
-    const SHORTEST: Duration = Duration::from_micros(50);
-    const LONGEST: Duration = Duration::from_millis(5);
-    (waited.unwrap_or_default() / 8).clamp(SHORTEST, LONGEST)
 }
 
 pub(crate) fn host(address: *const u8, len: usize) -> Memory {

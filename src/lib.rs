@@ -28,6 +28,7 @@ mod split;
 pub mod trace;
 mod usage;
 mod waiting;
+mod window;
 mod work;
 
 pub use breakdown::Breakdown;
@@ -51,6 +52,7 @@ pub use ubccl_core::{
 };
 pub use ubccl_core::{blocks, plan, verify};
 pub use usage::{LinkClass, MemoryUse, Traffic};
+pub use window::Window;
 pub use work::Work;
 
 /// The algorithms there are.

@@ -6,6 +6,7 @@ use crate::engine::{OpId, TaggedCall, TaggedKind, Taken};
 use crate::sim::refuse_blocking;
 use crate::work::Work;
 use std::any::Any;
+use std::sync::Arc;
 use ubccl_core::endpoint::{HostPointer, Memory};
 use ubccl_core::{Collective, DataType, Element, Error, ErrorKind, Rank, Result};
 
@@ -81,13 +82,7 @@ impl Communicator {
         peer: Rank,
         tag: u32,
     ) -> Result<Work<Vec<T>>> {
-        let bytes: &[u8] = bytemuck::cast_slice(&buffer);
-        let memory = host(bytes.as_ptr(), bytes.len());
-        let call = tagged::<T>(TaggedKind::Send(peer), tag, buffer.len(), memory);
-        // SAFETY: the vector's memory stays where it is when it moves into the box, and the engine keeps the box until
-        // the operation is over.
-        let op = unsafe { self.shared.issue_tagged(call, Some(Box::new(buffer))) }?;
-        Ok(Work::new(self.shared.clone(), op))
+        self.shared.send_tagged_async(buffer, peer, tag)
     }
 
     /// Receives with a tag without waiting: [`Work::wait`] gives the buffer and whose message is in it. See
@@ -97,16 +92,11 @@ impl Communicator {
     /// itself.
     pub fn receive_tagged_async<T: Element>(
         &self,
-        mut buffer: Vec<T>,
+        buffer: Vec<T>,
         source: Option<Rank>,
         tag: u32,
     ) -> Result<Work<(Vec<T>, Rank)>> {
-        let count = buffer.len();
-        let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
-        let call = tagged::<T>(TaggedKind::Receive(source), tag, count, memory);
-        // SAFETY: as in `send_tagged_async`.
-        let op = unsafe { self.shared.issue_tagged(call, Some(Box::new(buffer))) }?;
-        Ok(Work::with(self.shared.clone(), op, received))
+        self.shared.receive_tagged_async(buffer, source, tag)
     }
 
     /// Sends `count` elements on raw memory with a tag. Blocks. See [`Communicator::send_tagged`].
@@ -202,6 +192,37 @@ pub(crate) fn raw(buffer: *const u8, count: u64, dtype: DataType) -> Result<Memo
 }
 
 impl Shared {
+    /// See [`Communicator::send_tagged_async`].
+    pub(crate) fn send_tagged_async<T: Element>(
+        self: &Arc<Self>,
+        buffer: Vec<T>,
+        peer: Rank,
+        tag: u32,
+    ) -> Result<Work<Vec<T>>> {
+        let bytes: &[u8] = bytemuck::cast_slice(&buffer);
+        let memory = host(bytes.as_ptr(), bytes.len());
+        let call = tagged::<T>(TaggedKind::Send(peer), tag, buffer.len(), memory);
+        // SAFETY: the vector's memory stays where it is when it moves into the box, and the engine keeps the box until
+        // the operation is over.
+        let op = unsafe { self.issue_tagged(call, Some(Box::new(buffer))) }?;
+        Ok(Work::new(self.clone(), op))
+    }
+
+    /// See [`Communicator::receive_tagged_async`].
+    pub(crate) fn receive_tagged_async<T: Element>(
+        self: &Arc<Self>,
+        mut buffer: Vec<T>,
+        source: Option<Rank>,
+        tag: u32,
+    ) -> Result<Work<(Vec<T>, Rank)>> {
+        let count = buffer.len();
+        let memory = host_mut(bytemuck::cast_slice_mut(&mut buffer));
+        let call = tagged::<T>(TaggedKind::Receive(source), tag, count, memory);
+        // SAFETY: as in `send_tagged_async`.
+        let op = unsafe { self.issue_tagged(call, Some(Box::new(buffer))) }?;
+        Ok(Work::with(self.clone(), op, received))
+    }
+
     fn check_tagged(&self, call: &TaggedCall) -> Result<()> {
         let (to, from) = match call.what {
             TaggedKind::Send(to) => (Some(to), None),

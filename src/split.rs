@@ -14,6 +14,7 @@ use crate::choose::Wishes;
 use crate::communicator::{Communicator, Inherited, Settings, Shared};
 use crate::config::Config;
 use crate::control::Rendezvous;
+use crate::waiting::Limits;
 use std::time::{Duration, Instant};
 use ubccl_core::{Deadline, Error, ErrorKind, Rank, Result};
 
@@ -63,7 +64,17 @@ impl Communicator {
         Ok(duplicate.expect("every rank is in the group of a duplicate"))
     }
 
+    /// The same for a window, which keeps a receive posted that nobody waits for.
+    pub(crate) fn duplicate_for_window(&self) -> Result<Communicator> {
+        let duplicate = self.split_as(Wish::Duplicate, true)?;
+        Ok(duplicate.expect("every rank is in the group of a duplicate"))
+    }
+
     fn split_by(&self, wish: Wish<'_>) -> Result<Option<Communicator>> {
+        self.split_as(wish, false)
+    }
+
+    fn split_as(&self, wish: Wish<'_>, is_of_window: bool) -> Result<Option<Communicator>> {
         // A rank whose own arguments are wrong takes part all the same, so that the others need not wait for it.
         let problem = wish.check(self.ranks());
         let rendezvous = wish.takes_part(self.rank()).then(Rendezvous::create).transpose();
@@ -79,7 +90,7 @@ impl Communicator {
             cards[first as usize].meeting(first)?
         };
         let config = self.shared.child_config(meeting, place as u32, &group);
-        self.shared.start_child(config).map(Some)
+        self.shared.start_child(config, is_of_window).map(Some)
     }
 }
 
@@ -116,14 +127,15 @@ impl Shared {
     }
 
     /// Starts a communicator of some ranks of this one; gives up as soon as this one has a cause.
-    fn start_child(&self, config: Config) -> Result<Communicator> {
+    fn start_child(&self, config: Config, is_of_window: bool) -> Result<Communicator> {
         let parent = self.control.poison().clone();
         let deadline = Deadline::at(Instant::now() + config.start_timeout).unless({
             let parent = parent.clone();
             move || parent.is_set()
         });
         // Not decided anew: groups of one parent run at the same time, on the same cores.
-        let inherited = Inherited { costs: self.settings.costs.clone(), crowded: self.limits.crowded };
+        let Limits { crowded, .. } = self.limits;
+        let inherited = Inherited { costs: self.settings.costs.clone(), crowded, is_of_window };
         let started = Communicator::start(config, deadline, Some(inherited));
         if started.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Start | ErrorKind::Remote)) {
             let patience = Instant::now() + CAUSE_GRACE;

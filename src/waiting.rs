@@ -13,11 +13,11 @@ use ubccl_core::endpoint::{CLOSING, Fault, Header, Stream};
 use ubccl_core::{Cause, Error, ErrorKind, Rank, Result, Signature};
 
 /// Polls between two looks at the clock, at who left and at stray messages.
-const IDLE_POLLS: u32 = 256;
+pub(crate) const IDLE_POLLS: u32 = 256;
 /// Polls before a rank gives its core to another, if there are more ranks than cores.
 const POLLS_PER_YIELD: u32 = 8;
 /// A sleeper looks again after this long even if nothing woke it: a backstop, not a rhythm.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// A message names at most this many ranks.
 const MOST_NAMED: usize = 8;
 
@@ -30,6 +30,19 @@ pub(crate) struct Limits {
     /// Whether there are more ranks than cores: a rank that waits keeps the one it waits for from running, unless it
     /// gives its core away between looks.
     pub(crate) crowded: bool,
+    /// How long the service thread may rest while an operation waits.
+    pub(crate) longest_rest: Duration,
+}
+
+impl Limits {
+    /// What a rank does between two looks that found nothing.
+    #[inline]
+    pub(crate) fn pause(&self, looks: u32) {
+        match self.crowded && looks.is_multiple_of(POLLS_PER_YIELD) {
+            true => std::thread::yield_now(),
+            false => std::hint::spin_loop(),
+        }
+    }
 }
 
 /// What a waiting call remembers between looks at the clock.
@@ -116,7 +129,7 @@ impl Shared {
     }
 
     /// Whether another thread waits for the engine.
-    fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst) > 0 // pairs with `lock`
     }
 
@@ -164,10 +177,7 @@ impl Shared {
                 }
                 Ok(false) => {
                     idle += 1;
-                    match self.limits.crowded && idle % POLLS_PER_YIELD == 0 {
-                        true => std::thread::yield_now(),
-                        false => std::hint::spin_loop(),
-                    }
+                    self.limits.pause(idle);
                 }
                 Err(fault) => return Err(self.fail(engine, fault)),
             }

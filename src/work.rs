@@ -66,6 +66,11 @@ impl<B: Send + 'static> Work<B> {
         self.shared.wait(self.id(), Some(Instant::now() + timeout))
     }
 
+    /// Whether it was done when somebody last moved on what can move; moves on nothing.
+    pub(crate) fn is_over(&self) -> bool {
+        self.shared.lock().status(self.id()) == Status::Done
+    }
+
     fn id(&self) -> OpId {
         self.op.expect("an operation is taken only by wait() and poll(), which end it")
     }

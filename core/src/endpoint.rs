@@ -63,6 +63,9 @@ pub struct HostPointer(pub usize);
 pub trait Allocation: std::fmt::Debug + Send + Sync {
     /// Its first byte, at the beginning of a page.
     fn address(&self) -> HostPointer;
+
+    /// Where peers find it ([`Endpoint::find_allocation`]).
+    fn place(&self) -> u64;
 }
 
 /// Which operation a message belongs to.
@@ -264,6 +267,25 @@ pub trait Endpoint: Send {
     /// Errors: System, if the host has no more memory.
     fn allocate(&mut self, _bytes: u64) -> Result<Option<Box<dyn Allocation>>> {
         Ok(None)
+    }
+
+    /// Memory that a peer allocated, as this rank sees it, for `bytes` bytes from its `place` on; none if there is none.
+    /// Both ranks may touch it at any time, by atomic operations only.
+    fn find_allocation(
+        &mut self,
+        _peer: Rank,
+        _place: u64,
+        _bytes: u64,
+    ) -> Result<Option<Box<dyn Allocation>>> {
+        Ok(None)
+    }
+
+    /// Wakes a peer that sleeps: this rank has written to memory that both know.
+    fn notify(&mut self, _peer: Rank) {}
+
+    /// Sleeps as [`Endpoint::sleep`] does, unless `is_there`, which a peer brings about before it notifies this rank.
+    fn sleep_unless(&mut self, timeout: Duration, is_there: &dyn Fn() -> bool) -> Result<()> {
+        if is_there() { Ok(()) } else { self.sleep(timeout) }
     }
 
     /// Starts something.

@@ -36,7 +36,7 @@ use company::Company;
 use operations::Operation;
 pub use operations::{Data, Issued, Job};
 pub(crate) use program::blocking::refuse_blocking;
-pub use program::{Buffer, Communicator, Compute, End, Ended, Phantom, Report, Work};
+pub use program::{Buffer, Communicator, Compute, End, Ended, Phantom, Report, Window, Work};
 pub use recording::Moment;
 use recording::Watch;
 use std::collections::BTreeMap;

@@ -30,6 +30,26 @@ index! {
     optical::OPTICAL,
 }
 
+/// Counts of signals in memory that ranks address together ([`Endpoint::find_allocation`]).
+///
+/// [`Endpoint::find_allocation`]: ubccl_core::endpoint::Endpoint::find_allocation
+pub mod signals {
+    use crate::local::signal;
+    use std::sync::atomic::AtomicU64;
+
+    /// Signals `by`, after everything that this rank has written before.
+    #[inline]
+    pub fn add(count: &AtomicU64, by: u64) {
+        signal::add(count, by);
+    }
+
+    /// What was signalled so far; what was written before those signals can be read afterwards.
+    #[inline]
+    pub fn total(count: &AtomicU64) -> u64 {
+        signal::total(count)
+    }
+}
+
 /// The transport of this name or alias.
 ///
 /// Errors: InvalidArgument, listing what exists.

@@ -14,11 +14,13 @@ mod inside;
 mod report;
 mod silence;
 mod tasks;
+mod window;
 mod work;
 
 pub use buffer::{Buffer, Phantom};
 pub use communicator::Communicator;
 pub use report::{End, Ended, Report};
+pub use window::Window;
 pub use work::{Compute, Work};
 
 use super::{World, WorldConfig};

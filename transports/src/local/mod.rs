@@ -1,7 +1,7 @@
 //! What transports within one host share: rings with one producer and one consumer, the doorbell by which a sleeper is
 //! woken, and the small tables of pending posts.
 //!
-//! The protocols (`ring`, `doorbell`) are written over the words of `atomics`, so that loom checks the very same code
+//! The protocols (`ring`, `doorbell`, `signal`, …) are written over the words of `atomics`, so that loom checks the very same code
 //! that runs between processes and between threads.
 
 pub(crate) mod announcement;
@@ -13,6 +13,7 @@ pub(crate) mod label;
 pub(crate) mod publication;
 pub(crate) mod queue;
 pub(crate) mod ring;
+pub(crate) mod signal;
 
 use ubccl_core::{Error, ErrorKind, Exchange, Result};
 

@@ -3,7 +3,7 @@
 use super::announcements::Unread;
 use super::channel::ChannelMemory;
 use super::geometry::Geometry;
-use super::heap::Heap;
+use super::heap::{Heap, Theirs};
 use super::publications::Publications;
 use super::receives::ReceiveOp;
 use super::segment::Segment;
@@ -275,6 +275,17 @@ impl Endpoint for ShmEndpoint {
         Ok(block.map(|block| -> Box<dyn Allocation> { Box::new(block) }))
     }
 
+    fn find_allocation(&mut self, peer: Rank, place: u64, bytes: u64) -> Result<Option<Box<dyn Allocation>>> {
+        let segment = &self.incoming[self.index(peer, 0)?].segment;
+        let theirs = Theirs::find(segment, place, bytes);
+        Ok(theirs.map(|theirs| -> Box<dyn Allocation> { Box::new(theirs) }))
+    }
+
+    fn notify(&mut self, peer: Rank) {
+        self.bells.mark(peer as usize);
+        self.bells.ring();
+    }
+
     #[inline]
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault> {
         let lane = self.lane(key)?;
@@ -359,8 +370,12 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<()> {
+        self.sleep_unless(timeout, &|| false)
+    }
+
+    fn sleep_unless(&mut self, timeout: Duration, is_there: &dyn Fn() -> bool) -> Result<()> {
         self.bell.doorbell().raise(ASLEEP, self.bells.fences())?;
-        let slept = if self.has_news() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
+        let slept = if self.has_news() || is_there() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
         self.bell.doorbell().lower(ASLEEP);
         self.heard = self.bell.doorbell().heard();
         slept

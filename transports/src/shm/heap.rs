@@ -124,6 +124,37 @@ impl Allocation for Block {
         let range = self.heap.0.segment.heap_range(self.offset as u64, self.len as u64);
         HostPointer(range.expect("the heap gave it out").expose_provenance())
     }
+
+    fn place(&self) -> u64 {
+        self.offset as u64
+    }
+}
+
+/// A range of a peer's heap, as this rank sees it. It is the peer's to give back.
+#[derive(Debug)]
+pub(crate) struct Theirs {
+    first: HostPointer,
+    place: u64,
+    /// Keeps the mapping.
+    _segment: Arc<Segment>,
+}
+
+impl Theirs {
+    /// The range, if it lies in the heap.
+    pub(crate) fn find(segment: &Arc<Segment>, place: u64, bytes: u64) -> Option<Theirs> {
+        let first = HostPointer(segment.heap_range(place, bytes)?.expose_provenance());
+        place.is_multiple_of(PAGE as u64).then(|| Theirs { first, place, _segment: segment.clone() })
+    }
+}
+
+impl Allocation for Theirs {
+    fn address(&self) -> HostPointer {
+        self.first
+    }
+
+    fn place(&self) -> u64 {
+        self.place
+    }
 }
 
 impl Drop for Block {

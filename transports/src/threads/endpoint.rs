@@ -15,8 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream,
-    TAGGED_LANE, Token, Wake,
+    Allocation, Counters, Endpoint, Fault, Header, Key, Memory, POINT_TO_POINT_LANE, Post, Posted, RegionId,
+    Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -162,6 +162,28 @@ impl Endpoint for ThreadsEndpoint {
         self.memory.register(region, memory)
     }
 
+    fn allocate(&mut self, bytes: u64) -> Result<Option<Box<dyn Allocation>>> {
+        self.world
+            .common()
+            .allocate(bytes)
+            .map(|memory| -> Option<Box<dyn Allocation>> { Some(Box::new(memory)) })
+    }
+
+    fn find_allocation(
+        &mut self,
+        _peer: Rank,
+        place: u64,
+        bytes: u64,
+    ) -> Result<Option<Box<dyn Allocation>>> {
+        let found = self.world.common().find(place, bytes);
+        Ok(found.map(|memory| -> Box<dyn Allocation> { Box::new(memory) }))
+    }
+
+    fn notify(&mut self, peer: Rank) {
+        self.bells.mark(peer as usize);
+        self.bells.ring();
+    }
+
     #[inline]
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault> {
         let lane = self.lane(key)?;
@@ -207,8 +229,12 @@ impl Endpoint for ThreadsEndpoint {
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<()> {
+        self.sleep_unless(timeout, &|| false)
+    }
+
+    fn sleep_unless(&mut self, timeout: Duration, is_there: &dyn Fn() -> bool) -> Result<()> {
         self.bell.doorbell().raise(ASLEEP, self.bells.fences())?;
-        let slept = if self.has_news() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
+        let slept = if self.has_news() || is_there() { Ok(()) } else { self.bell.wait(self.heard, timeout) };
         self.bell.doorbell().lower(ASLEEP);
         self.heard = self.bell.doorbell().heard();
         slept

@@ -18,6 +18,7 @@
 
 mod card;
 mod channel;
+mod common;
 mod departures;
 mod endpoint;
 mod receives;

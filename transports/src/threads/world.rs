@@ -1,6 +1,7 @@
 //! What the ranks of one communicator share: their channels, their seats, and the rule of reading each other's memory.
 
 use super::channel::Channel;
+use super::common::Common;
 use crate::local::atomics::Word;
 use crate::local::bell::{Bell, Words, descriptor};
 use crate::local::doorbell::Doorbell;
@@ -20,6 +21,8 @@ pub(crate) struct World {
     seats: Vec<CachePadded<Seat>>,
     /// By sender, receiver, channel.
     rings: Vec<Channel>,
+    /// Memory that ranks allocated.
+    common: Common,
     /// How many endpoints are gone.
     departures: CachePadded<AtomicU32>,
 }
@@ -32,6 +35,7 @@ impl World {
             channels,
             seats: seats.collect::<Result<_>>()?,
             rings: (0..ranks * ranks * channels).map(|_| Channel::default()).collect(),
+            common: Common::default(),
             departures: CachePadded::default(),
         })
     }
@@ -42,6 +46,11 @@ impl World {
 
     pub(crate) fn channels(&self) -> usize {
         self.channels
+    }
+
+    /// Memory that ranks allocated.
+    pub(crate) fn common(&self) -> &Common {
+        &self.common
     }
 
     /// The seat of a rank.
