@@ -1647,7 +1647,8 @@ ubccl_result ubccl_mem_alloc(const struct ubccl_comm *comm,
  Errors: InvalidArgument, and nothing is freed, if it is not such memory or was freed before.
  Source: ncclMemFree.
  */
-ubccl_result ubccl_mem_free(const struct ubccl_comm *comm, void *memory);
+ubccl_result ubccl_mem_free(const struct ubccl_comm *comm,
+                            void *memory);
 
 /*
  Makes an operation of a function. It is commutative, or only plans that combine ranks in their order run it:

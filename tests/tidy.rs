@@ -95,7 +95,6 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/communicator.rs", "passes the caller's buffers on"),
     ("src/coalesced.rs", "passes a packed buffer on"),
     ("src/prepared.rs", "passes buffers on that prepared operations own"),
-    ("src/waiting.rs", "a barrier without buffers"),
     ("src/window/direct.rs", "atomic operations on memory that other ranks write"),
     ("src/region.rs", "memory of a transport becomes slices"),
     ("src/raw.rs", "passes pointers of other languages on"),

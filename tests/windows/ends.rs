@@ -15,7 +15,7 @@ fn a_signal_that_does_not_come_ends_with_the_deadline() {
         let barrier = Arc::new(Barrier::new(2));
         start_threads(
             &setup,
-            |config| Config { operation_timeout: timeout.into(), ..config },
+            |config| Config { operation_timeout: timeout, ..config },
             move |rank, comm| {
                 let comm = comm.expect("all ranks come");
                 let window = window::<u8>(&comm, 16);
@@ -118,7 +118,7 @@ fn a_window_of_a_closed_communicator_is_refused() {
 }
 
 /// Rank 0 waits for rank 1, which dies; rank 2 waits in a collective.
-pub fn bereaved(child: &Child) {
+pub(crate) fn bereaved(child: &Child) {
     let comm = child.join().expect("all ranks come");
     let window = window::<u64>(&comm, 1000);
     window.put((child.rank + 1) % 3, 0, &[1; 1000]).expect("it works");

@@ -98,7 +98,7 @@ fn a_put_writes_its_elements_and_nothing_beside_them() {
         let window = window::<T>(comm, 300);
         let peer = (comm.rank() + 1) % comm.ranks();
         for (offset, len) in [(0, 0), (0, 1), (1, 1), (7, 100), (299, 1), (300, 0), (3, 297)] {
-            window.put(peer, 0, &vec![guard; 300]).expect("it works");
+            window.put(peer, 0, &[guard; 300]).expect("it works");
             window.put(peer, offset, &vec![value; len]).expect("it works");
             window.flush(peer).expect("it works");
             let found = part(&window, peer);

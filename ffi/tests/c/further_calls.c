@@ -331,7 +331,7 @@ static void further_communicators(void)
 /* A buffer that peers read and write in place, whole and in part, mixed with ordinary memory. */
 static void registered_memory(size_t count)
 {
-    static float ordinary[70001];
+    float *ordinary = malloc(count * sizeof(float)); /* ranks may be threads */
     void *memory = NULL, *other = NULL;
     REFUSED(ubccl_mem_alloc(comm, 16, NULL), UBCCL_INVALID_ARGUMENT, "null");
     REFUSED(ubccl_mem_alloc(NULL, 16, &memory), UBCCL_INVALID_ARGUMENT, "comm is null");
@@ -349,6 +349,7 @@ static void registered_memory(size_t count)
     OK(ubccl_comm_all_reduce(comm, ordinary + 1, region + 1, count - 1, UBCCL_F32, UBCCL_SUM)); /* from one to the other */
     for (size_t k = 0; k < count; k++)
         CHECK(region[k] == (float)(all * (k % 1000) + all * (all - 1) / 2));
+    free(ordinary);
     OK(ubccl_mem_free(comm, NULL));
     REFUSED(ubccl_mem_free(comm, region + 1), UBCCL_INVALID_ARGUMENT, "not memory");
     OK(ubccl_mem_free(comm, other));
