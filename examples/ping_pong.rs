@@ -56,8 +56,8 @@ fn play(config: Config, latency_us: f64, rate_mb_per_s: f64) -> Result<(), Box<d
             comm.ranks()
         );
         println!(
-            "{:>10} {:>12} {:>12} {:>8} {:>12}",
-            "bytes", "model us", "measured us", "off", "MB/s less L"
+            "{:>10} {:>12} {:>12} {:>8} {:>12} {:>12}",
+            "bytes", "model us", "measured us", "off", "MB/s less L", "worst us"
         );
     }
     for bytes in SIZES {
@@ -88,7 +88,8 @@ fn play(config: Config, latency_us: f64, rate_mb_per_s: f64) -> Result<(), Box<d
         if rank == 0 {
             let off = 100.0 * (measured / model - 1.0);
             let rate = bytes as f64 / (measured - latency_us);
-            println!("{bytes:>10} {model:>12.1} {measured:>12.1} {off:>7.1}% {rate:>12.1}");
+            let worst = halves_us[ROUNDS - 1];
+            println!("{bytes:>10} {model:>12.1} {measured:>12.1} {off:>7.1}% {rate:>12.1} {worst:>12.1}");
         }
     }
     comm.close()?;

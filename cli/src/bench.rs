@@ -55,8 +55,11 @@ fn measure(args: &BenchArgs, kind: Kind, out: &mut dyn Write) -> Outcome<()> {
     if args.fabric.is_given() && !is_paced {
         let advice = "it belongs to `ubccl sim` or --transport optical";
         return Err(Failure::new(format!(
-            "--fabric, --latency, --bandwidth, --seed, --trace, --links: {transport} is real; {advice}"
+            "--fabric, --latency, --bandwidth, --seed, --faults, --fault-seed, --trace, --links: {transport} is real; {advice}"
         )));
+    }
+    if !args.fabric.faults().map_err(Failure::new)?.is_empty() {
+        return Err(Failure::new("--faults, --fault-seed: paced transfers have no faults; use `ubccl sim`"));
     }
     if config.rendezvous.is_some() {
         return run_launched(args, kind, Member::join(config)?, transport, out);
