@@ -43,10 +43,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/local/ring.rs", "loom's cells in a model of the ring"),
     ("transports/src/local/publication.rs", "loom's cells in a model of publications"),
     ("transports/src/optical/endpoint.rs", "implements `register`"),
-    (
-        "transports/src/optical/paced/endpoint.rs",
-        "implements `register`; copies between the caller's memory and its own",
-    ),
+    ("transports/src/optical/paced/endpoint.rs", "implements `register`; registers heads of its own"),
     ("transports/src/optical/payload.rs", "copies simulated messages from and to real memory"),
     ("transports/src/shm/channel.rs", "entries and slots that another process writes"),
     ("transports/src/shm/endpoint.rs", "implements `register`"),

@@ -1,10 +1,9 @@
 //! An endpoint over another one that completes posts when the model says so.
-#![allow(unsafe_code)] // implements `register`; moves bytes between the caller's memory and its own
+#![allow(unsafe_code)] // implements `register`; registers heads of its own
 
+use super::heads::Heads;
 use super::now_ns;
 use super::ports::Ports;
-use super::staging::{Staging, Taken};
-use crate::host::{HostMemory, Pointers};
 use crate::optical::Fabric;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,18 +15,20 @@ use ubccl_core::endpoint::{
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::usage::{MemoryKind, Over};
-use ubccl_core::{DataType, Error, Rank, ReduceOp, Result, Signature, kernels};
+use ubccl_core::{Error, Rank, Result, Signature};
 
 /// What is due sooner is not slept for: a sleeper wakes up to 50 us late.
 const WAKE_EARLY: Duration = Duration::from_micros(150);
+/// The part of an operation that is its payload; heads count from 0.
+const PAYLOAD: u32 = u32::MAX;
 
 /// See the module.
 pub(super) struct PacedEndpoint {
     rank: Rank,
-    // Before the staging, which it knows the addresses of.
     inner: Box<dyn Endpoint>,
-    staging: Staging,
-    memory: HostMemory,
+    // Before the heads, which it knows the addresses of.
+    side: Box<dyn Endpoint>,
+    heads: Heads,
     ports: Ports,
     epoch_ns: u64,
     operations: Vec<Operation>,
@@ -35,51 +36,47 @@ pub(super) struct PacedEndpoint {
     /// Posts that are done but for their time.
     due: BinaryHeap<Reverse<(u64, u32)>>,
     inner_done: Vec<Token>,
+    /// Operations whose payload is done, but not all heads: they come at once, and wake nobody.
+    headless: u32,
     /// By peer.
     counters: Vec<Counters>,
-    pointers: Pointers,
 }
 
 /// One post under way. Kept and used again.
 #[derive(Debug)]
 struct Operation {
     token: Token,
-    work: Work,
+    /// Of a message.
     len: u64,
-    /// Peer and buffer of each message, in the order of the post; no buffer stands for this rank's own.
-    parts: Vec<(Rank, Option<u32>)>,
-    /// Posts of the inner endpoint that are under way.
+    is_receive: bool,
+    /// Peer and buffer of each head.
+    parts: Vec<(Rank, u32)>,
+    /// Posts of the two endpoints that are under way.
     missing: u32,
+    is_headless: bool,
     due_ps: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Work {
-    Send,
-    Receive { into: Span },
-    Reduce { own: Span, into: Span, dtype: DataType, op: ReduceOp },
 }
 
 impl PacedEndpoint {
     pub(super) fn new(
         (rank, ranks): (Rank, u32),
         fabric: &Fabric,
-        inner: Box<dyn Endpoint>,
+        [inner, side]: [Box<dyn Endpoint>; 2],
         epoch_ns: u64,
     ) -> Self {
         PacedEndpoint {
             rank,
             inner,
-            staging: Staging::new(ranks),
-            memory: HostMemory::default(),
+            side,
+            heads: Heads::new(ranks),
             ports: Ports::new(fabric, rank, ranks),
             epoch_ns,
             operations: Vec::new(),
             free: Vec::new(),
             due: BinaryHeap::new(),
             inner_done: Vec::new(),
+            headless: 0,
             counters: vec![Counters::default(); ranks as usize],
-            pointers: Pointers::new(ranks as usize),
         }
     }
 
@@ -88,210 +85,152 @@ impl PacedEndpoint {
         now_ns().saturating_sub(self.epoch_ns).saturating_mul(1000)
     }
 
-    /// Takes a buffer for a message.
-    fn take(&mut self, bytes: u64) -> Result<u32> {
-        let Taken { number, register } = self.staging.take(bytes);
+    /// Takes a buffer for a head.
+    fn take(&mut self) -> Result<u32> {
+        let (number, register) = self.heads.take();
         if let Some(memory) = register {
-            // SAFETY: the buffer keeps its memory until it is taken for a longer message, and the inner endpoint is
-            // dropped before it; nobody else touches it while a post names it.
-            unsafe { self.inner.register(RegionId(number), memory) }?;
+            let region = self.heads.span(number).region;
+            // SAFETY: the buffer keeps its memory, and the side endpoint is dropped before it; nobody else touches it
+            // while a post names it.
+            unsafe { self.side.register(region, memory) }?;
         }
         Ok(number)
     }
 
-    fn operation(&mut self, token: Token, work: Work, len: u64) -> u32 {
-        if let Some(id) = self.free.pop() {
-            let operation = &mut self.operations[id as usize];
-            (operation.token, operation.work, operation.len) = (token, work, len);
-            (operation.missing, operation.due_ps) = (0, 0);
-            return id;
-        }
-        let parts = Vec::new();
-        self.operations.push(Operation { token, work, len, parts, missing: 0, due_ps: 0 });
-        self.operations.len() as u32 - 1
+    fn operation(&mut self, token: Token, len: u64, is_receive: bool) -> u32 {
+        let new = Operation {
+            token,
+            len,
+            is_receive,
+            parts: Vec::new(),
+            missing: 0,
+            is_headless: false,
+            due_ps: 0,
+        };
+        let Some(id) = self.free.pop() else {
+            self.operations.push(new);
+            return self.operations.len() as u32 - 1;
+        };
+        let old = &mut self.operations[id as usize];
+        let parts = std::mem::take(&mut old.parts);
+        *old = Operation { parts, ..new };
+        id
     }
 
     fn send(&mut self, token: Token, key: &Key, from: Span, to: PeerRun) -> Result<Posted, Fault> {
         if to.is_empty() {
             return Ok(Posted::Done);
         }
-        let source = self.memory.address(from)?;
         let now_ps = self.now_ps();
-        let buffer = self.take(from.len)?;
+        let buffer = self.take()?;
         let mut sent_ps = 0;
         for peer in to.iter() {
             if peer as usize >= self.counters.len() {
                 return Err(Error::internal(format!("rank {} sends to rank {peer}", self.rank)).into());
             }
             let injection = self.ports.inject(now_ps, peer, from.len);
-            self.staging.set_head(buffer, peer, injection.head_ps);
+            self.heads.set(buffer, peer, injection.head_ps);
             self.counters[peer as usize].sent(from.len);
             sent_ps = sent_ps.max(injection.sent_ps);
         }
-        let payload = self.staging.payload(buffer, from.len).as_mut_ptr();
-        // SAFETY: `address` checked the source against a region whose owner vouches for it; the payload is as long and
-        // our own.
-        unsafe { kernels::copy(source, payload, from.len as usize) };
-        let id = self.operation(token, Work::Send, from.len);
+        let id = self.operation(token, from.len, false);
         let operation = &mut self.operations[id as usize];
-        operation.due_ps = sent_ps;
-        operation.parts.push((self.rank, Some(buffer)));
-        let post = Post::Send { from: self.staging.span(buffer, from.len), to };
-        self.post_part(id, 0, key, &post)?;
+        (operation.due_ps, operation.missing) = (sent_ps, 2);
+        operation.parts.push((self.rank, buffer));
+        // The head first: it is there when the payload is.
+        self.post_part(id, 0, key, &Post::Send { from: self.heads.span(buffer), to })?;
+        self.post_part(id, PAYLOAD, key, &Post::Send { from, to })?;
         Ok(Posted::Pending)
     }
 
-    /// Posts receives for all sources but this rank's own.
+    /// Posts the payload's receive, and one for the head of each source but this rank itself.
     fn receive(
         &mut self,
         token: Token,
         key: &Key,
         sources: PeerRun,
-        (work, len): (Work, u64),
+        (post, len): (&Post, u64),
     ) -> Result<Posted, Fault> {
-        let id = self.operation(token, work, len);
-        let own = matches!(work, Work::Reduce { .. }).then_some(self.rank);
-        for source in sources.iter() {
-            let buffer = if Some(source) == own { None } else { Some(self.take(len)?) };
+        let own = matches!(post, Post::ReceiveReduce { .. }).then_some(self.rank);
+        let id = self.operation(token, len, true);
+        for source in sources.iter().filter(|&source| Some(source) != own) {
+            let buffer = self.take()?;
             self.operations[id as usize].parts.push((source, buffer));
         }
         // All are counted first: one that is there already does not complete the others.
-        let parts = self.operations[id as usize].parts.len();
-        let mut verdict = Ok(());
-        self.operations[id as usize].missing = 1;
-        for k in 0..parts {
-            let (source, buffer) = self.operations[id as usize].parts[k];
-            if let Some(buffer) = buffer {
-                let post = Post::Receive { into: self.staging.span(buffer, len), from: source };
-                verdict = verdict.and(self.post_part(id, k as u32, key, &post));
-            }
+        let heads = self.operations[id as usize].parts.len() as u32;
+        self.operations[id as usize].missing = 1 + heads;
+        self.post_part(id, PAYLOAD, key, post)?;
+        for part in 0..heads {
+            let (from, buffer) = self.operations[id as usize].parts[part as usize];
+            let post = Post::Receive { into: self.heads.span(buffer), from };
+            self.post_part(id, part, key, &post)?;
         }
-        verdict?;
-        self.operations[id as usize].missing -= 1;
-        self.finish_if_whole(id)?;
         Ok(Posted::Pending)
     }
 
-    /// Posts one message of an operation to the inner endpoint.
+    /// Posts one part of an operation.
     fn post_part(&mut self, id: u32, part: u32, key: &Key, post: &Post) -> Result<(), Fault> {
-        self.operations[id as usize].missing += 1;
         let token = Token(u64::from(id) << 32 | u64::from(part));
-        match self.inner.post(token, key, post).map_err(|fault| self.without_head(fault))? {
-            Posted::Done => self.part_done(token),
-            Posted::Pending => Ok(()),
+        let endpoint = if part == PAYLOAD { &mut self.inner } else { &mut self.side };
+        let posted = endpoint.post(token, key, post);
+        let posted = if part == PAYLOAD { Some(posted?) } else { unless_mismatch(posted)? };
+        if posted == Some(Posted::Done) {
+            self.part_done(token);
         }
+        Ok(())
     }
 
-    /// The inner endpoint has moved a message.
-    fn part_done(&mut self, token: Token) -> Result<(), Fault> {
-        let (id, part) = ((token.0 >> 32) as u32, (token.0 & 0xffff_ffff) as usize);
+    /// A part is done; after the last one only time is missing.
+    fn part_done(&mut self, token: Token) {
+        let (id, part) = ((token.0 >> 32) as u32, (token.0 & 0xffff_ffff) as u32);
         let operation = &mut self.operations[id as usize];
         operation.missing -= 1;
-        if let (Work::Receive { .. } | Work::Reduce { .. }, (peer, Some(buffer))) =
-            (operation.work, operation.parts[part])
-        {
-            let head_ps = self.staging.head(buffer, self.rank);
-            let arrived_ps = self.ports.receive(head_ps, peer, operation.len);
-            operation.due_ps = operation.due_ps.max(arrived_ps);
-            self.counters[peer as usize].received(operation.len);
-        }
-        self.finish_if_whole(id)
-    }
-
-    /// Does what is left to do once all messages are there; then only time is missing.
-    fn finish_if_whole(&mut self, id: u32) -> Result<(), Fault> {
-        let operation = &self.operations[id as usize];
-        if operation.missing > 0 {
-            return Ok(());
-        }
-        let due_ps = operation.due_ps;
-        match operation.work {
-            Work::Send => {}
-            Work::Receive { into } => self.deliver(id, into)?,
-            Work::Reduce { own, into, dtype, op } => self.reduce(id, (own, into), (dtype, op))?,
-        }
-        for k in 0..self.operations[id as usize].parts.len() {
-            if let Some(buffer) = self.operations[id as usize].parts[k].1 {
-                self.staging.give_back(buffer);
+        if part != PAYLOAD {
+            let (peer, buffer) = operation.parts[part as usize];
+            if operation.is_receive {
+                let arrived_ps = self.ports.receive(self.heads.of(buffer, self.rank), peer, operation.len);
+                operation.due_ps = operation.due_ps.max(arrived_ps);
+                self.counters[peer as usize].received(operation.len);
             }
+            self.heads.give_back(buffer);
         }
-        self.operations[id as usize].parts.clear();
-        self.due.push(Reverse((due_ps, id)));
-        Ok(())
-    }
-
-    fn deliver(&mut self, id: u32, into: Span) -> Result<()> {
-        let (_, Some(buffer)) = self.operations[id as usize].parts[0] else {
-            return Err(Error::internal(format!("rank {} receives from itself", self.rank)));
-        };
-        let destination = self.memory.address(into)?;
-        let payload = self.staging.payload(buffer, into.len).as_ptr();
-        // SAFETY: `address` checked the destination against a region whose owner vouches for it; the payload is as long
-        // and our own.
-        unsafe { kernels::copy(payload, destination, into.len as usize) };
-        Ok(())
-    }
-
-    fn reduce(&mut self, id: u32, (own, into): (Span, Span), kernel: (DataType, ReduceOp)) -> Result<()> {
-        if into.len == 0 {
-            return Ok(());
+        if part == PAYLOAD && operation.missing > 0 {
+            operation.is_headless = true;
+            self.headless += 1;
         }
-        let mut pointers = std::mem::take(&mut self.pointers.0);
-        for &(_, buffer) in &self.operations[id as usize].parts {
-            let source = match buffer {
-                Some(buffer) => self.staging.payload(buffer, into.len).as_ptr(),
-                None => self.memory.address(own)?.cast_const(),
-            };
-            pointers.push(source);
-        }
-        // SAFETY: payloads are ours and as long as `into`; the own span is as long (checked when posted), was checked by
-        // `address`, and is `into` or apart from it, as the poster promises.
-        let reduced = unsafe { self.memory.reduce(kernel, &pointers, into) };
-        pointers.clear();
-        self.pointers.0 = pointers;
-        reduced
-    }
-
-    /// A fault of the inner endpoint, whose messages are longer by a head.
-    fn without_head(&self, fault: Fault) -> Fault {
-        let shorter = |header: Header| self.header_without(header);
-        match fault {
-            Fault::Mismatch { peer, theirs, ours } => {
-                Fault::Mismatch { peer, theirs: shorter(theirs), ours: shorter(ours) }
-            }
-            other => other,
+        if operation.missing == 0 {
+            self.headless -= u32::from(operation.is_headless);
+            operation.parts.clear();
+            self.due.push(Reverse((operation.due_ps, id)));
         }
     }
+}
 
-    fn header_without(&self, header: Header) -> Header {
-        Header { len: header.len.saturating_sub(self.staging.head_bytes()), ..header }
+/// What the side endpoint says. Where heads do not match payloads do not either, and tell it with their own lengths.
+fn unless_mismatch<T>(said: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match said {
+        Err(Fault::Mismatch { .. }) => Ok(None),
+        said => said.map(Some),
     }
 }
 
 impl Endpoint for PacedEndpoint {
     unsafe fn register(&mut self, region: RegionId, memory: Memory) -> Result<()> {
-        self.memory.register(region, memory)
+        // SAFETY: the caller vouches for what the inner endpoint asks.
+        unsafe { self.inner.register(region, memory) }
     }
 
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault> {
         match *post {
             Post::Send { from, to } => self.send(token, key, from, to),
-            Post::Receive { into, from } => {
-                self.memory.address(into)?;
-                self.receive(token, key, PeerRun::one(from), (Work::Receive { into }, into.len))
-            }
-            Post::ReceiveReduce { sources, own, into, dtype, op } => {
-                let reads_own = sources.iter().any(|source| source == self.rank);
-                if reads_own && own.len != into.len || !into.len.is_multiple_of(dtype.size() as u64) {
-                    let message = format!("rank {} reduces {own:?} into {into:?}", self.rank);
-                    return Err(Error::internal(message).into());
-                }
-                self.memory.address(into)?;
-                self.receive(token, key, sources, (Work::Reduce { own, into, dtype, op }, into.len))
-            }
-            Post::Copy { from, into } => {
-                self.memory.copy(from, into)?;
-                Ok(Posted::Done)
+            Post::Receive { into, from } => self.receive(token, key, PeerRun::one(from), (post, into.len)),
+            Post::ReceiveReduce { sources, into, .. } => self.receive(token, key, sources, (post, into.len)),
+            Post::Copy { into, .. } => {
+                let id = self.operation(token, into.len, false);
+                self.operations[id as usize].missing = 1;
+                self.post_part(id, PAYLOAD, key, post)?;
+                Ok(Posted::Pending)
             }
         }
     }
@@ -299,13 +238,10 @@ impl Endpoint for PacedEndpoint {
     fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault> {
         let mut inner_done = std::mem::take(&mut self.inner_done);
         let polled = self.inner.poll(&mut inner_done);
-        let mut verdict = Ok(());
-        for token in inner_done.drain(..) {
-            verdict = verdict.and(self.part_done(token));
-        }
+        let heads = self.side.poll(&mut inner_done);
+        inner_done.drain(..).for_each(|token| self.part_done(token));
         self.inner_done = inner_done;
-        let mut moved = polled.map_err(|fault| self.without_head(fault))?;
-        verdict?;
+        let mut moved = polled? | unless_mismatch(heads)?.unwrap_or(false);
         if self.due.is_empty() {
             return Ok(moved);
         }
@@ -322,24 +258,27 @@ impl Endpoint for PacedEndpoint {
     }
 
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {
-        self.inner.inspect(sequence, signature).map_err(|fault| self.without_head(fault))
+        self.inner.inspect(sequence, signature)
     }
 
     fn probe(&mut self, peer: Rank) -> Result<Option<Header>, Fault> {
-        let found = self.inner.probe(peer).map_err(|fault| self.without_head(fault))?;
-        Ok(found.map(|header| self.header_without(header)))
+        self.inner.probe(peer)
     }
 
     fn cancel(&mut self) {
         self.inner.cancel();
-        self.memory.clear();
+        self.side.cancel();
+        self.headless = 0;
         self.operations.clear();
         self.free.clear();
         self.due.clear();
-        self.staging.give_all_back();
+        self.heads.give_all_back();
     }
 
     fn sleep(&mut self, timeout: Duration) -> Result<()> {
+        if self.headless > 0 {
+            return Ok(());
+        }
         let Some(&Reverse((due_ps, _))) = self.due.peek() else { return self.inner.sleep(timeout) };
         let left = Duration::from_nanos(due_ps.saturating_sub(self.now_ps()) / 1000);
         match left.checked_sub(WAKE_EARLY) {
@@ -372,6 +311,7 @@ impl Endpoint for PacedEndpoint {
 
     fn count_memory(&self, each: &mut dyn FnMut(MemoryKind, u64)) {
         self.inner.count_memory(each);
-        each(MemoryKind::Buffers, self.staging.bytes());
+        self.side.count_memory(each);
+        each(MemoryKind::Buffers, self.heads.bytes());
     }
 }

@@ -1,10 +1,10 @@
 //! Real transfers between real processes at a fabric's pace.
 //!
 //! ```text
-//! send      the payload is copied behind a head that says when the message's first byte reaches each receiver, by the
-//!           model and this rank's injection port; both go through shared memory at once
-//! receive   the message is taken in as soon as it is there, and combined; it completes when the model says that it has
-//!           arrived, by its head and this rank's reception port
+//! send      the payload goes through shared memory at once; before it goes a head, on channels of its own, which says
+//!           when the message's first byte reaches each receiver, by the model and this rank's injection port
+//! receive   payload and head are taken in as soon as they are there, and combined; it completes when the model says that
+//!           it has arrived, by its head and this rank's reception port
 //! ```
 //!
 //! So a message may be taken only at its release time, and what the host itself takes overlaps with what the link would
@@ -15,14 +15,16 @@
 //! senders are served in the order in which this rank takes their messages in.
 
 mod endpoint;
+mod heads;
 mod ports;
-mod staging;
 
 use super::Fabric;
 use endpoint::PacedEndpoint;
 use ubccl_core::endpoint::{ConnectOptions, Endpoint, Transport};
 use ubccl_core::{Error, Exchange, Result};
 
+/// Shared memory for the heads of each ordered pair of ranks.
+const HEADS_PAIR_BYTES: u64 = 512 << 10;
 /// Each message has a head of 8 bytes for each rank.
 const MOST_RANKS: u32 = 64;
 
@@ -43,10 +45,12 @@ pub(super) fn connect(
         )));
     }
     let inner = crate::shm::SHM.connect(exchange, options)?;
+    let beside = ConnectOptions { pair_bytes: Some(HEADS_PAIR_BYTES), ..options.clone() };
+    let side = crate::shm::SHM.connect(exchange, &beside)?;
     let epochs = exchange.all_gather(&now_ns().to_le_bytes())?;
     let epoch = epochs.first().and_then(|blob| blob.as_slice().try_into().ok()).map(u64::from_le_bytes);
     let epoch_ns = epoch.ok_or_else(|| Error::internal("rank 0 set no epoch"))?;
-    Ok(Box::new(PacedEndpoint::new((rank, ranks), &fabric, inner, epoch_ns)))
+    Ok(Box::new(PacedEndpoint::new((rank, ranks), &fabric, [inner, side], epoch_ns)))
 }
 
 /// The host's monotonic clock, which all its processes share.
