@@ -302,6 +302,9 @@ impl<T: Element> Window<T> {
 
     fn check(&self, peer: Rank, offset: usize, count: usize) -> Result<()> {
         self.shared.control.poison().check()?;
+        if let Way::Wire(wire) = &self.way {
+            wire.check()?;
+        }
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(Error::invalid(format!("{} is of a communicator that was closed", self.id)));
         }

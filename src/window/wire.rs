@@ -82,6 +82,11 @@ impl<T: Element> Wire<T> {
         Ok(Wire { comm, window, side })
     }
 
+    /// The cause, if the window's own communicator has failed: it may be the first to know.
+    pub(super) fn check(&self) -> Result<()> {
+        self.side.shared.control.poison().check()
+    }
+
     pub(super) fn put(&self, peer: Rank, offset: usize, data: &[T]) -> Result<()> {
         if peer == self.comm.rank() {
             self.side.state.lock().part.write(offset, data);
