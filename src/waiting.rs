@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{CLOSING, Fault, Header, Stream};
 use ubccl_core::{Cause, Error, ErrorKind, Rank, Result, Signature};
 
-/// Polls between two looks at the clock, at who left and at stray messages.
+/// Polls between two looks at the clock.
 pub(crate) const IDLE_POLLS: u32 = 256;
+/// How long nothing has moved before a rank looks at who left and at stray messages: that takes as long as a small message,
+/// and reads lines that the peers write at every call.
+const FIRST_LOOK: Duration = Duration::from_micros(20);
 /// Polls before a rank gives its core to another, if there are more ranks than cores.
 const POLLS_PER_YIELD: u32 = 8;
 /// A sleeper looks again after this long even if nothing woke it: a backstop, not a rhythm.
@@ -149,8 +152,11 @@ impl Shared {
         if until.is_some_and(|until| now >= until) {
             return Ok(Some(false));
         }
-        let next_look = self.look_around(engine, now, false)?;
         let idle_for = now - *patience.idle_since.get_or_insert(now);
+        if idle_for < self.limits.spin.min(FIRST_LOOK) {
+            return Ok(None);
+        }
+        let next_look = self.look_around(engine, now, false)?;
         if idle_for >= self.limits.spin && !self.is_wanted() && !self.control.poison().is_set() {
             let longest = until.map_or(next_look, |until| next_look.min(until - now));
             engine.endpoint().sleep(longest)?;

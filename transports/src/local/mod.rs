@@ -13,6 +13,7 @@ pub(crate) mod label;
 pub(crate) mod publication;
 pub(crate) mod queue;
 pub(crate) mod ring;
+pub(crate) mod scattered;
 pub(crate) mod signal;
 
 use ubccl_core::{Error, ErrorKind, Exchange, Result};

@@ -1,6 +1,6 @@
 //! A rank's publications: a few entries that it writes and all its peers read.
 //!
-//! A publication has the sequence number of its operation, counts up, and stands in entry (number mod depth), a power of two. It is
+//! A publication has the sequence number of its operation, counts up, and stands where `Scattered` puts it. It is
 //! there once the entry's stamp is its number; stamps only grow, so nothing is ever cleared. Each rank has one more word
 //! that it alone writes, `finished`: the last operation whose publications it has read. An entry may be written again once
 //! every reader has finished the operation that stood there, which is known
@@ -11,25 +11,34 @@
 //! All ends keep their own counts in memory of their own and trust nothing that another side may write.
 
 use super::atomics::Word;
+use super::scattered::Scattered;
 use std::sync::atomic::Ordering;
 
 /// How many entries each rank has: it may be so many operations ahead of its readers, less one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Depth {
-    mask: u64,
-}
+pub(crate) struct Depth(Scattered);
 
 impl Depth {
     /// So many, which is a power of two and at least 2.
     pub(crate) fn new(entries: usize) -> Self {
-        assert!(entries.is_power_of_two() && entries >= 2);
-        Depth { mask: entries as u64 - 1 }
+        assert!(entries >= 2);
+        Depth(Scattered::new(entries))
     }
 
     /// The entry that operation `number` uses.
     #[inline]
     pub(crate) fn entry(self, number: u64) -> usize {
-        (number & self.mask) as usize
+        self.0.position(number)
+    }
+
+    /// Where in its place the payload of operation `number` begins: see [`Scattered::offset`].
+    #[inline]
+    pub(crate) fn offset(self, number: u64, stride: usize, len: usize) -> usize {
+        self.0.offset(number, stride, len)
+    }
+
+    fn entries(self) -> usize {
+        self.0.positions()
     }
 }
 
@@ -45,7 +54,7 @@ pub(crate) struct Author {
 
 impl Author {
     pub(crate) fn new(ranks: usize, depth: Depth) -> Self {
-        Author { depth, held: vec![0; depth.mask as usize + 1], known: vec![0; ranks] }
+        Author { depth, held: vec![0; depth.entries()], known: vec![0; ranks] }
     }
 
     /// The operation that stands where operation `number` is to be published.

@@ -4,6 +4,7 @@
 use super::geometry::{ENTRY_BYTES, Geometry, RingShape};
 use super::segment::Segment;
 use crate::local::label::Label;
+use crate::local::scattered::Scattered;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use ubccl_core::kernels;
@@ -23,7 +24,10 @@ pub(crate) struct ChannelMemory {
     slots: *mut u8,
     consumed: *mut u8,
     slot_bytes: usize,
+    slot_stride: usize,
     mask: usize,
+    /// Where entries stand. Slots follow one another.
+    places: Scattered,
     /// Keeps the mappings that the pointers point into.
     _segments: [Arc<Segment>; 2],
 }
@@ -40,15 +44,17 @@ impl ChannelMemory {
         (to, inbox): (usize, &Arc<Segment>),
     ) -> Self {
         let place = geometry.channel(to, channel);
-        let RingShape { entries, slot_bytes } = place.shape;
+        let RingShape { entries, slot_bytes, slot_stride } = place.shape;
         let count = entries as usize;
         assert!(count.is_power_of_two() && place.entries.is_multiple_of(ENTRY_BYTES));
         ChannelMemory {
             entries: outbox.range(place.entries, count * ENTRY_BYTES),
-            slots: outbox.range(place.slots, count * slot_bytes),
+            slots: outbox.range(place.slots, count * slot_stride),
             consumed: inbox.range(geometry.consumed(from, channel), 8),
             slot_bytes,
+            slot_stride,
             mask: count - 1,
+            places: Scattered::new(count),
             _segments: [outbox.clone(), inbox.clone()],
         }
     }
@@ -79,10 +85,15 @@ impl ChannelMemory {
         Label([1, 2, 3, 4].map(|word| self.word(number, word).load(Ordering::Relaxed)))
     }
 
-    /// Where the payload of entry `number` is, for a message of `len` bytes: `min(len, slot_bytes)` readable bytes.
+    /// Where the payload of entry `number` is, of a message of `len` bytes of which `done` were in earlier entries:
+    /// as many readable bytes as are left, `slot_bytes` at most.
     #[inline]
-    pub(crate) fn payload(&self, number: u64, len: u64) -> *mut u8 {
-        if len <= INLINE_BYTES { self.entry(number).wrapping_add(INLINE_OFFSET) } else { self.slot(number) }
+    pub(crate) fn payload(&self, number: u64, len: u64, done: u64) -> *mut u8 {
+        if len <= INLINE_BYTES {
+            return self.entry(number).wrapping_add(INLINE_OFFSET);
+        }
+        let bite = (len - done).min(self.slot_bytes as u64) as usize;
+        self.slot(number).wrapping_add(self.places.offset(number, self.slot_stride, bite))
     }
 
     /// Writes entry `number`, except its stamp: the bytes of the message from `done` on, as many as fit. How many.
@@ -91,15 +102,17 @@ impl ChannelMemory {
     /// `message` is valid for reads of `label.len()` bytes, and the entry is the producer's to write.
     #[inline]
     pub(crate) unsafe fn write(&self, number: u64, label: &Label, message: *const u8, done: u64) -> u64 {
+        let bite = (label.len() - done).min(self.slot_bytes as u64);
+        let payload = self.payload(number, label.len(), done);
+        let source = message.wrapping_add(done as usize);
+        // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite:
+        // a slot by `min` and `offset`, an entry because a message that is inline has at most INLINE_BYTES (slots have 64 or more).
+        unsafe { kernels::copy(source, payload, bite as usize) };
+        // After the payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does
+        // the line travels.
         for (at, value) in (1..).zip(label.0) {
             self.word(number, at).store(value, Ordering::Relaxed);
         }
-        let bite = (label.len() - done).min(self.slot_bytes as u64);
-        let payload = self.payload(number, label.len());
-        let source = message.wrapping_add(done as usize);
-        // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite:
-        // a slot by `min`, an entry because a message that is inline has at most INLINE_BYTES (slots have 64 or more).
-        unsafe { kernels::copy(source, payload, bite as usize) };
         bite
     }
 
@@ -125,12 +138,12 @@ impl ChannelMemory {
 
     #[inline]
     fn entry(&self, number: u64) -> *mut u8 {
-        self.entries.wrapping_add((number as usize & self.mask) * ENTRY_BYTES)
+        self.entries.wrapping_add(self.places.position(number) * ENTRY_BYTES)
     }
 
     #[inline]
     fn slot(&self, number: u64) -> *mut u8 {
-        self.slots.wrapping_add((number as usize & self.mask) * self.slot_bytes)
+        self.slots.wrapping_add((number as usize & self.mask) * self.slot_stride)
     }
 
     #[inline]

@@ -37,7 +37,7 @@ impl Shelf {
     fn new(segment: &Arc<Segment>, geometry: &Geometry) -> Self {
         Shelf {
             heads: segment.range(Geometry::PUBLICATIONS, geometry.publications_bytes()),
-            payloads: segment.range(geometry.payloads(), geometry.depth() * Geometry::PUBLICATION_LIMIT),
+            payloads: segment.range(geometry.payloads(), geometry.depth() * Geometry::PUBLICATION_STRIDE),
             finished: segment.range(Geometry::FINISHED, 8),
             depth: Depth::new(geometry.depth()),
             _segment: segment.clone(),
@@ -67,10 +67,11 @@ impl Shelf {
     /// Where the payload of a publication of `len` bytes is: `len` readable bytes, if `len` is in the limit.
     #[inline]
     fn payload(&self, number: u64, len: u64) -> *mut u8 {
-        match len <= IN_HEAD_BYTES {
-            true => self.head(number).wrapping_add(HEADER_BYTES),
-            false => self.payloads.wrapping_add(self.depth.entry(number) * Geometry::PUBLICATION_LIMIT),
+        if len <= IN_HEAD_BYTES {
+            return self.head(number).wrapping_add(HEADER_BYTES);
         }
+        let at = self.depth.entry(number) * Geometry::PUBLICATION_STRIDE;
+        self.payloads.wrapping_add(at + self.depth.offset(number, Geometry::PUBLICATION_STRIDE, len as usize))
     }
 
     /// What a publication says of itself; meaningful if it is there.

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // reads slots and the caller's memory
 
 use super::channel::INLINE_BYTES;
-use super::endpoint::{ShmEndpoint, Source, Step};
+use super::endpoint::{AT_ONCE, ShmEndpoint, Source, Step};
 use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
 use crate::local::label::Label;
@@ -96,7 +96,7 @@ impl ShmEndpoint {
         if !ours.is_of(theirs) {
             return Err(Fault::Mismatch { peer: from, theirs: theirs.header(), ours: ours.header() });
         }
-        let payload = incoming.memory.payload(incoming.consumer.next(), into.len);
+        let payload = incoming.memory.payload(incoming.consumer.next(), into.len, 0);
         // SAFETY: `address` checked the destination; the payload has as many bytes by the layout and is in no region.
         unsafe { kernels::copy(payload, destination, into.len as usize) };
         if incoming.consumer.take(incoming.memory.consumed(), into.len > LARGE_BITE) {
@@ -152,8 +152,25 @@ impl ShmEndpoint {
         Ok(moved)
     }
 
-    /// Moves one piece of one receive, if it can.
+    /// Moves some pieces of one receive, as far as they are there.
     fn advance(&mut self, channel: usize, number: u16) -> Result<Step, Fault> {
+        let from = self.receives[channel].get(number).done;
+        let mut moved = Step::Stuck;
+        loop {
+            match self.advance_by_a_piece(channel, number)? {
+                Step::Stuck => return Ok(moved),
+                Step::Finished => return Ok(Step::Finished),
+                Step::Moved => moved = Step::Moved,
+            }
+            if self.receives[channel].get(number).done - from >= AT_ONCE {
+                return Ok(moved);
+            }
+        }
+    }
+
+    /// Moves one piece of one receive, if it can.
+    #[inline]
+    fn advance_by_a_piece(&mut self, channel: usize, number: u16) -> Result<Step, Fault> {
         if !self.gather(channel, number)? {
             return Ok(Step::Stuck);
         }
@@ -224,7 +241,7 @@ impl ShmEndpoint {
                 true => incoming.message(op.label.len())?.wrapping_add(op.done as usize),
                 false => {
                     bite = bite.min(incoming.memory.slot_bytes() as u64);
-                    incoming.memory.payload(incoming.consumer.next(), op.label.len())
+                    incoming.memory.payload(incoming.consumer.next(), op.label.len(), op.done)
                 }
             });
         }

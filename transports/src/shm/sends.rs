@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // reads the caller's memory
 
 use super::announcements::Place;
-use super::endpoint::{ShmEndpoint, Step};
+use super::endpoint::{AT_ONCE, ShmEndpoint, Step};
 use crate::local::label::Label;
 use crate::local::queue::{MAX_PENDING, MAX_PENDING_PER_PEER};
 use crate::local::ring::Corrupt;
@@ -23,7 +23,7 @@ pub(crate) struct SendOp {
 }
 
 impl ShmEndpoint {
-    /// Sends what fits at once, one bite to each peer; the rest waits.
+    /// Sends what fits at once, some bites if there is one peer and one to each of several; the rest waits.
     pub(crate) fn post_send(
         &mut self,
         token: Token,
@@ -35,11 +35,12 @@ impl ShmEndpoint {
         let label = Label::new(key, from.len);
         let place = self.place(message, from.len);
         let mut pending = None;
+        let at_once = if to.len() == 1 { AT_ONCE } else { 1 };
         for peer in to.iter() {
             let index = self.index(peer, channel)?;
             if place.is_none() && self.outgoing[index].queue.is_empty() {
                 // SAFETY: `address` checked the span against a region whose owner vouches for it while the post lives.
-                let step = unsafe { self.push(index, &label, message) }?;
+                let step = unsafe { self.push(index, &label, message, at_once) }?;
                 if step == Step::Finished {
                     continue;
                 }
@@ -73,7 +74,7 @@ impl ShmEndpoint {
             return Ok(Now::Never);
         }
         // SAFETY: `address` checked the span against a region whose owner vouches for it during the call.
-        let step = unsafe { self.push(index, &Label::new(key, from.len), message) }?;
+        let step = unsafe { self.push(index, &Label::new(key, from.len), message, 1) }?;
         Ok(if step == Step::Finished { Now::Done } else { Now::NotYet })
     }
 
@@ -109,7 +110,7 @@ impl ShmEndpoint {
         let step = match place {
             Some(place) => self.announce(index, &label, (place, number)),
             // SAFETY: checked when it was posted; its owner vouches for it until the send completes or is cancelled.
-            None => unsafe { self.push(index, &label, message) },
+            None => unsafe { self.push(index, &label, message, AT_ONCE) },
         };
         match step? {
             Step::Stuck => return Ok(false),
@@ -140,28 +141,41 @@ impl ShmEndpoint {
         }
     }
 
-    /// Copies one bite of the message at the head of a channel, if there is room.
+    /// Copies bites of the message at the head of a channel while there is room, until `at_once` bytes have gone.
     ///
     /// # Safety
     /// `message` is valid for reads of `label.len()` bytes.
     #[inline]
-    unsafe fn push(&mut self, index: usize, label: &Label, message: *const u8) -> Result<Step, Fault> {
+    unsafe fn push(
+        &mut self,
+        index: usize,
+        label: &Label,
+        message: *const u8,
+        at_once: u64,
+    ) -> Result<Step, Fault> {
         let out = &mut self.outgoing[index];
-        let has_room = out.producer.has_room(out.memory.consumed());
-        if !has_room.map_err(|corrupt| spoilt(out.peer, corrupt))? {
-            return Ok(Step::Stuck);
+        let enough = out.sent + at_once;
+        let mut step = Step::Stuck;
+        loop {
+            let has_room = out.producer.has_room(out.memory.consumed());
+            if !has_room.map_err(|corrupt| spoilt(out.peer, corrupt))? {
+                return Ok(step);
+            }
+            let number = out.producer.next();
+            // SAFETY: the caller vouches for the message; there is room, so the entry is ours.
+            out.sent += unsafe { out.memory.write(number, label, message, out.sent) };
+            out.producer.publish(out.memory.stamp(number));
+            self.bells.mark(out.peer);
+            if out.sent == label.len() {
+                out.sent = 0;
+                out.counters.sent(label.len());
+                return Ok(Step::Finished);
+            }
+            step = Step::Moved;
+            if out.sent >= enough {
+                return Ok(step);
+            }
         }
-        let number = out.producer.next();
-        // SAFETY: the caller vouches for the message; there is room, so the entry is ours.
-        out.sent += unsafe { out.memory.write(number, label, message, out.sent) };
-        out.producer.publish(out.memory.stamp(number));
-        self.bells.mark(out.peer);
-        if out.sent < label.len() {
-            return Ok(Step::Moved);
-        }
-        out.sent = 0;
-        out.counters.sent(label.len());
-        Ok(Step::Finished)
     }
 
     /// Whether a send that waits has room by now.
