@@ -157,7 +157,10 @@ pub enum Now {
     Done,
     /// Nothing was done; it may be worth asking again.
     NotYet,
-    /// Nothing was done, and will be: it takes more than one go.
+    /// The beginning of a receive was done, or some more of it. The same has to be asked for again, or posted, before
+    /// anything else with that rank on that lane.
+    Begun,
+    /// Nothing was done, and will be: it is not for doing at once.
     Never,
 }
 
@@ -249,7 +252,8 @@ impl Header {
 ///     call, until it answers `true`; no other direct call begins before, but posts may be under way. A publication with
 ///     another header is a [`Fault::Mismatch`]; the input may be overwritten once it answers `true`. 1, 8 and 10 hold for it,
 ///     publications of one sequence number meet, and a rank that publishes may run ahead of its readers by a few.
-/// 13. `post_now` does what `post` would have answered [`Posted::Done`] to, or leaves everything as it was.
+/// 13. `post_now` does what `post` would have answered [`Posted::Done`] to, or leaves everything as it was, or begins a
+///     receive, which the post after it goes on with.
 pub trait Endpoint: Send {
     /// Gives memory a name, replacing what had it.
     ///
@@ -291,7 +295,7 @@ pub trait Endpoint: Send {
     /// Starts something.
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault>;
 
-    /// Does a post if it can complete at once, and nothing otherwise. Only sends to one peer and receives from one are
+    /// Does a post if it can complete at once, and otherwise nothing or the beginning of it. Only sends to one peer and receives from one are
     /// asked for.
     fn post_now(&mut self, _key: &Key, _post: &Post) -> Result<Now, Fault> {
         Ok(Now::Never)

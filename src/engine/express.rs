@@ -79,7 +79,8 @@ impl Engine {
         Ok(Express::Pending(unsafe { self.take_over(call, recent, buffers, (block_bytes, progress)) }?))
     }
 
-    /// Does a send or a receive if it can be done at once, looking up to `looks` times; `false` if nothing was done.
+    /// Does a send or a receive if it can be done at once, looking up to `looks` times for each next piece; `false` if it is
+    /// to be issued.
     ///
     /// # Safety
     /// As for [`Engine::issue`].
@@ -109,10 +110,12 @@ impl Engine {
         // SAFETY: the caller vouches.
         unsafe { self.endpoint.register(NO_SLOT, memory.clone()) }?;
         let key = Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, signature: call.signature(0) };
-        for _ in 0..looks {
+        let mut left = looks;
+        while left > 0 {
             match self.endpoint.post_now(&key, &post)? {
                 Now::Done => return Ok(true),
-                Now::NotYet => {}
+                Now::NotYet => left -= 1,
+                Now::Begun => left = looks,
                 Now::Never => return Ok(false),
             }
             std::hint::spin_loop();

@@ -39,11 +39,13 @@ mod float8;
 mod lanes;
 mod scalar;
 mod scale;
+mod streaming;
 #[cfg(test)]
 mod tests;
 mod user;
 
 pub use scale::{scale, scale_in_place};
+pub use streaming::copy_streaming;
 
 use std::sync::OnceLock;
 

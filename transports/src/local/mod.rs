@@ -15,6 +15,7 @@ pub(crate) mod queue;
 pub(crate) mod ring;
 pub(crate) mod scattered;
 pub(crate) mod signal;
+pub(crate) mod stores;
 
 use ubccl_core::{Error, ErrorKind, Exchange, Result};
 

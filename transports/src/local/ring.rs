@@ -56,6 +56,15 @@ impl Producer {
         Ok(self.written - now < entries)
     }
 
+    /// Whether the next so many entries may be written.
+    #[inline]
+    pub(crate) fn has_room_for(&mut self, entries: u64, consumed: &impl Word<u64>) -> Result<bool, Corrupt> {
+        match self.capacity.checked_sub(entries) {
+            Some(others) => self.has_room_within(others + 1, consumed),
+            None => Ok(false),
+        }
+    }
+
     /// Whether the consumer is through with entry `number`, which was written. Looks at its counter only if that is news.
     #[inline]
     pub(crate) fn is_consumed(&mut self, number: u64, consumed: &impl Word<u64>) -> Result<bool, Corrupt> {

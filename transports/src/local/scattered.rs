@@ -4,11 +4,10 @@
 //! to come. Here they belong to the writer, which is about to write them and would have to get them back, line by line. So entries that follow
 //! one another do not stand beside one another: number i is at i's low bits, reversed.
 //!
-//! Lines that the reader still has in its private cache cost the writer several times what evicted ones cost. So short payloads
-//! move on in their slots from turn to turn, and use as much memory as long ones.
+//! Lines that the reader still has in its private cache cost the writer several times what evicted ones cost. So payloads
+//! of half a slot or a quarter move on in their slots from turn to turn, and use as much memory as long ones. Still shorter
+//! ones do not: their few lines come sooner from a cache nearby.
 
-/// Parts of a slot.
-const MOST_PARTS: usize = 16;
 /// Slots that are divided, from one to the next: these are multiples of 1 KiB.
 const SHORTEST_DIVIDED: usize = 4096;
 
@@ -41,11 +40,13 @@ impl Scattered {
     /// `len` bytes: a multiple of 64 that leaves room for them.
     #[inline]
     pub(crate) fn offset(self, number: u64, stride: usize, len: usize) -> usize {
-        if stride < SHORTEST_DIVIDED {
-            return 0;
-        }
-        // In so many parts that each is as long as the payload; the turns go round them.
-        let log = (stride as u32 / (len as u32).max(1)).max(1).ilog2().min(MOST_PARTS.ilog2());
+        let log = match stride {
+            ..SHORTEST_DIVIDED => 0,
+            _ if 2 * len > stride => 0,
+            _ if 4 * len > stride => 1,
+            _ if 8 * len > stride => 2,
+            _ => 0,
+        };
         let turn = (number >> self.bits) as usize;
         (turn & ((1 << log) - 1)) * (stride >> log)
     }
@@ -57,9 +58,9 @@ mod tests {
 
     #[test]
     fn payloads_stay_in_their_slots_and_short_ones_use_all_of_them() {
-        let scattered = Scattered::new(8);
+        let scattered = Scattered::new(1 << 8);
         for stride in [64, 1024, 5 << 10, 9 << 10, 257 << 10] {
-            for len in [0, 1, 24, 64, 575, 577, 2304, 4096, 4609, stride - stride / 9] {
+            for len in [0, 1, 24, 64, 575, 1153, 2304, 4096, 4609, stride - stride / 9] {
                 let len = len.min(stride);
                 let offsets: Vec<_> = (0..64).map(|turn| scattered.offset(turn << 8, stride, len)).collect();
                 assert!(
@@ -67,8 +68,8 @@ mod tests {
                     "{stride} {len}"
                 );
                 let longest = offsets.iter().max().expect("there are some");
-                if stride >= SHORTEST_DIVIDED && len * MOST_PARTS >= stride {
-                    assert!(longest + 2 * len > stride, "{stride} {len}: half of it is used");
+                if stride >= SHORTEST_DIVIDED && len * 8 > stride {
+                    assert!(longest + 2 * len >= stride, "{stride} {len}: no room is left for another");
                 }
             }
         }

@@ -5,9 +5,9 @@ use super::geometry::{ENTRY_BYTES, Geometry, RingShape};
 use super::segment::Segment;
 use crate::local::label::Label;
 use crate::local::scattered::Scattered;
+use crate::local::stores::Stores;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use ubccl_core::kernels;
 
 /// Bytes that fit into an entry itself.
 pub(crate) const INLINE_BYTES: u64 = 24;
@@ -101,13 +101,20 @@ impl ChannelMemory {
     /// # Safety
     /// `message` is valid for reads of `label.len()` bytes, and the entry is the producer's to write.
     #[inline]
-    pub(crate) unsafe fn write(&self, number: u64, label: &Label, message: *const u8, done: u64) -> u64 {
+    pub(crate) unsafe fn write(
+        &self,
+        number: u64,
+        label: &Label,
+        message: *const u8,
+        done: u64,
+        stores: &mut Stores,
+    ) -> u64 {
         let bite = (label.len() - done).min(self.slot_bytes as u64);
         let payload = self.payload(number, label.len(), done);
         let source = message.wrapping_add(done as usize);
         // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite:
         // a slot by `min` and `offset`, an entry because a message that is inline has at most INLINE_BYTES (slots have 64 or more).
-        unsafe { kernels::copy(source, payload, bite as usize) };
+        unsafe { stores.copy(source, payload, bite as usize) };
         // After the payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does
         // the line travels.
         for (at, value) in (1..).zip(label.0) {

@@ -15,6 +15,7 @@ use crate::local::doorbell::{ASLEEP, WATCHED};
 use crate::local::fences::Fences;
 use crate::local::label::Label;
 use crate::local::queue::{Bits, Fifo, Table};
+use crate::local::stores::Stores;
 use crate::local::ring::{Consumer, Producer};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -54,6 +55,8 @@ pub(crate) struct Outgoing {
     pub(crate) queue: Fifo,
     /// Bytes of the first one that are in slots already.
     pub(crate) sent: u64,
+    /// How slots are written.
+    pub(crate) stores: Stores,
     /// Announced messages, in order.
     pub(crate) unread: VecDeque<Unread>,
     /// What was sent.
@@ -70,6 +73,8 @@ pub(crate) struct Incoming {
     pub(crate) consumer: Consumer,
     /// Receives that wait, in order.
     pub(crate) queue: Fifo,
+    /// Bytes of the next message that were received before it was posted.
+    pub(crate) begun: u64,
     /// The last entry that ended a sleep merely by being there.
     noticed: u64,
     /// What was received.
@@ -159,6 +164,7 @@ impl ShmEndpoint {
             producer: Producer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
             sent: 0,
+            stores: Stores::default(),
             unread: VecDeque::with_capacity(geometry.channel(peer, channel).shape.entries as usize),
             counters: Counters::default(),
         });
@@ -168,6 +174,7 @@ impl ShmEndpoint {
             memory: ChannelMemory::new(geometry, channel, segment(peer), segment(rank)),
             consumer: Consumer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
+            begun: 0,
             noticed: 0,
             counters: Counters::default(),
         });
@@ -368,7 +375,10 @@ impl Endpoint for ShmEndpoint {
         self.sends.iter_mut().for_each(Table::clear);
         self.receives.iter_mut().for_each(Table::clear);
         self.outgoing.iter_mut().for_each(|outgoing| outgoing.queue.clear());
-        self.incoming.iter_mut().for_each(|incoming| incoming.queue.clear());
+        for incoming in &mut self.incoming {
+            incoming.queue.clear();
+            incoming.begun = 0;
+        }
         self.publications.clear();
     }
 

@@ -6,6 +6,7 @@ use super::endpoint::ShmEndpoint;
 use super::geometry::Geometry;
 use super::segment::Segment;
 use crate::local::label::Label;
+use crate::local::stores::Stores;
 use crate::local::publication::{Author, Depth, finish, stamp_of};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,6 +89,8 @@ impl Shelf {
 pub(crate) struct Publications {
     shelves: Vec<Shelf>,
     author: Author,
+    /// How payloads are written.
+    stores: Stores,
     /// The operation and peer that a round got stuck at: a sleeper looks there.
     awaited: Option<Awaited>,
 }
@@ -105,7 +108,7 @@ impl Publications {
     pub(crate) fn new<'a>(geometry: &Geometry, segments: impl Iterator<Item = &'a Arc<Segment>>) -> Self {
         let shelves: Vec<_> = segments.map(|segment| Shelf::new(segment, geometry)).collect();
         let author = Author::new(shelves.len(), Depth::new(geometry.depth()));
-        Publications { author, shelves, awaited: None }
+        Publications { author, shelves, stores: Stores::default(), awaited: None }
     }
 
     pub(crate) fn clear(&mut self) {
@@ -160,7 +163,7 @@ impl ShmEndpoint {
         if call.direct.readers.is_empty() {
             return Ok(true);
         }
-        let Publications { shelves, author, awaited } = &mut self.publications;
+        let Publications { shelves, author, stores, awaited } = &mut self.publications;
         let held = author.held(number);
         for &reader in &call.direct.readers {
             let reader = reader as usize;
@@ -178,7 +181,7 @@ impl ShmEndpoint {
             let from = self.memory.address(Span { len, ..call.input })?;
             // SAFETY: `address` checked the source; the payload has room for what is in the limit, which `label_of` and
             // the caller's choice of this way keep; the entry is this rank's to write, since its readers are through.
-            unsafe { kernels::copy(from, shelf.payload(number, len), len as usize) };
+            unsafe { stores.copy(from, shelf.payload(number, len), len as usize) };
         }
         author.publish(number, shelf.word(number, 0));
         call.direct.readers.iter().for_each(|&reader| self.bells.mark(reader as usize));
@@ -195,7 +198,7 @@ impl ShmEndpoint {
         call: &DirectCall<'_>,
         progress: &mut DirectProgress,
     ) -> Result<bool, Fault> {
-        let Publications { shelves, author, awaited } = &mut self.publications;
+        let Publications { shelves, author, awaited, .. } = &mut self.publications;
         while let Some(&writer) = call.direct.writers.get(progress.ready as usize) {
             let peer = writer as usize;
             let stamp = stamp_of(shelves[peer].word(number, 0));

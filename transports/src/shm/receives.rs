@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // reads slots and the caller's memory
 
 use super::channel::INLINE_BYTES;
-use super::endpoint::{AT_ONCE, ShmEndpoint, Source, Step};
+use super::endpoint::{AT_ONCE, Incoming, ShmEndpoint, Source, Step};
 use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
 use crate::local::label::Label;
@@ -49,7 +49,12 @@ impl ShmEndpoint {
         (channel, key): (usize, &Key),
         post: &Post,
     ) -> Result<Posted, Fault> {
-        let op = self.receive_op(token, key, post)?;
+        let mut op = self.receive_op(token, key, post)?;
+        if let Post::Receive { from, into } = *post {
+            let index = self.index(from, channel)?;
+            // What `receive_now` began is the next message of this channel, and this is its post.
+            op.done = std::mem::take(&mut self.incoming[index].begun).min(into.len);
+        }
         let sources = op.sources;
         let number = self.receives[channel].insert(op).ok_or_else(|| too_many(channel))?;
         for peer in sources.iter().filter(|&peer| peer as usize != self.rank) {
@@ -70,7 +75,7 @@ impl ShmEndpoint {
         Ok(Posted::Pending)
     }
 
-    /// Receives a message that is one bite, if it is there now.
+    /// Receives as much of a message as is there now.
     #[inline]
     pub(crate) fn receive_now(
         &mut self,
@@ -81,29 +86,39 @@ impl ShmEndpoint {
     ) -> Result<Now, Fault> {
         let destination = self.memory.address(into)?;
         let index = self.index(from, channel)?;
-        let incoming = &mut self.incoming[index];
-        let is_one_bite = into.len <= incoming.memory.slot_bytes() as u64;
-        if !is_one_bite || !incoming.queue.is_empty() {
+        let Incoming { memory, consumer, queue, begun, counters, .. } = &mut self.incoming[index];
+        if !queue.is_empty() {
             return Ok(Now::Never);
         }
-        if !incoming.has_entry() {
-            return Ok(Now::NotYet);
+        let mut now = Now::NotYet;
+        while consumer.has_entry(memory.stamp(consumer.next())) {
+            let number = consumer.next();
+            if *begun == 0 {
+                if memory.is_announced(number) {
+                    return Ok(Now::Never);
+                }
+                let (theirs, ours) = (memory.label(number), Label::new(key, into.len));
+                if !ours.is_of(theirs) {
+                    return Err(Fault::Mismatch { peer: from, theirs: theirs.header(), ours: ours.header() });
+                }
+            }
+            let bite = (into.len - *begun).min(memory.slot_bytes() as u64);
+            let payload = memory.payload(number, into.len, *begun);
+            // SAFETY: `address` checked the destination for the whole length, of which `begun` bytes were filled; the payload has
+            // a bite by the layout and is in no region.
+            unsafe { kernels::copy(payload, destination.wrapping_add(*begun as usize), bite as usize) };
+            if consumer.take(memory.consumed(), bite > LARGE_BITE) {
+                self.bells.mark(from as usize);
+            }
+            *begun += bite;
+            if *begun == into.len {
+                *begun = 0;
+                counters.received(into.len);
+                return Ok(Now::Done);
+            }
+            now = Now::Begun;
         }
-        if incoming.is_announced() {
-            return Ok(Now::Never);
-        }
-        let (theirs, ours) = (incoming.label(), Label::new(key, into.len));
-        if !ours.is_of(theirs) {
-            return Err(Fault::Mismatch { peer: from, theirs: theirs.header(), ours: ours.header() });
-        }
-        let payload = incoming.memory.payload(incoming.consumer.next(), into.len, 0);
-        // SAFETY: `address` checked the destination; the payload has as many bytes by the layout and is in no region.
-        unsafe { kernels::copy(payload, destination, into.len as usize) };
-        if incoming.consumer.take(incoming.memory.consumed(), into.len > LARGE_BITE) {
-            self.bells.mark(from as usize);
-        }
-        self.incoming[index].counters.received(into.len);
-        Ok(Now::Done)
+        Ok(now)
     }
 
     fn receive_op(&self, token: Token, key: &Key, post: &Post) -> Result<ReceiveOp, Fault> {

@@ -63,19 +63,24 @@ impl ShmEndpoint {
         Ok(if pending.is_some() { Posted::Pending } else { Posted::Done })
     }
 
-    /// Sends a message that is one bite, if there is room for it now.
+    /// Sends a message if there is room for all of it now.
     #[inline]
     pub(crate) fn send_now(&mut self, channel: usize, key: &Key, from: Span, to: Rank) -> Result<Now, Fault> {
         let message = self.memory.address(from)?;
         let index = self.index(to, channel)?;
-        let out = &self.outgoing[index];
-        let is_one_bite = from.len <= out.memory.slot_bytes() as u64;
-        if !is_one_bite || !out.queue.is_empty() || self.place(message, from.len).is_some() {
+        if !self.outgoing[index].queue.is_empty() || self.place(message, from.len).is_some() {
+            return Ok(Now::Never);
+        }
+        let out = &mut self.outgoing[index];
+        let bites = from.len.div_ceil(out.memory.slot_bytes() as u64).max(1);
+        let has_room = out.producer.has_room_for(bites, out.memory.consumed());
+        if !has_room.map_err(|corrupt| spoilt(out.peer, corrupt))? {
             return Ok(Now::Never);
         }
         // SAFETY: `address` checked the span against a region whose owner vouches for it during the call.
-        let step = unsafe { self.push(index, &Label::new(key, from.len), message, 1) }?;
-        Ok(if step == Step::Finished { Now::Done } else { Now::NotYet })
+        let step = unsafe { self.push(index, &Label::new(key, from.len), message, u64::MAX) }?;
+        debug_assert_eq!(step, Step::Finished);
+        Ok(Now::Done)
     }
 
     fn queue_send(&mut self, index: usize, channel: usize, number: u16) -> Result<(), Fault> {
@@ -154,16 +159,20 @@ impl ShmEndpoint {
         at_once: u64,
     ) -> Result<Step, Fault> {
         let out = &mut self.outgoing[index];
-        let enough = out.sent + at_once;
+        let enough = out.sent.saturating_add(at_once);
         let mut step = Step::Stuck;
         loop {
-            let has_room = out.producer.has_room(out.memory.consumed());
-            if !has_room.map_err(|corrupt| spoilt(out.peer, corrupt))? {
-                return Ok(step);
+            match out.producer.has_room(out.memory.consumed()) {
+                Ok(true) => {}
+                Ok(false) => return Ok(step),
+                Err(corrupt) => {
+                    out.sent = 0; // whatever is sent next is another message
+                    return Err(spoilt(out.peer, corrupt));
+                }
             }
             let number = out.producer.next();
             // SAFETY: the caller vouches for the message; there is room, so the entry is ours.
-            out.sent += unsafe { out.memory.write(number, label, message, out.sent) };
+            out.sent += unsafe { out.memory.write(number, label, message, out.sent, &mut out.stores) };
             out.producer.publish(out.memory.stamp(number));
             self.bells.mark(out.peer);
             if out.sent == label.len() {

@@ -1,0 +1,83 @@
+//! Copies that do not read the destination's lines before they write them.
+#![allow(unsafe_code)] // raw addresses, vector instructions
+
+/// Copies `bytes` from `src` to `dst` by stores that go past the caches, where the processor has them; by ordinary ones
+/// elsewhere. What was written is there for everybody who sees a store made after it, as with ordinary stores.
+///
+/// Worth it if the destination's lines are in another processor's cache and far away: an ordinary store has to fetch each of
+/// them first, and few at a time.
+///
+/// # Safety
+/// * `src` is readable and `dst` writable for `bytes`, and they do not overlap.
+/// * Nobody writes `src`, and nobody else touches `dst`, until this returns.
+#[inline]
+pub unsafe fn copy_streaming(src: *const u8, dst: *mut u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller's promises are the ones asked for.
+    unsafe {
+        x86::copy(src, dst, bytes);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: as the caller vouches.
+    unsafe {
+        src.copy_to_nonoverlapping(dst, bytes);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+
+    const LINE: usize = 64;
+    const PARTS: usize = LINE / size_of::<__m128i>();
+
+    /// # Safety
+    /// As for `copy_streaming`.
+    pub(super) unsafe fn copy(src: *const u8, dst: *mut u8, bytes: usize) {
+        let head = dst.align_offset(LINE).min(bytes);
+        let lines = (bytes - head) / LINE;
+        let tail = head + lines * LINE;
+        // SAFETY: head, lines and tail are parts of what the caller vouches for; a line's parts are inside it, and those of the
+        // destination are aligned, because `head` ends at a multiple of 64. SSE2 is part of x86-64.
+        unsafe {
+            src.copy_to_nonoverlapping(dst, head);
+            for line in 0..lines {
+                let at = head + line * LINE;
+                let from = src.add(at).cast::<__m128i>();
+                let into = dst.add(at).cast::<__m128i>();
+                let parts: [__m128i; PARTS] = std::array::from_fn(|part| _mm_loadu_si128(from.add(part)));
+                parts
+                    .into_iter()
+                    .enumerate()
+                    .for_each(|(part, value)| _mm_stream_si128(into.add(part), value));
+            }
+            src.add(tail).copy_to_nonoverlapping(dst.add(tail), bytes - tail);
+            // Streaming stores are not ordered with later stores of this thread: the stamp that follows must not overtake them.
+            _mm_sfence();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_and_alignment_is_copied_and_nothing_else() {
+        let source: Vec<u8> = (0..1000_u32).map(|byte| (byte * 7 + byte / 256) as u8).collect();
+        for len in (0..200).chain([511, 512, 513, 800]) {
+            for (from, into) in [(0, 0), (1, 0), (0, 1), (13, 50), (63, 64), (64, 63)] {
+                let mut output = vec![0xA5; 1000];
+                // SAFETY: both vectors have 1000 bytes; the offsets are below 65 and the lengths below 801.
+                unsafe { copy_streaming(source.as_ptr().add(from), output.as_mut_ptr().add(into), len) };
+                assert_eq!(
+                    output[into..into + len],
+                    source[from..from + len],
+                    "{len} from {from} into {into}"
+                );
+                let guards = output[..into].iter().chain(&output[into + len..]);
+                assert!(guards.copied().all(|byte| byte == 0xA5), "{len} from {from} into {into}");
+            }
+        }
+    }
+}
