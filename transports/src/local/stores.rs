@@ -1,10 +1,10 @@
 //! With which stores a rank fills memory that another reads: ordinary ones, or streaming ones that go past the caches.
 //!
-//! An ordinary store takes its line from wherever it is, few lines at a time. Between processors that share a cache that is
-//! cheap, and the reader finds the line near; between far ones (another socket, or another die of the same) it costs
-//! several times what the copy does, and streaming stores win although the reader then reads from memory. Where
+//! An ordinary store takes its line from wherever it is, few lines at a time, and the reader takes it from the writer's cache.
+//! Between processors that share a cache both are cheap; between far ones (another socket, or another die of the same)
+//! either costs several times what the copy does, and streaming stores win although the reader then reads from memory. Where
 //! the scheduler or the hypervisor has put the two is not known and changes, so it is measured: every so often one piece
-//! is timed.
+//! is written by ordinary stores and timed, by the writer and, if it can tell, by the reader.
 
 use std::time::{Duration, Instant};
 use ubccl_core::kernels;
@@ -15,10 +15,11 @@ const SHORTEST: usize = 2048;
 const TIMED_ONE_IN: u32 = 16;
 /// How often ordinary stores are tried again while streaming ones are in use.
 const TRIED_ONE_IN: u32 = 128;
-/// Ordinary stores are slow above so many picoseconds a line, and quick again below the second. Measured on Zen 4: 2 to 7 ns a
-/// line where the reader's cache is near and 30 where it is far, while streaming stores and the reads after them take 10.
-const SLOW_PS: u64 = 14_000;
-const QUICK_PS: u64 = 9_000;
+/// Ordinary stores are slow if writing and reading a line takes more than so many picoseconds, and quick again below the second.
+/// Measured on Zen 4: 4 to 11 ns where the caches are near and 23 to 60 where they are far, while streaming stores and the
+/// reads after them take 10.
+const SLOW_PS: u64 = 18_000;
+const QUICK_PS: u64 = 12_000;
 /// So many timings in a row have to agree: one may have been interrupted.
 const AGREEING: u32 = 3;
 
@@ -35,23 +36,32 @@ pub(crate) struct Stores {
 }
 
 impl Stores {
-    /// Copies a piece.
+    /// Copies a piece. `true` if it is one that the reader should time too; `reading` says what the last such one took it,
+    /// in picoseconds a line.
     ///
     /// # Safety
     /// As for `kernels::copy`; source and destination do not overlap.
     #[inline]
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn copy(&mut self, from: *const u8, into: *mut u8, bytes: usize) {
+    pub(crate) unsafe fn copy(
+        &mut self,
+        from: *const u8,
+        into: *mut u8,
+        bytes: usize,
+        reading: impl FnOnce() -> u64,
+    ) -> bool {
         if bytes < SHORTEST {
             // SAFETY: as the caller vouches.
-            return unsafe { kernels::copy(from, into, bytes) };
+            unsafe { kernels::copy(from, into, bytes) };
+            return false;
         }
         self.pieces += 1;
         if self.pieces >= if self.is_far { TRIED_ONE_IN } else { TIMED_ONE_IN } {
             let start = Instant::now();
             // SAFETY: as the caller vouches.
             unsafe { kernels::copy(from, into, bytes) };
-            return self.note(start.elapsed(), bytes);
+            self.note(per_line(start.elapsed(), bytes).saturating_add(reading()));
+            return true;
         }
         match self.is_far {
             // SAFETY: as the caller vouches.
@@ -59,12 +69,12 @@ impl Stores {
             // SAFETY: as the caller vouches.
             true => unsafe { kernels::copy_streaming(from, into, bytes) },
         }
+        false
     }
 
     /// Takes a timing of ordinary stores into account.
     #[cold]
-    fn note(&mut self, took: Duration, bytes: usize) {
-        let line = (took.as_nanos() as u64).saturating_mul(1000 * LINE_BYTES as u64) / bytes as u64;
+    fn note(&mut self, line: u64) {
         let disagrees = if self.is_far { line < QUICK_PS } else { line > SLOW_PS };
         self.votes = if disagrees { self.votes + 1 } else { 0 };
         if self.votes == AGREEING {
@@ -78,19 +88,31 @@ impl Stores {
     }
 }
 
+/// Picoseconds a line.
+pub(crate) fn per_line(took: Duration, bytes: usize) -> u64 {
+    (took.as_nanos() as u64).saturating_mul(1000 * LINE_BYTES as u64) / (bytes as u64).max(1)
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
-    fn after(stores: &mut Stores, nanos: &[u64]) -> bool {
-        nanos.iter().for_each(|&nanos| stores.note(Duration::from_nanos(nanos), 8192));
+    fn after(stores: &mut Stores, lines: &[u64]) -> bool {
+        lines.iter().for_each(|&line| stores.note(line));
         stores.is_far
+    }
+
+    #[test]
+    fn a_time_per_line_is_exact_and_bounded() {
+        assert_eq!(per_line(Duration::from_nanos(1280), 8192), 10_000);
+        assert_eq!(per_line(Duration::from_secs(1 << 40), 64), u64::MAX / 64);
+        assert_eq!(per_line(Duration::ZERO, 0), 0);
     }
 
     #[test]
     fn it_takes_agreeing_timings_to_change_the_stores() {
         let mut stores = Stores::default();
-        let (near, between, far) = (128 * 5, 128 * 11, 128 * 30);
+        let (near, between, far) = (8_000, 15_000, 40_000);
         assert!(!after(&mut stores, &[near, far, far, near, far, far, between]), "never three in a row");
         assert!(after(&mut stores, &[far, far, far]));
         assert!(
@@ -98,7 +120,7 @@ mod tests {
             "what is between changes nothing"
         );
         assert!(!after(&mut stores, &[near]));
-        assert!(!after(&mut stores, &[u64::MAX / 2]));
+        assert!(!after(&mut stores, &[u64::MAX]));
     }
 
     #[test]
@@ -110,7 +132,8 @@ mod tests {
             for bytes in [0, 1, SHORTEST - 1, SHORTEST, 9000].repeat(100) {
                 let mut into = vec![0xA5; bytes];
                 // SAFETY: both have as many bytes.
-                unsafe { stores.copy(from.as_ptr(), into.as_mut_ptr(), bytes) };
+                let timed = unsafe { stores.copy(from.as_ptr(), into.as_mut_ptr(), bytes, || 0) };
+                assert!(!timed || bytes >= SHORTEST);
                 assert_eq!(into, from[..bytes]);
             }
         }

@@ -5,12 +5,15 @@ use super::geometry::{ENTRY_BYTES, Geometry, RingShape};
 use super::segment::Segment;
 use crate::local::label::Label;
 use crate::local::scattered::Scattered;
-use crate::local::stores::Stores;
+use crate::local::stores::{Stores, per_line};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Bytes that fit into an entry itself.
 pub(crate) const INLINE_BYTES: u64 = 24;
+/// The word of an entry with a slot that says whether its reading is to be timed.
+const TIMED_WORD: usize = 7;
 const INLINE_OFFSET: usize = ENTRY_BYTES - INLINE_BYTES as usize;
 
 /// The memory of one channel. An entry is a line: stamp, label (4 words), payload of a message that fits or where a
@@ -50,7 +53,7 @@ impl ChannelMemory {
         ChannelMemory {
             entries: outbox.range(place.entries, count * ENTRY_BYTES),
             slots: outbox.range(place.slots, count * slot_stride),
-            consumed: inbox.range(geometry.consumed(from, channel), 8),
+            consumed: inbox.range(geometry.consumed(from, channel), 16),
             slot_bytes,
             slot_stride,
             mask: count - 1,
@@ -68,8 +71,27 @@ impl ChannelMemory {
     /// The receiver's counter of consumed entries.
     #[inline]
     pub(crate) fn consumed(&self) -> &AtomicU64 {
-        // SAFETY: 8 bytes inside a live mapping (`new`), at a multiple of 128 from a page; atomic on all sides.
+        // SAFETY: 16 bytes inside a live mapping (`new`), at a multiple of 128 from a page; atomic on all sides.
         unsafe { AtomicU64::from_ptr(self.consumed.cast()) }
+    }
+
+    /// What reading a timed entry took the receiver last, in picoseconds a line.
+    #[inline]
+    fn reading(&self) -> &AtomicU64 {
+        // SAFETY: as for `consumed`, which has its line to itself but for this.
+        unsafe { AtomicU64::from_ptr(self.consumed.cast::<u64>().wrapping_add(1)) }
+    }
+
+    /// Whether the receiver should time its reading of entry `number`, which has a slot.
+    #[inline]
+    pub(crate) fn is_timed(&self, number: u64) -> bool {
+        self.word(number, TIMED_WORD).load(Ordering::Relaxed) == 1
+    }
+
+    /// Tells the sender what reading such an entry took.
+    #[cold]
+    pub(crate) fn tell_reading(&self, took: Duration, bytes: u64) {
+        self.reading().store(per_line(took, bytes as usize), Ordering::Relaxed);
     }
 
     /// The stamp of entry `number`.
@@ -114,7 +136,10 @@ impl ChannelMemory {
         let source = message.wrapping_add(done as usize);
         // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite:
         // a slot by `min` and `offset`, an entry because a message that is inline has at most INLINE_BYTES (slots have 64 or more).
-        unsafe { stores.copy(source, payload, bite as usize) };
+        let is_timed = unsafe { stores.copy(source, payload, bite as usize, || self.reading().load(Ordering::Relaxed)) };
+        if label.len() > INLINE_BYTES {
+            self.word(number, TIMED_WORD).store(u64::from(is_timed), Ordering::Relaxed);
+        }
         // After the payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does
         // the line travels.
         for (at, value) in (1..).zip(label.0) {

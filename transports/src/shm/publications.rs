@@ -181,7 +181,7 @@ impl ShmEndpoint {
             let from = self.memory.address(Span { len, ..call.input })?;
             // SAFETY: `address` checked the source; the payload has room for what is in the limit, which `label_of` and
             // the caller's choice of this way keep; the entry is this rank's to write, since its readers are through.
-            unsafe { stores.copy(from, shelf.payload(number, len), len as usize) };
+            unsafe { stores.copy(from, shelf.payload(number, len), len as usize, || 0) };
         }
         author.publish(number, shelf.word(number, 0));
         call.direct.readers.iter().for_each(|&reader| self.bells.mark(reader as usize));

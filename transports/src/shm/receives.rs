@@ -6,6 +6,7 @@ use super::endpoint::{AT_ONCE, Incoming, ShmEndpoint, Source, Step};
 use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
 use crate::local::label::Label;
+use std::time::Instant;
 use ubccl_core::endpoint::{Fault, Key, Now, Post, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{DataType, Error, Rank, ReduceOp, kernels};
@@ -104,9 +105,13 @@ impl ShmEndpoint {
             }
             let bite = (into.len - *begun).min(memory.slot_bytes() as u64);
             let payload = memory.payload(number, into.len, *begun);
-            // SAFETY: `address` checked the destination for the whole length, of which `begun` bytes were filled; the payload has
-            // a bite by the layout and is in no region.
+            let start = (into.len > INLINE_BYTES && memory.is_timed(number)).then(Instant::now);
+            // SAFETY: `address` checked the destination for the whole length, of which `begun` bytes were filled; the
+            // payload has a bite by the layout and is in no region.
             unsafe { kernels::copy(payload, destination.wrapping_add(*begun as usize), bite as usize) };
+            if let Some(start) = start {
+                memory.tell_reading(start.elapsed(), bite);
+            }
             if consumer.take(memory.consumed(), bite > LARGE_BITE) {
                 self.bells.mark(from as usize);
             }
@@ -263,13 +268,24 @@ impl ShmEndpoint {
         debug_assert!(op.label.len() > INLINE_BYTES || op.done == 0);
         let bite = (op.label.len() - op.done).min(bite);
         let into = Span { offset: op.into.offset + op.done, len: bite, ..op.into };
-        let fold = op.fold;
+        let (fold, has_slots) = (op.fold, op.label.len() > INLINE_BYTES);
+        let timed = self.sources.iter().find(|source| has_slots && self.is_timed(source)).copied();
+        let start = timed.map(|_| Instant::now());
         // SAFETY: own memory was checked for the whole length by `address`; payloads hold `bite` bytes by the layout
         // and are not in anybody's regions; announced messages were checked for the whole length by `message`, and are
         // mapped at addresses of their own, even if a rank of this process announced them. `into` is `own` or apart from it, which the poster vouches for.
         unsafe { self.run_kernel(fold, into) }?;
+        if let (Some(source), Some(start)) = (timed, start) {
+            self.incoming[source.index].memory.tell_reading(start.elapsed(), bite);
+        }
         self.pointers.0.clear();
         Ok(bite)
+    }
+
+    #[inline]
+    fn is_timed(&self, source: &Source) -> bool {
+        let Incoming { memory, consumer, .. } = &self.incoming[source.index];
+        !source.is_announced && memory.is_timed(consumer.next())
     }
 
     /// # Safety
