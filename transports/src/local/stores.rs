@@ -10,29 +10,37 @@ use std::time::{Duration, Instant};
 use ubccl_core::kernels;
 
 /// Pieces shorter than this are written by ordinary stores: their few lines travel at once.
-const SHORTEST: usize = 2048;
+const SHORTEST: usize = 4096;
 /// How often a piece is timed while ordinary stores are in use: reading the clock twice costs some 50 ns.
 const TIMED_ONE_IN: u32 = 16;
 /// How often ordinary stores are tried again while streaming ones are in use.
-const TRIED_ONE_IN: u32 = 128;
+const TRIED_ONE_IN: u32 = 64;
+/// So many pieces are not timed at first: their pages are being touched for the first time.
+const FIRST: u32 = 512;
 /// Ordinary stores are slow if writing and reading a line takes more than so many picoseconds, and quick again below the second.
 /// Measured on Zen 4: 4 to 11 ns where the caches are near and 23 to 60 where they are far, while streaming stores and the
 /// reads after them take 10.
-const SLOW_PS: u64 = 18_000;
-const QUICK_PS: u64 = 12_000;
+const SLOW_PS: u64 = 20_000;
+const QUICK_PS: u64 = 14_000;
 /// So many timings in a row have to agree: one may have been interrupted.
 const AGREEING: u32 = 3;
 
 const LINE_BYTES: usize = 64;
 
 /// Which stores, for one reader or one set of readers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stores {
     is_far: bool,
-    /// Pieces since one was timed.
+    /// Pieces until one is timed.
     pieces: u32,
     /// Timings in a row that speak for the other kind.
     votes: u32,
+}
+
+impl Default for Stores {
+    fn default() -> Self {
+        Stores { is_far: false, pieces: FIRST, votes: 0 }
+    }
 }
 
 impl Stores {
@@ -55,8 +63,8 @@ impl Stores {
             unsafe { kernels::copy(from, into, bytes) };
             return false;
         }
-        self.pieces += 1;
-        if self.pieces >= if self.is_far { TRIED_ONE_IN } else { TIMED_ONE_IN } {
+        self.pieces -= 1;
+        if self.pieces == 0 {
             let start = Instant::now();
             // SAFETY: as the caller vouches.
             unsafe { kernels::copy(from, into, bytes) };
@@ -78,13 +86,14 @@ impl Stores {
         let disagrees = if self.is_far { line < QUICK_PS } else { line > SLOW_PS };
         self.votes = if disagrees { self.votes + 1 } else { 0 };
         if self.votes == AGREEING {
-            *self = Stores { is_far: !self.is_far, ..Stores::default() };
-        } else if self.votes > 0 {
-            // Asks again soon, but not at once: several pieces of one message may have met the same interruption.
-            self.pieces = (if self.is_far { TRIED_ONE_IN } else { TIMED_ONE_IN }) - 2;
-        } else {
-            self.pieces = 0;
+            (self.is_far, self.votes) = (!self.is_far, 0);
         }
+        self.pieces = match (self.votes, self.is_far) {
+            // Asks again soon, but not at once: several pieces of one message may have met the same interruption.
+            (1.., _) => 3,
+            (0, true) => TRIED_ONE_IN,
+            (0, false) => TIMED_ONE_IN,
+        };
     }
 }
 
@@ -112,7 +121,7 @@ mod tests {
     #[test]
     fn it_takes_agreeing_timings_to_change_the_stores() {
         let mut stores = Stores::default();
-        let (near, between, far) = (8_000, 15_000, 40_000);
+        let (near, between, far) = (8_000, 17_000, 40_000);
         assert!(!after(&mut stores, &[near, far, far, near, far, far, between]), "never three in a row");
         assert!(after(&mut stores, &[far, far, far]));
         assert!(
