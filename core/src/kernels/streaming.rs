@@ -37,24 +37,26 @@ mod x86 {
         let head = dst.align_offset(LINE).min(bytes);
         let lines = (bytes - head) / LINE;
         let tail = head + lines * LINE;
-        // SAFETY: head, lines and tail are parts of what the caller vouches for; a line's parts are inside it, and those of the
-        // destination are aligned, because `head` ends at a multiple of 64. SSE2 is part of x86-64.
-        unsafe {
-            src.copy_to_nonoverlapping(dst, head);
-            for line in 0..lines {
-                let at = head + line * LINE;
-                let from = src.add(at).cast::<__m128i>();
-                let into = dst.add(at).cast::<__m128i>();
-                let parts: [__m128i; PARTS] = std::array::from_fn(|part| _mm_loadu_si128(from.add(part)));
-                parts
-                    .into_iter()
-                    .enumerate()
-                    .for_each(|(part, value)| _mm_stream_si128(into.add(part), value));
+        // SAFETY: the head is a part of what the caller vouches for.
+        unsafe { src.copy_to_nonoverlapping(dst, head) };
+        for line in 0..lines {
+            let at = head + line * LINE;
+            let from = src.wrapping_add(at).cast::<__m128i>();
+            let into = dst.wrapping_add(at).cast::<__m128i>();
+            // SAFETY: a line's parts are inside it, and it is a part of what the caller vouches for. SSE2 is part of x86-64.
+            let load = |part: usize| unsafe { _mm_loadu_si128(from.wrapping_add(part)) };
+            let parts: [__m128i; PARTS] = std::array::from_fn(load);
+            for (part, value) in parts.into_iter().enumerate() {
+                // SAFETY: as above; the destination is aligned, because `head` ends at a multiple of 64.
+                unsafe { _mm_stream_si128(into.wrapping_add(part), value) };
             }
-            src.add(tail).copy_to_nonoverlapping(dst.add(tail), bytes - tail);
-            // Streaming stores are not ordered with later stores of this thread: the stamp that follows must not overtake them.
-            _mm_sfence();
         }
+        let (src, dst) = (src.wrapping_add(tail), dst.wrapping_add(tail));
+        // SAFETY: the tail is a part of what the caller vouches for.
+        unsafe { src.copy_to_nonoverlapping(dst, bytes - tail) };
+        // Streaming stores are not ordered with later stores of this thread: the stamp that follows must not overtake them.
+        // SAFETY: SSE is part of x86-64.
+        unsafe { _mm_sfence() };
     }
 }
 
@@ -68,8 +70,9 @@ mod tests {
         for len in (0..200).chain([511, 512, 513, 800]) {
             for (from, into) in [(0, 0), (1, 0), (0, 1), (13, 50), (63, 64), (64, 63)] {
                 let mut output = vec![0xA5; 1000];
+                let (src, dst) = (source.as_ptr().wrapping_add(from), output.as_mut_ptr().wrapping_add(into));
                 // SAFETY: both vectors have 1000 bytes; the offsets are below 65 and the lengths below 801.
-                unsafe { copy_streaming(source.as_ptr().add(from), output.as_mut_ptr().add(into), len) };
+                unsafe { copy_streaming(src, dst, len) };
                 assert_eq!(
                     output[into..into + len],
                     source[from..from + len],
