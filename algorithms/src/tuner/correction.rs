@@ -75,11 +75,18 @@ fn octaves(bytes: u64) -> f64 {
 }
 
 impl Model {
-    /// What is known of an algorithm.
+    /// What is known of an algorithm: of a kind with tables of lengths, if nothing, what is known of it with equal blocks.
     pub(super) fn correction(&self, kind: Kind, algorithm: &str, ranks: u32) -> Option<&Correction> {
-        let known =
-            self.correction.iter().filter(|row| row.algorithm == algorithm && row.kind == kind.name());
-        known.min_by_key(|row| (row.ranks.abs_diff(ranks), row.ranks))
+        let of = |kind: Kind| {
+            let known =
+                self.correction.iter().filter(|row| row.algorithm == algorithm && row.kind == kind.name());
+            known.min_by_key(|row| (row.ranks.abs_diff(ranks), row.ranks))
+        };
+        of(kind).or_else(|| match kind {
+            Kind::AllGatherV => of(Kind::AllGather),
+            Kind::ReduceScatterV => of(Kind::ReduceScatter),
+            _ => None,
+        })
     }
 }
 
@@ -121,6 +128,11 @@ mod tests {
         assert_eq!(factor(Kind::AllReduce, "ring", 6), Some(2.0));
         assert_eq!(factor(Kind::AllGather, "ring", 4), None);
         assert_eq!(factor(Kind::AllReduce, "nhr", 4), None);
+        let gather = Correction::new(Kind::AllGather, "ring", 2, vec![(8, 3.0)]);
+        let with_gather = Model { correction: vec![gather, of(2, 1.5)], ..model.clone() };
+        let factor_v = with_gather.correction(Kind::AllGatherV, "ring", 2).map(|row| row.factor(8));
+        assert_eq!(factor_v, Some(3.0), "as with equal blocks");
+        assert_eq!(with_gather.correction(Kind::ReduceScatterV, "ring", 2), None);
         assert_eq!(Model::from_toml(&model.to_toml().unwrap()).unwrap(), model);
         let wrong =
             Model { correction: vec![Correction { bytes: vec![8, 8], ..of(2, 1.0) }], ..model.clone() };
