@@ -136,7 +136,8 @@ impl ChannelMemory {
         let source = message.wrapping_add(done as usize);
         // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite:
         // a slot by `min` and `offset`, an entry because a message that is inline has at most INLINE_BYTES (slots have 64 or more).
-        let is_timed = unsafe { stores.copy(source, payload, bite as usize, || self.reading().load(Ordering::Relaxed)) };
+        let is_timed =
+            unsafe { stores.copy(source, payload, bite as usize, || self.reading().load(Ordering::Relaxed)) };
         if label.len() > INLINE_BYTES {
             self.word(number, TIMED_WORD).store(u64::from(is_timed), Ordering::Relaxed);
         }
