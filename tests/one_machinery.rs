@@ -122,7 +122,8 @@ fn case(random: &mut Random, call: Call, ranks: usize) -> Case {
         bytes
     };
     let inputs = (0..ranks).map(|rank| input(rank, random)).collect();
-    Case { call, dtype, count, in_place: random.below(2) == 0, inputs, skew: 0 }
+    let in_place = random.below(2) == 0 && call.may_be_in_place();
+    Case { call, dtype, count, in_place, inputs, skew: 0 }
 }
 
 /// Every algorithm with every call it does, on numbers of ranks drawn anew: the same bytes everywhere.
