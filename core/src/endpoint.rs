@@ -295,8 +295,8 @@ pub trait Endpoint: Send {
     /// Starts something.
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault>;
 
-    /// Does a post if it can complete at once, and otherwise nothing or the beginning of it. Only sends to one peer and receives from one are
-    /// asked for.
+    /// Does a post if it can complete at once, and otherwise nothing or the beginning of it. Only sends to one peer and
+    /// receives from one are asked for.
     fn post_now(&mut self, _key: &Key, _post: &Post) -> Result<Now, Fault> {
         Ok(Now::Never)
     }

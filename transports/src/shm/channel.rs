@@ -134,10 +134,10 @@ impl ChannelMemory {
         let bite = (label.len() - done).min(self.slot_bytes as u64);
         let payload = self.payload(number, label.len(), done);
         let source = message.wrapping_add(done as usize);
+        let reading = || self.reading().load(Ordering::Relaxed);
         // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite:
         // a slot by `min` and `offset`, an entry because a message that is inline has at most INLINE_BYTES (slots have 64 or more).
-        let is_timed =
-            unsafe { stores.copy(source, payload, bite as usize, || self.reading().load(Ordering::Relaxed)) };
+        let is_timed = unsafe { stores.copy(source, payload, bite as usize, reading) };
         if label.len() > INLINE_BYTES {
             self.word(number, TIMED_WORD).store(u64::from(is_timed), Ordering::Relaxed);
         }
