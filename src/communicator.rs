@@ -97,6 +97,7 @@ pub(crate) struct Settings {
     pub(crate) layout: Arc<Layout>,
     pub(crate) costs: Costs,
     pub(crate) pair_bytes: Option<u64>,
+    pub(crate) peer_reads: bool,
     pub(crate) start_timeout: Duration,
 }
 
@@ -174,6 +175,7 @@ impl Communicator {
                 layout,
                 costs,
                 pair_bytes: config.pair_bytes,
+                peer_reads: config.peer_reads,
                 start_timeout: config.start_timeout,
             },
             spare_groups: Mutex::default(),

@@ -103,7 +103,7 @@ impl Shared {
     }
 
     fn child_config(&self, rendezvous: Rendezvous, rank: u32, group: &[Rank]) -> Config {
-        let Settings { transport, paced, wishes, layout, pair_bytes, start_timeout, .. } =
+        let Settings { transport, paced, wishes, layout, pair_bytes, peer_reads, start_timeout, .. } =
             self.settings.clone();
         let Wishes { algorithm, reproducible, lanes, chunk_bytes } = wishes;
         Config {
@@ -118,6 +118,7 @@ impl Shared {
             lanes,
             chunk_bytes,
             pair_bytes,
+            peer_reads,
             start_timeout,
             operation_timeout: *self.limits.operation_timeout.read(),
             warn_after: self.limits.warn_after,

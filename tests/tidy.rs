@@ -49,6 +49,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/optical/payload.rs", "copies simulated messages from and to real memory"),
     ("transports/src/shm/channel.rs", "entries and slots that another process writes"),
     ("transports/src/shm/endpoint.rs", "implements `register`"),
+    ("transports/src/shm/foreign.rs", "reads another process's memory by a system call"),
     ("transports/src/shm/heap.rs", "gives pages of shared memory back"),
     ("transports/src/shm/placement.rs", "calls mbind"),
     (

@@ -422,10 +422,12 @@ pub struct ConnectOptions {
     pub pair_bytes: Option<u64>,
     /// The fabric at whose pace a simulated transport moves real data.
     pub paced: Option<String>,
+    /// Whether this rank may read messages in the memory of other processes, and be read by them.
+    pub peer_reads: bool,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        ConnectOptions { lanes: 1, pair_bytes: None, paced: None }
+        ConnectOptions { lanes: 1, pair_bytes: None, paced: None, peer_reads: true }
     }
 }

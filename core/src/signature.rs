@@ -68,6 +68,12 @@ impl Signature {
         Kind::from_code((self.0 >> 100 & 0xff) as u8)
     }
 
+    /// Whether the call has an operation: what some of its messages carry is combined with something.
+    #[inline]
+    pub fn reduces(self) -> bool {
+        self.0 >> 116 & 0xff != 0
+    }
+
     /// The number of the plan in it.
     pub fn plan(self) -> u32 {
         self.0 as u32
@@ -97,6 +103,7 @@ mod tests {
             let signature = call.signature(0xdead_beef);
             assert_eq!(signature.describe(), call.to_string());
             assert_eq!(signature.plan(), 0xdead_beef);
+            assert_eq!(signature.reduces(), call.kind() == Kind::AllReduce);
         }
         assert!(Signature(0).describe().starts_with("no call"));
     }

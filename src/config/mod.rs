@@ -76,6 +76,8 @@ pub struct Config {
     pub lanes: u8,
     /// Bytes of buffering for each ordered pair of ranks; the same on all ranks.
     pub pair_bytes: Option<u64>,
+    /// Whether this rank may read messages in the memory of other processes, and be read by them.
+    pub peer_reads: bool,
     /// How long start-up may take.
     pub start_timeout: Duration,
     /// How long one operation may take before it fails and poisons the communicator.
@@ -108,6 +110,7 @@ impl Default for Config {
             chunk_bytes: None,
             lanes: 1,
             pair_bytes: None,
+            peer_reads: true,
             start_timeout: Duration::from_secs(120),
             operation_timeout: Duration::from_secs(30 * 60),
             warn_after: Duration::from_secs(10),
@@ -212,8 +215,8 @@ impl Config {
 
     /// What the transport is told.
     pub(crate) fn connect_options(&self) -> ConnectOptions {
-        let Config { lanes, pair_bytes, ref paced, .. } = *self;
-        ConnectOptions { lanes, pair_bytes, paced: paced.clone() }
+        let Config { lanes, pair_bytes, ref paced, peer_reads, .. } = *self;
+        ConnectOptions { lanes, pair_bytes, paced: paced.clone(), peer_reads }
     }
 
     /// The machine at whose pace data move, if there is one.

@@ -246,6 +246,22 @@ pub static PAIR_BYTES: Setting = Setting {
     },
 };
 
+/// Reading in other processes.
+pub static PEER_READS: Setting = Setting {
+    name: "peer_reads",
+    variable: "UBCCL_PEER_READS",
+    doc: "whether long messages may be read in the memory of the process that sends them (process_vm_readv), on shm, where \
+          the kernel lets this user; under Yama's ptrace scope 1 this rank then lets this user's processes read it",
+    absent: "",
+    agreement: Agreement::Own,
+    place: Place::Anywhere,
+    is_secret: false,
+    domain: Domain::Switch {
+        get: |config| config.peer_reads,
+        set: |config, wanted| config.peer_reads = wanted,
+    },
+};
+
 /// How long an operation may take.
 pub static TIMEOUT: Setting = Setting {
     name: "timeout",
@@ -373,6 +389,7 @@ pub static SETTINGS: &[&Setting] = &[
     &CHUNK,
     &LANES,
     &PAIR_BYTES,
+    &PEER_READS,
     &TIMEOUT,
     &START_TIMEOUT,
     &WARN_AFTER,

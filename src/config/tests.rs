@@ -69,6 +69,7 @@ fn every_setting_is_read_from_its_variable_and_shown_with_it() {
         ("UBCCL_CHUNK", "64K", "65536 B"),
         ("UBCCL_LANES", "2", "2"),
         ("UBCCL_PAIR_BYTES", "1M", "1048576 B"),
+        ("UBCCL_PEER_READS", "no", "0"),
         ("UBCCL_TIMEOUT", "5", "5 s"),
         ("UBCCL_START_TIMEOUT", "1min", "60 s"),
         ("UBCCL_WARN_AFTER", "0.5", "0.5 s"),

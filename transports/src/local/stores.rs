@@ -4,17 +4,18 @@
 //! Between processors that share a cache both are cheap; between far ones (another socket, or another die of the same)
 //! either costs several times what the copy does, and streaming stores win although the reader then reads from memory. Where
 //! the scheduler or the hypervisor has put the two is not known and changes, so it is measured: every so often one piece
-//! is written by ordinary stores and timed, by the writer and, if it can tell, by the reader.
+//! is timed, by the writer and, if it can tell, by the reader, and now and then one that is written by ordinary stores.
 
+use super::ways::SlotCost;
 use std::time::{Duration, Instant};
 use ubccl_core::kernels;
 
 /// Pieces shorter than this are written by ordinary stores: their few lines travel at once.
 const SHORTEST: usize = 4096;
-/// How often a piece is timed while ordinary stores are in use: reading the clock twice costs some 50 ns.
+/// How often a piece is timed: reading the clock twice costs some 50 ns.
 const TIMED_ONE_IN: u32 = 16;
-/// How often ordinary stores are tried again while streaming ones are in use.
-const TRIED_ONE_IN: u32 = 64;
+/// How many of these are tried with ordinary stores while streaming ones are in use.
+const TRIED_ONE_IN: u32 = 4;
 /// So many pieces are not timed at first: their pages are being touched for the first time.
 const FIRST: u32 = 512;
 /// Ordinary stores are slow if writing and reading a line takes more than so many picoseconds, and quick again below the second.
@@ -35,11 +36,24 @@ pub(crate) struct Stores {
     pieces: u32,
     /// Timings in a row that speak for the other kind.
     votes: u32,
+    /// The last piece that was timed here; its reader tells later.
+    timed: Option<Timed>,
+    timings: u32,
+    /// What the kind in use has cost since somebody asked.
+    cost: Option<SlotCost>,
+}
+
+/// A piece that was timed.
+#[derive(Clone, Copy, Debug)]
+struct Timed {
+    is_streaming: bool,
+    /// What writing took, in picoseconds a line.
+    writing: u64,
 }
 
 impl Default for Stores {
     fn default() -> Self {
-        Stores { is_far: false, pieces: FIRST, votes: 0 }
+        Stores { is_far: false, pieces: FIRST, votes: 0, timed: None, timings: 0, cost: None }
     }
 }
 
@@ -64,20 +78,44 @@ impl Stores {
             return false;
         }
         self.pieces -= 1;
-        if self.pieces == 0 {
-            let start = Instant::now();
-            // SAFETY: as the caller vouches.
-            unsafe { kernels::copy(from, into, bytes) };
-            self.note(per_line(start.elapsed(), bytes).saturating_add(reading()));
-            return true;
-        }
-        match self.is_far {
+        let is_timed = self.pieces == 0;
+        let tries_ordinary = is_timed && self.tries_ordinary(reading);
+        let is_streaming = self.is_far && !tries_ordinary;
+        let start = is_timed.then(Instant::now);
+        match is_streaming {
             // SAFETY: as the caller vouches.
             false => unsafe { kernels::copy(from, into, bytes) },
             // SAFETY: as the caller vouches.
             true => unsafe { kernels::copy_streaming(from, into, bytes) },
         }
-        false
+        if let Some(start) = start {
+            self.timed = Some(Timed { is_streaming, writing: per_line(start.elapsed(), bytes) });
+        }
+        is_timed
+    }
+
+    /// What writing and reading a line have cost, if any was timed since this was last asked.
+    #[inline]
+    pub(crate) fn take_cost(&mut self) -> Option<SlotCost> {
+        self.cost.take()
+    }
+
+    /// A piece is about to be timed: what its reader says now is of the one before. Whether this one is to be written by
+    /// ordinary stores whatever is in use.
+    #[cold]
+    fn tries_ordinary(&mut self, reading: impl FnOnce() -> u64) -> bool {
+        self.pieces = TIMED_ONE_IN;
+        self.timings = self.timings.wrapping_add(1);
+        if let Some(Timed { is_streaming, writing }) = self.timed {
+            let cost = SlotCost { writing, reading: reading() };
+            if is_streaming == self.is_far {
+                self.cost = Some(cost);
+            }
+            if !is_streaming {
+                self.note(cost.of(true));
+            }
+        }
+        self.votes > 0 || self.timings.is_multiple_of(TRIED_ONE_IN)
     }
 
     /// Takes a timing of ordinary stores into account.
@@ -88,12 +126,10 @@ impl Stores {
         if self.votes == AGREEING {
             (self.is_far, self.votes) = (!self.is_far, 0);
         }
-        self.pieces = match (self.votes, self.is_far) {
+        if self.votes > 0 {
             // Asks again soon, but not at once: several pieces of one message may have met the same interruption.
-            (1.., _) => 3,
-            (0, true) => TRIED_ONE_IN,
-            (0, false) => TIMED_ONE_IN,
-        };
+            self.pieces = 3;
+        }
     }
 }
 

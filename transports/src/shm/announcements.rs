@@ -1,26 +1,39 @@
-//! Messages that stay where they are: a long one that lies in its sender's heap is not copied into slots but announced, by
-//! one entry that says where, and its receiver reads it there.
+//! Messages that stay where they are: a long one that lies in its sender's heap, or elsewhere in its memory if its receivers
+//! can read that (`foreign`) and do it more cheaply, is not copied into slots but announced, by one entry that says where,
+//! and its receiver reads it there.
 //!
 //! The entry is in the ring until the receiver is through with the message, so the ring's counter of consumed entries is
 //! the acknowledgement that completes the send. A sender that gives up before that counts its epoch on, and only then
 //! lets go of the memory; what a receiver has read counts only if the epoch is still the one of the announcement.
 
 use super::endpoint::{Incoming, Outgoing, ShmEndpoint, Step};
+use super::foreign::Foreign;
 use super::sends::spoilt;
+use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::announcement::{is_still_there, take_back};
 use crate::local::label::Label;
+use crate::local::ways::Ways;
 use std::sync::atomic::Ordering;
 use ubccl_core::Rank;
-use ubccl_core::endpoint::{Fault, Token};
+use ubccl_core::endpoint::{Fault, Key, Token};
+use ubccl_core::plan::PeerRun;
 
 /// From so many bytes on reading a message in place is worth the wait for the acknowledgement.
 pub(crate) const LEAST_BYTES: u64 = 4096;
 
-/// A message of this rank in its heap.
+/// Where a message of this rank is that stays there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Where in the heap.
-    offset: u64,
+pub(crate) enum Place {
+    /// In the heap.
+    Heap {
+        /// From the heap's first byte.
+        offset: u64,
+    },
+    /// Anywhere in the process.
+    Process {
+        /// As the process has it.
+        address: u64,
+    },
 }
 
 /// An announced message that its receiver has not read to its end.
@@ -30,16 +43,72 @@ pub(crate) struct Unread {
     entry: u64,
     /// The number of its send.
     send: u16,
+    /// Bytes, if its receiver tells what reading them took.
+    timed: Option<u64>,
+}
+
+/// What a receiver may do with an announced message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Announced {
+    /// Read it at this address of its own.
+    Mapped(*const u8),
+    /// Have the kernel read it.
+    Elsewhere(Foreign, u64),
 }
 
 impl ShmEndpoint {
-    /// Where a message is, if it can be announced.
+    /// Where a message is, if it is in the heap and can be announced.
     #[inline]
-    pub(crate) fn place(&self, message: *const u8, len: u64) -> Option<Place> {
+    pub(crate) fn heap_place(&self, message: *const u8, len: u64) -> Option<Place> {
         if len < LEAST_BYTES {
             return None;
         }
-        self.own.heap_offset(message.addr(), len).map(|offset| Place { offset })
+        self.own.heap_offset(message.addr(), len).map(|offset| Place::Heap { offset })
+    }
+
+    /// Where a message is, if it is announced to these peers.
+    #[inline]
+    pub(crate) fn place(
+        &mut self,
+        message: *const u8,
+        len: u64,
+        (channel, key, to): (usize, &Key, &PeerRun),
+    ) -> Result<Option<Place>, Fault> {
+        let in_heap = self.heap_place(message, len);
+        if in_heap.is_some() || !Ways::matter(len) || !self.may_be_read(channel, key) {
+            return Ok(in_heap);
+        }
+        let reads = self.is_better_read(len, channel, to)?;
+        Ok(reads.then(|| Place::Process { address: message.expose_provenance() as u64 }))
+    }
+
+    /// Whether reading a message of this call in this process is worth thinking about.
+    ///
+    /// Not if users may send it before it is received: whether there is room for it has to be the same each time. And not if
+    /// the call reduces: what such calls send is mostly what they have just written and will write again, and lines that
+    /// another processor has read are dear to write. (Measured on two processors, all-reduce of 1 MiB, when they were
+    /// allowed: near 75 -> 124 us, far 175 -> 403.)
+    fn may_be_read(&self, channel: usize, key: &Key) -> bool {
+        channel < self.channels - POINT_TO_POINT_CHANNELS && !key.signature.reduces()
+    }
+
+    /// Whether all of these peers can read a message in this process, and should.
+    fn is_better_read(&mut self, len: u64, channel: usize, to: &PeerRun) -> Result<bool, Fault> {
+        let mut all = true;
+        for peer in to.iter() {
+            let index = self.index(peer, channel)?;
+            let out = &mut self.outgoing[index];
+            // Relaxed: nothing else hangs on it.
+            if out.memory.foreign_reading().load(Ordering::Relaxed) == 0 {
+                return Ok(false);
+            }
+            let is_exchange = std::mem::take(&mut out.is_answered);
+            if let Some(cost) = out.stores.take_cost() {
+                out.ways.went_through_slots(out.last_len, cost.of(is_exchange));
+            }
+            all &= out.ways.reads(len);
+        }
+        Ok(all)
     }
 
     /// Announces the message at the head of a channel, if there is room for an entry.
@@ -57,9 +126,10 @@ impl ShmEndpoint {
         let entry = out.producer.next();
         // Relaxed: this rank alone writes it.
         let epoch = self.own.epoch().load(Ordering::Relaxed);
-        out.memory.write_announcement(entry, &label.announced(), [place.offset, epoch]);
+        out.memory.write_announcement(entry, &label.announced(), place, epoch);
         out.producer.publish(out.memory.stamp(entry));
-        out.unread.push_back(Unread { entry, send });
+        let timed = matches!(place, Place::Process { .. }).then_some(label.len());
+        out.unread.push_back(Unread { entry, send, timed });
         out.counters.sent(label.len());
         self.announcing.insert(index);
         self.bells.mark(out.peer);
@@ -116,7 +186,13 @@ impl Outgoing {
     /// The send of the first announced message, if it has been read.
     fn take_read(&mut self) -> Result<Option<u16>, Fault> {
         let is_read = self.first_is_read().map_err(|corrupt| spoilt(self.peer, corrupt))?;
-        Ok(if is_read { self.unread.pop_front().map(|first| first.send) } else { None })
+        let Some(first) = self.unread.pop_front_if(|_| is_read) else {
+            return Ok(None);
+        };
+        if let Some(len) = first.timed {
+            self.ways.was_read(len, self.memory.foreign_reading().load(Ordering::Relaxed));
+        }
+        Ok(Some(first.send))
     }
 }
 
@@ -127,19 +203,24 @@ impl Incoming {
         self.memory.is_announced(self.consumer.next())
     }
 
-    /// The first byte of such a message of so many bytes.
+    /// Such a message of so many bytes.
     #[inline]
-    pub(crate) fn message(&self, len: u64) -> Result<*const u8, Fault> {
-        let [offset, _] = self.memory.announcement(self.consumer.next());
-        match self.segment.heap_range(offset, len) {
-            Some(message) => Ok(message.cast_const()),
-            None => Err(self.lost(format!("it announced {len} bytes at {offset}, outside its memory"))),
+    pub(crate) fn message(&self, len: u64) -> Result<Announced, Fault> {
+        match self.memory.announced_place(self.consumer.next()) {
+            Place::Heap { offset } => match self.segment.heap_range(offset, len) {
+                Some(message) => Ok(Announced::Mapped(message.cast_const())),
+                None => Err(self.lost(format!("it announced {len} bytes at {offset}, outside its memory"))),
+            },
+            Place::Process { address } => match self.foreign {
+                Some(foreign) => Ok(Announced::Elsewhere(foreign, address)),
+                None => Err(self.lost("it announced memory that this rank never said it can read".into())),
+            },
         }
     }
 
     /// Whether what was read of such a message counts: its sender has not taken it back.
     pub(crate) fn check_there(&self) -> Result<(), Fault> {
-        let [_, epoch] = self.memory.announcement(self.consumer.next());
+        let epoch = self.memory.announced_epoch(self.consumer.next());
         match is_still_there(self.segment.epoch(), epoch) {
             true => Ok(()),
             false => Err(self.lost("it took back a message while it was being read".into())),
@@ -147,7 +228,7 @@ impl Incoming {
     }
 
     #[cold]
-    fn lost(&self, message: String) -> Fault {
+    pub(crate) fn lost(&self, message: String) -> Fault {
         Fault::Lost { peer: self.peer as Rank, message }
     }
 }

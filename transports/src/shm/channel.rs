@@ -1,6 +1,7 @@
 //! The memory of one channel: entries and slots in the sender's segment, the counter in the receiver's.
 #![allow(unsafe_code)] // entries and slots are raw memory that another process may write at any time
 
+use super::announcements::Place;
 use super::geometry::{ENTRY_BYTES, Geometry, RingShape};
 use super::segment::Segment;
 use crate::local::label::Label;
@@ -14,6 +15,10 @@ use std::time::Duration;
 pub(crate) const INLINE_BYTES: u64 = 24;
 /// The word of an entry with a slot that says whether its reading is to be timed.
 const TIMED_WORD: usize = 7;
+/// The word of an announcement that says whose addresses it names.
+const SPACE_WORD: usize = 7;
+const HEAP: u64 = 0;
+const PROCESS: u64 = 1;
 const INLINE_OFFSET: usize = ENTRY_BYTES - INLINE_BYTES as usize;
 
 /// The memory of one channel. An entry is a line: stamp, label (4 words), payload of a message that fits or where a
@@ -53,7 +58,7 @@ impl ChannelMemory {
         ChannelMemory {
             entries: outbox.range(place.entries, count * ENTRY_BYTES),
             slots: outbox.range(place.slots, count * slot_stride),
-            consumed: inbox.range(geometry.consumed(from, channel), 16),
+            consumed: inbox.range(geometry.consumed(from, channel), 24),
             slot_bytes,
             slot_stride,
             mask: count - 1,
@@ -71,7 +76,7 @@ impl ChannelMemory {
     /// The receiver's counter of consumed entries.
     #[inline]
     pub(crate) fn consumed(&self) -> &AtomicU64 {
-        // SAFETY: 16 bytes inside a live mapping (`new`), at a multiple of 128 from a page; atomic on all sides.
+        // SAFETY: 24 bytes inside a live mapping (`new`), at a multiple of 128 from a page; atomic on all sides.
         unsafe { AtomicU64::from_ptr(self.consumed.cast()) }
     }
 
@@ -80,6 +85,13 @@ impl ChannelMemory {
     fn reading(&self) -> &AtomicU64 {
         // SAFETY: as for `consumed`, which has its line to itself but for this.
         unsafe { AtomicU64::from_ptr(self.consumed.cast::<u64>().wrapping_add(1)) }
+    }
+
+    /// What reading a message in its sender's process took the receiver last, in picoseconds a line. 0: it cannot.
+    #[inline]
+    pub(crate) fn foreign_reading(&self) -> &AtomicU64 {
+        // SAFETY: as for `reading`.
+        unsafe { AtomicU64::from_ptr(self.consumed.cast::<u64>().wrapping_add(2)) }
     }
 
     /// Whether the receiver should time its reading of entry `number`, which has a slot.
@@ -92,6 +104,11 @@ impl ChannelMemory {
     #[cold]
     pub(crate) fn tell_reading(&self, took: Duration, bytes: u64) {
         self.reading().store(per_line(took, bytes as usize), Ordering::Relaxed);
+    }
+
+    /// Tells the sender what reading a message in its process took, or that it can be done.
+    pub(crate) fn tell_foreign_reading(&self, line: u64) {
+        self.foreign_reading().store(line.max(1), Ordering::Relaxed);
     }
 
     /// The stamp of entry `number`.
@@ -149,9 +166,13 @@ impl ChannelMemory {
         bite
     }
 
-    /// Writes entry `number`, except its stamp, of a message whose bytes stay where they are: two words say where.
+    /// Writes entry `number`, except its stamp, of a message whose bytes stay where they are: three words say where.
     #[inline]
-    pub(crate) fn write_announcement(&self, number: u64, label: &Label, place: [u64; 2]) {
+    pub(crate) fn write_announcement(&self, number: u64, label: &Label, place: Place, epoch: u64) {
+        let place = match place {
+            Place::Heap { offset } => [offset, epoch, HEAP],
+            Place::Process { address } => [address, epoch, PROCESS],
+        };
         for (at, value) in (1..).zip(label.0.into_iter().chain(place)) {
             self.word(number, at).store(value, Ordering::Relaxed);
         }
@@ -163,10 +184,20 @@ impl ChannelMemory {
         Label::is_announced(self.word(number, 4).load(Ordering::Relaxed))
     }
 
-    /// What such an entry says, if that is what it is. A peer may change it at any time.
+    /// Where the message of such an entry is, if that is what it is. A peer may change it at any time.
     #[inline]
-    pub(crate) fn announcement(&self, number: u64) -> [u64; 2] {
-        [5, 6].map(|word| self.word(number, word).load(Ordering::Relaxed))
+    pub(crate) fn announced_place(&self, number: u64) -> Place {
+        let [at, space] = [5, SPACE_WORD].map(|word| self.word(number, word).load(Ordering::Relaxed));
+        match space {
+            PROCESS => Place::Process { address: at },
+            _ => Place::Heap { offset: at },
+        }
+    }
+
+    /// Since which epoch it is there.
+    #[inline]
+    pub(crate) fn announced_epoch(&self, number: u64) -> u64 {
+        self.word(number, 6).load(Ordering::Relaxed)
     }
 
     #[inline]

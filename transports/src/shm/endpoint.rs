@@ -2,6 +2,7 @@
 
 use super::announcements::Unread;
 use super::channel::ChannelMemory;
+use super::foreign::Foreign;
 use super::geometry::Geometry;
 use super::heap::{Heap, Theirs};
 use super::publications::Publications;
@@ -17,6 +18,8 @@ use crate::local::label::Label;
 use crate::local::queue::{Bits, Fifo, Table};
 use crate::local::ring::{Consumer, Producer};
 use crate::local::stores::Stores;
+use crate::local::ways::Ways;
+use rustix::process::Pid;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -57,6 +60,12 @@ pub(crate) struct Outgoing {
     pub(crate) sent: u64,
     /// How slots are written.
     pub(crate) stores: Stores,
+    /// Whether long messages in ordinary memory go through slots or are read where they are, by length.
+    pub(crate) ways: Ways,
+    /// Bytes of the last message that went through slots.
+    pub(crate) last_len: u64,
+    /// Whether this rank has received a long message from the peer since it last sent it one: they exchange.
+    pub(crate) is_answered: bool,
     /// Announced messages, in order.
     pub(crate) unread: VecDeque<Unread>,
     /// What was sent.
@@ -69,6 +78,8 @@ pub(crate) struct Incoming {
     pub(crate) peer: usize,
     /// The sender's.
     pub(crate) segment: Arc<Segment>,
+    /// The sender's process, if its memory can be read.
+    pub(crate) foreign: Option<Foreign>,
     pub(crate) memory: ChannelMemory,
     pub(crate) consumer: Consumer,
     /// Receives that wait, in order.
@@ -87,6 +98,29 @@ pub(crate) struct Source {
     pub(crate) index: usize,
     /// Whether its message stays in the sender's memory, with one entry for all of it.
     pub(crate) is_announced: bool,
+    /// Where it has to be read from first, if this rank has not mapped it.
+    pub(crate) elsewhere: Option<(Foreign, u64)>,
+    /// Its place among the pointers.
+    pub(crate) pointer: usize,
+}
+
+/// Memory of this rank into which pieces of messages are read that another process has, before they are combined.
+#[derive(Debug)]
+pub(crate) struct Stage(Box<[u8]>);
+
+impl Stage {
+    /// A part of the second cache, which the sources of a reduction share.
+    const BYTES: usize = 128 << 10;
+
+    fn new() -> Self {
+        Stage(vec![0; Self::BYTES].into_boxed_slice())
+    }
+
+    /// The first byte of part `at` of `parts`, and its length, a multiple of 64.
+    pub(crate) fn part(&mut self, at: usize, parts: usize) -> (*mut u8, u64) {
+        let len = (Self::BYTES / parts.max(1)).max(64) & !63;
+        (self.0[at * len..][..len].as_mut_ptr(), len as u64)
+    }
 }
 
 impl Incoming {
@@ -133,6 +167,7 @@ pub(crate) struct ShmEndpoint {
     /// The incoming channels of the reduction at hand.
     pub(crate) sources: Vec<Source>,
     pub(crate) pointers: Pointers,
+    pub(crate) stage: Stage,
     pub(crate) publications: Publications,
     pub(crate) bells: Bells<Segment>,
     bell: Arc<Bell<Segment>>,
@@ -165,12 +200,16 @@ impl ShmEndpoint {
             queue: Fifo::new(),
             sent: 0,
             stores: Stores::default(),
+            ways: Ways::default(),
+            last_len: 0,
+            is_answered: false,
             unread: VecDeque::with_capacity(geometry.channel(peer, channel).shape.entries as usize),
             counters: Counters::default(),
         });
         let incoming = (0..ranks * channels).map(place).map(|(peer, channel)| Incoming {
             peer,
             segment: bells[peer].place().clone(),
+            foreign: None,
             memory: ChannelMemory::new(geometry, channel, segment(peer), segment(rank)),
             consumer: Consumer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
@@ -193,11 +232,31 @@ impl ShmEndpoint {
             heap: Heap::new(bells[rank].place().clone()),
             sources: Vec::with_capacity(ranks),
             pointers: Pointers::new(ranks),
+            stage: Stage::new(),
             publications: Publications::new(geometry, bells.iter().map(|bell| bell.place())),
             bell: bells[rank].clone(),
             bells: Bells::new(bells, fences),
             heard: 0,
             shape: Shape { segment: geometry.segment_bytes() as u64, usable: geometry.usable_bytes() as u64 },
+        }
+    }
+
+    /// Tries to read the other ranks' processes, by rank where known, and lets those that can be read know.
+    pub(crate) fn meet(&mut self, processes: &[Option<Pid>]) {
+        for (channels, process) in self.incoming.chunks_mut(self.channels).zip(processes) {
+            let (Some(process), Some(first)) = (process, channels.first()) else {
+                continue;
+            };
+            match Foreign::meet(*process, &first.segment) {
+                Ok(foreign) => channels.iter_mut().for_each(|incoming| {
+                    incoming.foreign = Some(foreign);
+                    incoming.memory.tell_foreign_reading(0);
+                }),
+                Err(why) => tracing::info!(
+                    target: "ubccl::shm", rank = self.rank, peer = first.peer, ?why,
+                    "shm: this rank cannot read the peer's memory: long messages from it go through slots"
+                ),
+            }
         }
     }
 

@@ -76,6 +76,8 @@ impl Geometry {
     pub(crate) const DOORBELL: usize = 128;
     /// The owner's count of withdrawals, on a line that nobody else's writes make travel.
     pub(crate) const EPOCH: usize = 384;
+    /// Where the owner has its segment, behind the header's words.
+    pub(crate) const ADDRESS: usize = 32;
     /// The owner's word of finished publications (`local::publication`).
     pub(crate) const FINISHED: usize = 256;
     /// The owner's publications.
@@ -316,7 +318,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn geometry(ranks: u32, lanes: u8, pair_bytes: u64) -> Result<Geometry> {
-        Geometry::new(ranks, &ConnectOptions { lanes, pair_bytes: Some(pair_bytes), paced: None })
+        Geometry::new(
+            ranks,
+            &ConnectOptions { lanes, pair_bytes: Some(pair_bytes), paced: None, peer_reads: false },
+        )
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
     listen, recvmsg, sendmsg, socket_with, sockopt,
 };
+use rustix::process::Pid;
 use rustix::thread::Timespec;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,6 +31,14 @@ pub(crate) struct Gift {
     pub(crate) segment: OwnedFd,
     /// The descriptor by which it is woken.
     pub(crate) descriptor: OwnedFd,
+}
+
+/// What a rank got from a peer.
+#[derive(Debug)]
+pub(crate) struct Met {
+    pub(crate) gift: Gift,
+    /// The peer's process, if this one has a number for it.
+    pub(crate) process: Option<Pid>,
 }
 
 /// The first packet in each direction.
@@ -64,7 +73,7 @@ pub(crate) struct Meeting<'a> {
 
 impl Meeting<'_> {
     /// Meets every other rank. The answer is by rank and has nothing for this one.
-    pub(crate) fn hold(&self) -> Result<Vec<Option<Gift>>> {
+    pub(crate) fn hold(&self) -> Result<Vec<Option<Met>>> {
         // Nobody waits for anybody here, so there is no order to get wrong: queues are long enough for all ranks.
         let lower = (0..self.rank).map(|peer| self.call(peer)).collect::<Result<Vec<_>>>()?;
         let mut gifts = self.receive_calls()?;
@@ -100,8 +109,8 @@ impl Meeting<'_> {
     }
 
     /// Accepts until every higher rank has presented itself, and answers each.
-    fn receive_calls(&self) -> Result<Vec<Option<Gift>>> {
-        let mut gifts: Vec<Option<Gift>> = self.cards.iter().map(|_| None).collect();
+    fn receive_calls(&self) -> Result<Vec<Option<Met>>> {
+        let mut gifts: Vec<Option<Met>> = self.cards.iter().map(|_| None).collect();
         let mut callers: Vec<OwnedFd> = Vec::new();
         while gifts[self.rank + 1..].iter().any(Option::is_none) {
             let ready = wait(std::iter::once(self.listener).chain(&callers), self.deadline)?;
@@ -135,7 +144,7 @@ impl Meeting<'_> {
     }
 
     /// Reads a caller's packet, answers it and keeps its gift; a stranger is dropped.
-    fn serve(&self, caller: &OwnedFd, gifts: &mut [Option<Gift>]) -> Result<()> {
+    fn serve(&self, caller: &OwnedFd, gifts: &mut [Option<Met>]) -> Result<()> {
         let packet = receive(caller.as_fd()).ok().flatten();
         let own = &self.cards[self.rank].token;
         let Some(packet) = packet.filter(|packet| packet.token == *own) else {
@@ -153,12 +162,12 @@ impl Meeting<'_> {
         }
         self.send(caller.as_fd(), &self.cards[peer].token)
             .map_err(|errno| self.failed(peer, "left during start-up", errno))?;
-        gifts[peer] = Some(packet.gift);
+        gifts[peer] = Some(Met { gift: packet.gift, process: process_of(caller.as_fd()) });
         Ok(())
     }
 
     /// The answer of a lower rank.
-    fn answer_of(&self, peer: usize, connection: OwnedFd) -> Result<Gift> {
+    fn answer_of(&self, peer: usize, connection: OwnedFd) -> Result<Met> {
         if wait(std::iter::once(&connection), self.deadline)?.is_empty() {
             return Err(
                 self.error(peer, "did not answer in time; see why it hangs or raise the start deadline")
@@ -169,7 +178,7 @@ impl Meeting<'_> {
         let packet = packet
             .filter(|packet| packet.token == self.cards[self.rank].token && packet.rank as usize == peer);
         match packet {
-            Some(packet) => Ok(packet.gift),
+            Some(packet) => Ok(Met { gift: packet.gift, process: process_of(connection.as_fd()) }),
             None => Err(self.error(peer, "hung up during start-up: see its own error")),
         }
     }
@@ -186,7 +195,7 @@ impl Meeting<'_> {
         sendmsg(connection, &parts, &mut control, SendFlags::NOSIGNAL).map(drop)
     }
 
-    fn missing(&self, gifts: &[Option<Gift>]) -> Error {
+    fn missing(&self, gifts: &[Option<Met>]) -> Error {
         let missing = (self.rank + 1..gifts.len()).filter(|&peer| gifts[peer].is_none());
         let missing: Vec<_> = missing.map(|peer| peer.to_string()).collect();
         let (rank, missing) = (self.rank, missing.join(", "));
@@ -211,6 +220,13 @@ fn local_socket() -> rustix::io::Result<OwnedFd> {
 
 fn is_same_user(connection: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     Ok(sockopt::socket_peercred(connection)?.uid == rustix::process::geteuid())
+}
+
+/// The process at the other end, by its number here; a process outside this namespace has none.
+fn process_of(connection: BorrowedFd<'_>) -> Option<Pid> {
+    // The kernel says 0 then, which is no `Pid`: it is asked for in a form that has it.
+    let process = sockopt::socket_peercred(connection).ok()?.pid;
+    Some(process).filter(|process| process.as_raw_nonzero().get() > 0)
 }
 
 /// Which of the sockets have something to read; none when the deadline has passed.

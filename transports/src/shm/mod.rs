@@ -11,6 +11,7 @@ mod announcements;
 mod card;
 mod channel;
 mod endpoint;
+mod foreign;
 mod geometry;
 mod handshake;
 mod heap;
@@ -28,7 +29,7 @@ use crate::local::fences::Fences;
 use card::Card;
 use endpoint::ShmEndpoint;
 use geometry::Geometry;
-use handshake::{Gift, Meeting, listener};
+use handshake::{Gift, Meeting, Met, listener};
 use segment::Segment;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -68,7 +69,7 @@ fn connect(exchange: &mut dyn Exchange, options: &ConnectOptions) -> Result<ShmE
     let cards = (0..ranks).map(|peer| Card::decode(peer, &blobs[peer])).collect::<Result<Vec<_>>>()?;
     (0..ranks).try_for_each(|peer| outbox.card.check(rank, peer, &cards[peer]))?;
 
-    let endpoint = outbox.meet(rank, &cards, &exchange.deadline());
+    let endpoint = outbox.meet(rank, &cards, (&exchange.deadline(), options.peer_reads));
     agree(exchange, endpoint)
 }
 
@@ -83,6 +84,9 @@ struct Outbox {
 
 impl Outbox {
     fn new(rank: usize, geometry: Geometry, options: &ConnectOptions) -> Result<Self> {
+        if options.peer_reads {
+            foreign::allow();
+        }
         let card = Card::new(options)?;
         let (segment, file) = Segment::create(rank as u32, &geometry)?;
         let gift = Gift { segment: file, descriptor: descriptor(rank as u32)? };
@@ -91,25 +95,35 @@ impl Outbox {
     }
 
     /// Meets the others and makes the endpoint; sockets and the segments' descriptors are closed afterwards.
-    fn meet(self, rank: usize, cards: &[Card], deadline: &Deadline) -> Result<ShmEndpoint> {
+    fn meet(
+        self,
+        rank: usize,
+        cards: &[Card],
+        (deadline, peer_reads): (&Deadline, bool),
+    ) -> Result<ShmEndpoint> {
         let Outbox { geometry, card: _, segment, listener, gift } = self;
         let nodes: Vec<Option<u32>> = cards.iter().map(|card| card.node).collect();
         placement::place(&segment, &geometry, rank, &nodes, &mut placement::Kernel);
-        let gifts = Meeting { rank, cards, listener: &listener, gift: &gift, deadline }.hold()?;
+        let met = Meeting { rank, cards, listener: &listener, gift: &gift, deadline }.hold()?;
         let mut own = Some((segment, gift.descriptor));
-        let bell = |(peer, theirs): (usize, Option<Gift>)| -> Result<Arc<Bell<Segment>>> {
-            let (segment, descriptor) = match theirs {
-                Some(theirs) => {
+        let processes: Vec<_> = met.iter().map(|met| met.as_ref().and_then(|met| met.process)).collect();
+        let bell = |(peer, met): (usize, Option<Met>)| -> Result<Arc<Bell<Segment>>> {
+            let (segment, descriptor) = match met {
+                Some(Met { gift: theirs, .. }) => {
                     (Segment::open(peer as u32, theirs.segment.as_fd(), &geometry)?, theirs.descriptor)
                 }
                 None => own.take().expect("only this rank gives itself nothing"),
             };
             Ok(Arc::new(Bell::new(Arc::new(segment), descriptor)))
         };
-        let bells = gifts.into_iter().enumerate().map(bell).collect::<Result<Vec<_>>>()?;
+        let bells = met.into_iter().enumerate().map(bell).collect::<Result<Vec<_>>>()?;
         // The same on all ranks: all have all cards.
         let all = cards.iter().all(|card| card.barriers);
         let fences = if all { Fences::OfSleepers } else { Fences::Symmetric };
-        Ok(ShmEndpoint::new(rank as u32, &geometry, (bells, fences)))
+        let mut endpoint = ShmEndpoint::new(rank as u32, &geometry, (bells, fences));
+        if peer_reads {
+            endpoint.meet(&processes);
+        }
+        Ok(endpoint)
     }
 }

@@ -1,12 +1,16 @@
 //! Receives, reductions and copies: one kind of pending work, because all combine sources into a destination.
 #![allow(unsafe_code)] // reads slots and the caller's memory
 
+use super::announcements::Announced;
 use super::channel::INLINE_BYTES;
 use super::endpoint::{AT_ONCE, Incoming, ShmEndpoint, Source, Step};
+use super::foreign::Unreadable;
 use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
 use crate::local::label::Label;
-use std::time::Instant;
+use crate::local::stores::per_line;
+use crate::local::ways::Ways;
+use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{Fault, Key, Now, Post, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{DataType, Error, Rank, ReduceOp, kernels};
@@ -33,6 +37,8 @@ pub(crate) struct ReceiveOp {
     done: u64,
     /// How many sources are known to have their next piece there.
     ready: usize,
+    /// What reading messages in other processes has taken, for all sources together.
+    reading: Duration,
 }
 
 impl ReceiveOp {
@@ -67,7 +73,9 @@ impl ShmEndpoint {
             if !queue.push(number) {
                 return Err(too_many_with(peer as usize, channel).into());
             }
-            self.receives[channel].get_mut(number).remote = true;
+            let op = self.receives[channel].get_mut(number);
+            op.remote = true;
+            self.outgoing[index].is_answered |= Ways::matter(op.label.len());
         }
         if self.advance(channel, number)? == Step::Finished {
             self.receives[channel].remove(number);
@@ -152,7 +160,18 @@ impl ShmEndpoint {
         self.memory.address(own)?;
         self.memory.address(into)?;
         let label = Label::new(key, into.len);
-        Ok(ReceiveOp { token, label, sources, own, into, fold, remote: false, done: 0, ready: 0 })
+        Ok(ReceiveOp {
+            token,
+            label,
+            sources,
+            own,
+            into,
+            fold,
+            remote: false,
+            done: 0,
+            ready: 0,
+            reading: Duration::ZERO,
+        })
     }
 
     /// Moves one piece of every receive whose sources all have theirs there.
@@ -194,19 +213,26 @@ impl ShmEndpoint {
         if !self.gather(channel, number)? {
             return Ok(Step::Stuck);
         }
-        let bite = self.combine(channel, number)?;
+        let Some(bite) = self.combine(channel, number)? else {
+            return Ok(Step::Stuck);
+        };
         let op = self.receives[channel].get_mut(number);
         op.done += bite;
         op.ready = 0;
         let (len, is_finished) = (op.label.len(), op.done == op.label.len());
+        let reading = op.reading;
+        let read = self.sources.iter().filter(|source| source.elsewhere.is_some()).count() as u64;
         for at in 0..self.sources.len() {
-            let Source { index, is_announced } = self.sources[at];
+            let Source { index, is_announced, elsewhere, .. } = self.sources[at];
             let incoming = &mut self.incoming[index];
             if is_announced {
                 if !is_finished {
                     continue; // the entry stands for all of the message
                 }
                 incoming.check_there()?;
+                if elsewhere.is_some() {
+                    incoming.memory.tell_foreign_reading(per_line(reading, (len * read) as usize));
+                }
             }
             if incoming.consumer.take(incoming.memory.consumed(), is_announced || bite > LARGE_BITE) {
                 self.bells.mark(incoming.peer);
@@ -241,13 +267,14 @@ impl ShmEndpoint {
     }
 
     /// Combines the next piece of all sources into the destination, and leaves in `self.sources` the channels it
-    /// came from. How many bytes.
-    fn combine(&mut self, channel: usize, number: u16) -> Result<u64, Fault> {
+    /// came from. How many bytes; none if a source is gone.
+    fn combine(&mut self, channel: usize, number: u16) -> Result<Option<u64>, Fault> {
         let op = self.receives[channel].get(number);
         self.sources.clear();
         self.pointers.0.clear();
         let own = self.memory.address(op.own)?.wrapping_add(op.done as usize);
         let mut bite = HostMemory::BITE as u64;
+        let parts = op.sources.len();
         for peer in op.sources.iter().map(|peer| peer as usize) {
             if peer == self.rank {
                 self.pointers.0.push(own);
@@ -256,19 +283,46 @@ impl ShmEndpoint {
             let index = peer * self.channels + channel;
             let incoming = &self.incoming[index];
             let is_announced = incoming.is_announced();
-            self.sources.push(Source { index, is_announced });
+            let mut elsewhere = None;
+            let pointer = self.pointers.0.len();
             self.pointers.0.push(match is_announced {
-                true => incoming.message(op.label.len())?.wrapping_add(op.done as usize),
+                true => match incoming.message(op.label.len())? {
+                    Announced::Mapped(message) => message.wrapping_add(op.done as usize),
+                    Announced::Elsewhere(foreign, address) => {
+                        elsewhere = Some((foreign, address.wrapping_add(op.done)));
+                        // One message alone is read to where it belongs, several and those that are folded to the stage.
+                        match op.fold {
+                            None => self.memory.address(op.into)?.wrapping_add(op.done as usize),
+                            Some(_) => {
+                                let (part, len) = self.stage.part(self.sources.len(), parts);
+                                bite = bite.min(len);
+                                part
+                            }
+                        }
+                    }
+                },
                 false => {
                     bite = bite.min(incoming.memory.slot_bytes() as u64);
                     incoming.memory.payload(incoming.consumer.next(), op.label.len(), op.done)
                 }
             });
+            self.sources.push(Source { index, is_announced, elsewhere, pointer });
         }
         debug_assert!(op.label.len() > INLINE_BYTES || op.done == 0);
         let bite = (op.label.len() - op.done).min(bite);
         let into = Span { offset: op.into.offset + op.done, len: bite, ..op.into };
         let (fold, has_slots) = (op.fold, op.label.len() > INLINE_BYTES);
+        if self.sources.iter().any(|source| source.elsewhere.is_some()) {
+            let start = Instant::now();
+            if !self.read_elsewhere(bite)? {
+                return Ok(None);
+            }
+            self.receives[channel].get_mut(number).reading += start.elapsed();
+            if fold.is_none() {
+                self.pointers.0.clear();
+                return Ok(Some(bite));
+            }
+        }
         let timed = self.sources.iter().find(|source| has_slots && self.is_timed(source)).copied();
         let start = timed.map(|_| Instant::now());
         // SAFETY: own memory was checked for the whole length by `address`; payloads hold `bite` bytes by the layout
@@ -279,7 +333,30 @@ impl ShmEndpoint {
             self.incoming[source.index].memory.tell_reading(start.elapsed(), bite);
         }
         self.pointers.0.clear();
-        Ok(bite)
+        Ok(Some(bite))
+    }
+
+    /// Reads a piece of every source that is in another process to where its pointer says. `false` if a process is gone,
+    /// which is not for this rank to tell.
+    fn read_elsewhere(&self, bite: u64) -> Result<bool, Fault> {
+        for source in &self.sources {
+            let Some((foreign, from)) = source.elsewhere else {
+                continue;
+            };
+            let into = self.pointers.0[source.pointer];
+            // SAFETY: `into` is the destination, which `address` checked for the whole length, or a part of the stage with
+            // at least `bite` bytes.
+            match unsafe { foreign.read(from, into.cast_mut(), bite as usize) } {
+                Ok(()) => {}
+                Err(Unreadable::Gone) => return Ok(false),
+                Err(Unreadable::Refused(why)) => {
+                    let incoming = &self.incoming[source.index];
+                    incoming.check_there()?;
+                    return Err(incoming.lost(format!("{bite} bytes at {from:#x} cannot be read: {why}")));
+                }
+            }
+        }
+        Ok(true)
     }
 
     #[inline]

@@ -17,7 +17,7 @@ use ubccl_core::{Error, ErrorKind, Result};
 /// "ubcclshm" and the version of the layout and the protocols in a segment.
 const MAGIC: u64 = u64::from_le_bytes(*b"ubcclshm");
 /// The version; a change of anything that two processes must agree on changes it.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// Nobody can cut the memory away under a reader, and nobody can take the seals off.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -103,9 +103,17 @@ impl Segment {
             // Relaxed: the socket that carries the descriptor orders it.
             self.word(at * 8).store(value, Ordering::Relaxed);
         }
+        let address = self.map.as_mut_ptr().expose_provenance() as u64;
+        self.word(Geometry::ADDRESS).store(address, Ordering::Relaxed);
     }
 
-    fn header(&self) -> [u64; 4] {
+    /// Where its owner says it has it mapped.
+    pub(crate) fn address_of_owner(&self) -> u64 {
+        // Relaxed: as the header.
+        self.word(Geometry::ADDRESS).load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn header(&self) -> [u64; 4] {
         [0, 8, 16, 24].map(|at| self.word(at).load(Ordering::Relaxed))
     }
 

@@ -33,7 +33,7 @@ impl ShmEndpoint {
     ) -> Result<Posted, Fault> {
         let message = self.memory.address(from)?;
         let label = Label::new(key, from.len);
-        let place = self.place(message, from.len);
+        let place = self.place(message, from.len, (channel, key, to))?;
         let mut pending = None;
         let at_once = if to.len() == 1 { AT_ONCE } else { 1 };
         for peer in to.iter() {
@@ -68,7 +68,7 @@ impl ShmEndpoint {
     pub(crate) fn send_now(&mut self, channel: usize, key: &Key, from: Span, to: Rank) -> Result<Now, Fault> {
         let message = self.memory.address(from)?;
         let index = self.index(to, channel)?;
-        if !self.outgoing[index].queue.is_empty() || self.place(message, from.len).is_some() {
+        if !self.outgoing[index].queue.is_empty() || self.heap_place(message, from.len).is_some() {
             return Ok(Now::Never);
         }
         let out = &mut self.outgoing[index];
@@ -176,7 +176,7 @@ impl ShmEndpoint {
             out.producer.publish(out.memory.stamp(number));
             self.bells.mark(out.peer);
             if out.sent == label.len() {
-                out.sent = 0;
+                (out.sent, out.last_len) = (0, label.len());
                 out.counters.sent(label.len());
                 return Ok(Step::Finished);
             }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::host::HostMemory;
 use crate::local::label::Label;
-use crate::shm::announcements::LEAST_BYTES;
+use crate::shm::announcements::{LEAST_BYTES, Place};
 use ubccl_core::usage::MemoryKind;
 
 const LONG: usize = 300_000;
@@ -152,7 +152,8 @@ fn an_announcement_outside_the_heap_is_a_fault() {
         rig.endpoints[0].outgoing[rig.endpoints[0].channels].memory.write_announcement(
             0,
             &label,
-            [offset, 0],
+            Place::Heap { offset },
+            0,
         );
         let fault = rig.post(1, 1, &key(1, 0), receive(into, 0)).unwrap_err();
         assert!(

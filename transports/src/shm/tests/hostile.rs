@@ -71,8 +71,11 @@ struct Victim {
 impl Victim {
     /// Rank 0 of two; nobody drives rank 1, whose segment is the test's to spoil, as is rank 0's own.
     fn new() -> Self {
-        let geometry =
-            Geometry::new(2, &ConnectOptions { lanes: 1, pair_bytes: Some(16 << 10), paced: None }).unwrap();
+        let geometry = Geometry::new(
+            2,
+            &ConnectOptions { lanes: 1, pair_bytes: Some(16 << 10), paced: None, peer_reads: false },
+        )
+        .unwrap();
         let bell = |rank| {
             let (segment, _file) = Segment::create(rank, &geometry).unwrap();
             Arc::new(Bell::new(Arc::new(segment), descriptor(rank).unwrap()))

@@ -14,7 +14,7 @@ fn errors(answers: Vec<Result<ShmEndpoint>>) -> Vec<String> {
 #[test]
 fn many_ranks_meet() {
     for ranks in [1, 2, 3, 17] {
-        assert_eq!(connected(ranks, 2, 64 << 10).len(), ranks);
+        assert_eq!(connected(ranks, 2, 64 << 10, true).len(), ranks);
     }
 }
 

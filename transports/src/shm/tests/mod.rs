@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // memory that endpoints write by address
 
 mod announced;
+mod elsewhere;
 mod hostile;
 mod meeting;
 mod messages;
@@ -37,8 +38,9 @@ fn try_connect(options: &[ConnectOptions], patience: Duration) -> Vec<Result<Shm
     })
 }
 
-fn connected(ranks: usize, lanes: u8, pair_bytes: u64) -> Vec<ShmEndpoint> {
-    let options = vec![ConnectOptions { lanes, pair_bytes: Some(pair_bytes), paced: None }; ranks];
+fn connected(ranks: usize, lanes: u8, pair_bytes: u64, peer_reads: bool) -> Vec<ShmEndpoint> {
+    let options =
+        vec![ConnectOptions { lanes, pair_bytes: Some(pair_bytes), paced: None, peer_reads }; ranks];
     try_connect(&options, PATIENCE).into_iter().map(|endpoint| endpoint.unwrap()).collect()
 }
 
@@ -95,7 +97,11 @@ struct Rig {
 
 impl Rig {
     fn new(ranks: usize, lanes: u8, pair_bytes: u64) -> Self {
-        let endpoints = connected(ranks, lanes, pair_bytes);
+        Self::of(connected(ranks, lanes, pair_bytes, false))
+    }
+
+    fn of(endpoints: Vec<ShmEndpoint>) -> Self {
+        let ranks = endpoints.len();
         Rig { endpoints, areas: (0..ranks).map(|_| Vec::new()).collect(), done: vec![Vec::new(); ranks] }
     }
 

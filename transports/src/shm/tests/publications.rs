@@ -86,9 +86,12 @@ fn a_round_gives_everybody_the_sum_whoever_comes_first() {
 #[test]
 fn who_publishes_runs_ahead_as_far_as_there_are_entries_and_overwrites_nothing() {
     let mut rig = Rig::new(2, 1, 64 << 10);
-    let depth = Geometry::new(2, &ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10), paced: None })
-        .unwrap()
-        .depth();
+    let depth = Geometry::new(
+        2,
+        &ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10), paced: None, peer_reads: false },
+    )
+    .unwrap()
+    .depth();
     let input = rig.area(0, &[0; 4]);
     let output = rig.area(1, &[0; 4]);
     let publish = |rig: &mut Rig, sequence: u64| {

@@ -35,7 +35,7 @@ fn finish(endpoint: &mut ShmEndpoint, posted: Posted, watch: bool) {
 
 /// Two ranks that only sleep pass a message of each length back and forth.
 fn ping_pong(rounds: u64, lengths: &[usize], watch: bool) {
-    let endpoints = connected(2, 1, 32 << 10);
+    let endpoints = connected(2, 1, 32 << 10, true);
     std::thread::scope(|scope| {
         for (rank, mut endpoint) in (0..).zip(endpoints) {
             scope.spawn(move || {
@@ -75,7 +75,7 @@ fn a_watched_descriptor_rings_for_every_arrival() {
 
 #[test]
 fn a_waker_ends_the_current_or_the_next_sleep() {
-    let mut endpoint = connected(1, 1, 32 << 10).remove(0);
+    let mut endpoint = connected(1, 1, 32 << 10, true).remove(0);
     let waker = endpoint.waker();
     waker.wake();
     let start = Instant::now();

@@ -9,7 +9,8 @@ use ubccl_core::endpoint::{ConnectOptions, Post};
 use ubccl_core::{DataType, ReduceOp};
 
 /// The smallest rings there are: eight messages.
-const TIGHT: ConnectOptions = ConnectOptions { lanes: 3, pair_bytes: Some(0), paced: None };
+const TIGHT: ConnectOptions =
+    ConnectOptions { lanes: 3, pair_bytes: Some(0), paced: None, peer_reads: false };
 const TIGHT_RING_BYTES: u64 = 8 * MESSAGE_COST;
 
 #[test]

@@ -1,0 +1,179 @@
+//! How a long message in ordinary memory goes: through slots, which its sender fills and its receiver empties, or read in
+//! its sender's memory by its receiver.
+//!
+//! Slots cost two copies, which two processors share if nothing else keeps them busy; reading is one copy and a call into the
+//! kernel. Which is quicker depends on where the processors are, on what the message's lines are in, and on its length, so
+//! both are measured where they are used, by length, and each is tried again now and then.
+
+/// Messages shorter than this are never read: the call alone costs more than their copies.
+const SHORTEST: u64 = 16 << 10;
+/// Powers of two from `SHORTEST` on; longer messages are like the last.
+const CLASSES: usize = 12;
+/// So many messages are read before reading is judged: the first ones may touch their pages for the first time.
+const FIRST_READINGS: u32 = 4;
+/// How often the other way is tried: if it costs about as much, and if it costs much more.
+const TRIED_ONE_IN: u32 = 64;
+const SELDOM_TRIED_ONE_IN: u32 = 256;
+
+/// What is known of the messages to one receiver.
+#[derive(Debug, Default)]
+pub(crate) struct Ways {
+    classes: [Class; CLASSES],
+}
+
+/// Of messages about as long, in picoseconds a line; 0 is not known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Class {
+    slots: u64,
+    reading: u64,
+    /// Whether reading is the better way.
+    is_read: bool,
+    /// How often a message was read, as far as it matters.
+    readings: u32,
+    /// Messages since the other way was tried.
+    messages: u32,
+}
+
+/// What a line of a message costs through slots, in picoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotCost {
+    pub(crate) writing: u64,
+    pub(crate) reading: u64,
+}
+
+impl SlotCost {
+    /// The cost if each processor has a message of its own to write and one to read, or if they share one message.
+    pub(crate) fn of(&self, is_exchange: bool) -> u64 {
+        match is_exchange {
+            true => self.writing.saturating_add(self.reading),
+            false => self.writing.max(self.reading),
+        }
+    }
+}
+
+impl Ways {
+    /// Whether messages so long are worth asking about.
+    #[inline]
+    pub(crate) fn matter(len: u64) -> bool {
+        len >= SHORTEST
+    }
+
+    /// Whether the next message of `len` bytes should be read in place.
+    pub(crate) fn reads(&mut self, len: u64) -> bool {
+        let class = &mut self.classes[class(len)];
+        let (now, other) = match (class.slots, class.reading) {
+            (0, _) => return false,
+            _ if class.readings < FIRST_READINGS => return true,
+            (slots, reading) => {
+                // What is in use stays if it is not clearly worse.
+                class.is_read = match class.is_read {
+                    true => reading < slots + slots / 8,
+                    false => reading + reading / 8 < slots,
+                };
+                if class.is_read { (reading, slots) } else { (slots, reading) }
+            }
+        };
+        class.messages += 1;
+        let pause = if other / 2 > now { SELDOM_TRIED_ONE_IN } else { TRIED_ONE_IN };
+        let is_trial = class.messages >= pause;
+        if is_trial {
+            class.messages = 0;
+        }
+        class.is_read != is_trial
+    }
+
+    /// A message of `len` bytes, or pieces of it, went through slots at so many picoseconds a line.
+    pub(crate) fn went_through_slots(&mut self, len: u64, line: u64) {
+        mix(&mut self.classes[class(len)].slots, line);
+    }
+
+    /// A message of `len` bytes was read at so many picoseconds a line.
+    pub(crate) fn was_read(&mut self, len: u64, line: u64) {
+        let class = &mut self.classes[class(len)];
+        class.readings = class.readings.saturating_add(1);
+        mix(&mut class.reading, line);
+    }
+}
+
+fn class(len: u64) -> usize {
+    (len / SHORTEST).max(1).ilog2().min(CLASSES as u32 - 1) as usize
+}
+
+/// Takes a timing into account: a shorter one at once for the most part, a longer one, which may have been interrupted or the
+/// first to touch its pages, little by little.
+fn mix(known: &mut u64, line: u64) {
+    let weighed = |before: u64, after: u64, share: u64| before / 4 * (4 - share) + after / 4 * share;
+    *known = match *known {
+        0 => line,
+        before if line < before => weighed(before, line, 3),
+        before => weighed(before, line.min(before.saturating_mul(4)), 1),
+    };
+    *known = (*known).max(1);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Messages of 1000 that are read, if the two ways cost so much.
+    fn read_of_a_thousand(ways: &mut Ways, len: u64, (slots, reading): (u64, u64)) -> usize {
+        let one = |_: &u32| match ways.reads(len) {
+            true => {
+                ways.was_read(len, reading);
+                true
+            }
+            false => {
+                ways.went_through_slots(len, slots);
+                false
+            }
+        };
+        (0..1000).filter(one).count()
+    }
+
+    #[test]
+    fn the_cheaper_way_is_found_at_every_length_and_found_again_when_it_changes() {
+        for len in [SHORTEST, 50_000, 1 << 18, 1 << 24, u64::MAX >> 1] {
+            let mut ways = Ways::default();
+            assert!(read_of_a_thousand(&mut ways, len, (20_000, 5_000)) > 900, "{len}");
+            assert!(read_of_a_thousand(&mut ways, len, (3_000, 5_000)) < 600, "{len}: while it learns");
+            assert!(read_of_a_thousand(&mut ways, len, (3_000, 5_000)) < 30, "{len}");
+            assert!(read_of_a_thousand(&mut ways, len, (5_200, 5_000)) < 30, "{len}: not clearly better");
+        }
+    }
+
+    #[test]
+    fn slots_are_tried_first_and_then_reading() {
+        let mut ways = Ways::default();
+        assert!((0..1000).all(|_| !ways.reads(1 << 20)));
+        ways.went_through_slots(1 << 20, 1);
+        for line in [70_000, 9_000, 5_000, 5_000] {
+            assert!(ways.reads(1 << 20));
+            ways.was_read(1 << 20, line);
+        }
+        assert!(!ways.reads(1 << 20));
+        assert!(Ways::matter(SHORTEST) && !Ways::matter(SHORTEST - 1));
+    }
+
+    #[test]
+    fn lengths_do_not_learn_from_each_other() {
+        let mut ways = Ways::default();
+        assert!(read_of_a_thousand(&mut ways, 1 << 20, (3_000, 9_000)) < 30);
+        assert!(read_of_a_thousand(&mut ways, 1 << 22, (9_000, 3_000)) > 900);
+        assert!(!ways.reads(1 << 20) && ways.reads(1 << 22));
+    }
+
+    #[test]
+    fn an_interruption_counts_little() {
+        let mut known = 4_000;
+        mix(&mut known, u64::MAX);
+        assert_eq!(known, 7_000);
+        (0..2).for_each(|_| mix(&mut known, 4_000));
+        assert!(known < 4_300, "{known}");
+    }
+
+    #[test]
+    fn two_processors_share_one_message_and_not_two() {
+        let cost = SlotCost { writing: 2_000, reading: 3_000 };
+        assert_eq!((cost.of(true), cost.of(false)), (5_000, 3_000));
+    }
+}
