@@ -127,7 +127,7 @@ static void fill(const struct point *point, void *send, void *recv)
 }
 
 /* The input alone, as `fill` leaves it. */
-static void write_input(const struct point *point, void *send, void *recv)
+static inline void write_input(const struct point *point, void *send, void *recv)
 {
     size_t chunks = point->chunk * (size_t)point->ranks, total = chunks > point->count ? chunks : point->count;
     void *input = reads_output(point) ? recv : send;
@@ -177,7 +177,7 @@ static int is_right(const struct point *point, const void *recv)
     }
 }
 
-static int is_zero(const struct point *point, const void *recv)
+static inline int is_zero(const struct point *point, const void *recv)
 {
     for (size_t i = 0; i < point->count; i++)
         if (get(recv, point->element, i) != 0)

@@ -1,14 +1,15 @@
 /* ubccl_bench.c - times ubccl through its C interface, the way the peers' programs time theirs.
  *
  *   ubccl_bench --ranks=2 --transport=shm --ops=allreduce,barrier --sizes=8,65536 --dtype=float32 --time=0.3
- *               --max-time=4 --warm=20 --pin=1 --rewrite=0 --algorithm=NAME --rep=N --note=TEXT
+ *               --max-time=4 --warm=20 --pin=1 --registered=0 --rewrite=0 --algorithm=NAME --rep=N --note=TEXT
  *
  * Operations: allreduce, allreduce_inplace, allgather, reduce_scatter, broadcast, alltoall, barrier, pingpong
  * (operations.h says what their sizes mean). Types: float32, bfloat16.
  *
  * Protocol:
  *   - one process per rank, forked before the first call of ubccl; with --pin=1 rank r runs on CPU r mod CPUs
- *   - private buffers on 4 KiB boundaries, every page touched, one call whose result is checked
+ *   - private buffers on 4 KiB boundaries, or with --registered=1 ubccl_mem_alloc's; every page touched, one call whose
+ *     result is checked
  *   - 3 calls to estimate, --warm calls to warm up (fewer if that took over a second), then back to back
  *     max(20, time / estimate) calls, at most 200,000 and at most --max-time seconds (but at least 3)
  *   - a barrier that is not timed before each timed broadcast, which would pipeline otherwise; none in other loops
@@ -46,7 +47,7 @@ struct options {
     int wanted[KINDS];
     enum element element;
     double seconds, max_seconds;
-    int ranks, pin, rep, warm, rewrite;
+    int ranks, pin, rep, warm, registered, rewrite;
 };
 
 /* What the ranks share. A rank writes its own entries before a barrier; others read them after it. */
@@ -145,6 +146,7 @@ static void read_option(struct options *options, const char *key, char *value)
     else if (!strcmp(key, "--ranks")) options->ranks = (int)number(value, 1, MAX_RANKS, key);
     else if (!strcmp(key, "--pin")) options->pin = (int)number(value, 0, 1, key);
     else if (!strcmp(key, "--rep")) options->rep = (int)number(value, 0, 1e9, key);
+    else if (!strcmp(key, "--registered")) options->registered = (int)number(value, 0, 1, key);
     else if (!strcmp(key, "--rewrite")) options->rewrite = (int)number(value, 0, 1, key);
     else if (!strcmp(key, "--warm")) options->warm = (int)number(value, 1, 1e6, key);
     else die("unknown option (the file's first lines list them)", key);
@@ -244,11 +246,11 @@ static void print(const struct self *self, const struct point *point, const doub
     printf("{\"peer\":\"ubccl\",\"transport\":\"%s\",\"op\":\"%s\",\"inplace\":%d,\"dtype\":\"%s\","
            "\"bytes\":%zu,\"real_bytes\":%zu,\"ranks\":%d,\"iters\":%d,\"p50_us\":%.3f,\"min_us\":%.3f,"
            "\"p99_us\":%.3f,\"avg_us\":%s,\"algbw_GBps\":%.4f,\"busbw_GBps\":%.4f,\"sync\":\"%s\","
-           "\"pin\":%d,\"rep\":%d,\"ok\":%d,\"note\":\"%s\"}\n",
+           "\"pin\":%d,\"registered\":%d,\"rewrite\":%d,\"rep\":%d,\"ok\":%d,\"note\":\"%s\"}\n",
            options->transport, operation->name, operation->in_place, ELEMENT_NAMES[point->element], point->bytes,
            real_bytes(point), options->ranks, calls, p50, sorted[0], sorted[(long)calls * 99 / 100], average, rate,
-           rate * bus_factor(point), is_in_step(self, point) ? "barrier" : "none", options->pin, options->rep, ok,
-           options->note);
+           rate * bus_factor(point), is_in_step(self, point) ? "barrier" : "none", options->pin, options->registered,
+           options->rewrite, options->rep, ok, options->note);
     fflush(stdout);
 }
 
@@ -344,14 +346,24 @@ static int measure(const struct self *self, const struct point *point)
 
 /* ---- processes ---- */
 
-static void *buffer(size_t bytes)
+static void *buffer(const struct self *self, size_t bytes)
 {
     size_t whole = (bytes + 4095) / 4096 * 4096;
-    void *memory = aligned_alloc(4096, whole);
-    if (!memory)
+    void *memory = NULL;
+    if (self->options->registered)
+        check(ubccl_mem_alloc(self->comm, whole, &memory), "registered memory");
+    else if (!(memory = aligned_alloc(4096, whole)))
         die("no memory for a buffer", strerror(errno));
     memset(memory, 0, whole);
     return memory;
+}
+
+static void free_buffer(const struct self *self, void *memory)
+{
+    if (self->options->registered)
+        check(ubccl_mem_free(self->comm, memory), "registered memory");
+    else
+        free(memory);
 }
 
 /* Rank 0 makes the rendezvous and writes its text into the pipe once for each other rank. */
@@ -402,8 +414,8 @@ static int run_rank(const struct options *options, struct board *board, int rank
     self.comm = join(options, rank, pipe_ends);
     if (options->pin)
         pin_to_cpu(rank);
-    self.send = buffer(most);
-    self.recv = buffer(most);
+    self.send = buffer(&self, most);
+    self.recv = buffer(&self, most);
     for (int kind = 0; kind < KINDS; kind++) {
         int sizes = kind == BARRIER ? 1 : options->sizes;
         if (!options->wanted[kind] || (kind == PING_PONG && options->ranks < 2))
@@ -413,9 +425,9 @@ static int run_rank(const struct options *options, struct board *board, int rank
             ok &= measure(&self, &point);
         }
     }
+    free_buffer(&self, self.send);
+    free_buffer(&self, self.recv);
     check(ubccl_comm_destroy(self.comm), "destroy");
-    free(self.send);
-    free(self.recv);
     return ok ? 0 : 1;
 }
 

@@ -73,8 +73,8 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
     /// Runs MPICH, Open MPI, Intel MPI, oneCCL and Gloo, as the setup.sh in this folder installed them, and this library's
-    /// C interface one after the other, and prints the ratio of each point with its bounds; also with --ranks, -d, --algo,
-    /// --transport. --json FILE keeps the runs; a file that has some gets further rounds
+    /// C interface one after the other, and prints the ratio of each point with its interval; also with --ranks, -d (all:
+    /// float and bfloat16), --algo, --transport. --json FILE keeps the runs; a file that has some gets further rounds
     #[arg(long, value_name = "PEERS_DIR", help_heading = "Comparison", conflicts_with_all = [
         "collective", "minbytes", "maxbytes", "stepfactor", "stepbytes", "iters", "warmup_iters", "check", "op", "root",
         "layout", "reproducible", "lanes", "chunk", "tuning", "breakdown", "timeout", "pin", "fabric", "latency",
@@ -93,7 +93,8 @@ pub(crate) struct CompareArgs {
         conflicts_with = "collective"
     )]
     pub(crate) peers: Vec<String>,
-    /// Which operations, by the peers' names: allreduce, allreduce_inplace, … [default: all]
+    /// Which operations, by the peers' names: allreduce, allreduce_inplace, …, and registered: all-reduce in place of
+    /// registered memory, against the least it can cost [default: all; registered with two ranks over shm]
     #[arg(
         long,
         value_name = "NAMES",

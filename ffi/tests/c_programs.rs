@@ -166,8 +166,12 @@ fn the_peers_benchmark_runs_and_its_results_are_right() {
         command.arg(format!("--transport={transport}"));
         let (status, output) = Running::start(&mut command).finish();
         assert!(status.success(), "{transport}: {status}");
+        command.args(["--rewrite=1", "--registered=1"]);
+        let (status, registered) = Running::start(&mut command).finish();
+        assert!(status.success(), "{transport}, registered memory: {status}");
+        assert_eq!(registered.lines().count(), 15, "the same in registered memory: {registered}");
         assert_eq!(output.lines().count(), 15, "seven operations of two sizes, and a barrier: {output}");
-        for line in output.lines() {
+        for line in output.lines().chain(registered.lines()) {
             let record: serde_json::Value = serde_json::from_str(line).expect("each line is JSON");
             assert_eq!(record["ok"], 1, "{line}");
             assert!(record["iters"].as_u64().unwrap() >= 3, "{line}");

@@ -1,8 +1,11 @@
 //! The programs: ours, built from this checkout, and the peers' as their `setup.sh` installed them.
 
 use super::Question;
-use super::contestants::{AGAIN, CommandLine, Contestant, OURS, Part};
+use super::contestants::{
+    BFLOAT16, BFLOAT16_PEERS, CommandLine, Contestant, FLOAT32, FLOOR, Folders, Memory, OURS, Part,
+};
 use super::runs::Run;
+use super::slices::Slice;
 use crate::failure::{Failure, Outcome};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -18,16 +21,14 @@ const CROWDED_LIMIT_S: u32 = 400;
 /// Everything that is run.
 #[derive(Debug)]
 pub(super) struct Programs {
-    ours: PathBuf,
-    peers_dir: PathBuf,
-    home: PathBuf,
+    folders: Folders,
 }
 
 impl Programs {
     /// Finds the peers and builds ours.
     ///
     /// Errors: what is missing, and how to get it.
-    pub(super) fn find(peers_dir: &Path, home: Option<&Path>) -> Outcome<Self> {
+    pub(super) fn find(peers_dir: &Path, home: Option<&Path>, dtypes: &[&str]) -> Outcome<Self> {
         let script = peers_dir.join("src/setup.sh");
         if !script.is_file() {
             let told =
@@ -43,21 +44,45 @@ impl Programs {
                 home = home.display()
             )));
         }
-        Ok(Programs { ours: build()?, peers_dir: peers_dir.to_owned(), home })
+        let folders = Folders { peers_dir: peers_dir.to_owned(), home, built: build()? };
+        let programs = Programs { folders };
+        let mut peers = BFLOAT16_PEERS.iter().filter(|peer| dtypes.contains(&BFLOAT16) && programs.has(peer));
+        peers.try_for_each(|peer| build_bfloat16(&programs.folders, peer))?;
+        Ok(programs)
     }
 
-    /// Who takes part, ours first. No peer's program has another type than float32.
-    pub(super) fn contestants(&self, question: &Question) -> Vec<Contestant> {
-        let peers = question.peers.iter().filter(|peer| question.dtype == "float32" && self.has(peer));
-        let entries = peers.flat_map(|peer| Contestant::of(question.part, question.ranks, peer));
-        [OURS, AGAIN].into_iter().chain(entries).collect()
+    /// Who measures a slice, and which of its operations; ours first.
+    pub(super) fn contestants(
+        &self,
+        question: &Question,
+        slice: &Slice,
+    ) -> Vec<(Contestant, Vec<&'static str>)> {
+        let all: Vec<Contestant> = if slice.is_registered {
+            let memories = [Memory::Registered, Memory::Rewritten];
+            let ours = memories.into_iter().flat_map(|memory| Contestant::ours(FLOAT32, memory));
+            ours.chain([Contestant::floor()]).collect()
+        } else {
+            let (part, ranks) = (question.part, question.ranks);
+            let ours = question.dtypes.iter().flat_map(|&dtype| Contestant::ours(dtype, Memory::Ordinary));
+            let peers: Vec<&'static str> =
+                question.peers.iter().copied().filter(|peer| self.has(peer)).collect();
+            let usual = peers.iter().flat_map(|peer| Contestant::of(part, ranks, peer));
+            let bfloat16 = peers.iter().filter_map(|peer| Contestant::of_bfloat16(part, ranks, peer));
+            let bfloat16 = bfloat16.filter(|_| question.dtypes.contains(&BFLOAT16));
+            ours.chain(usual).chain(bfloat16).collect()
+        };
+        let with_ops = all.into_iter().map(|contestant| {
+            let ops = contestant.ops(question.part, &question.dtypes, &slice.ops);
+            (contestant, ops)
+        });
+        with_ops.filter(|(_, ops)| !ops.is_empty()).collect()
     }
 
     /// The peers that were asked for and are not installed.
     pub(super) fn missing(&self, question: &Question) -> String {
         let missing = question.peers.iter().filter(|peer| !self.has(peer));
         let told = missing.map(|peer| {
-            let (home, dir) = (self.home.display(), self.peers_dir.display());
+            let (home, dir) = (self.folders.home.display(), self.folders.peers_dir.display());
             format!("{peer} is not installed: PEERS_HOME={home} bash {dir}/src/setup.sh {peer}\n")
         });
         told.collect()
@@ -69,7 +94,7 @@ impl Programs {
             "oneccl" => "bin/ccl_bench".to_owned(),
             mpi => format!("bin/mpi_bench_{mpi}"),
         };
-        self.home.join(program).exists()
+        self.folders.home.join(program).exists()
     }
 
     /// Runs one program once. That it fails is part of what is found.
@@ -82,12 +107,44 @@ impl Programs {
         round: u32,
     ) -> Outcome<Run> {
         let part = question.part;
-        let mut line = if contestant.peer == OURS.peer {
-            self.ours(question)
-        } else {
-            contestant.command(part, question.ranks, &self.peers_dir, &self.home)
-        };
+        let line = self.command_line(question, contestant, ops, sizes, round);
+        let before = self.near_ns()?;
+        let said = command(&line, if part == Part::Crowded { CROWDED_LIMIT_S } else { LIMIT_S }).output();
+        let near_ns = [before, self.near_ns()?];
+        let said = said.map_err(|error| cannot_run("timeout", &error))?;
+        let lines = String::from_utf8_lossy(&said.stdout);
+        let lines = lines.lines().filter(|line| line.starts_with('{')).map(str::to_owned).collect();
+        let error = (!said.status.success()).then(|| why(&said.status, &said.stderr));
+        Ok(Run {
+            who: *contestant,
+            transport: part.transport(),
+            ranks: question.ranks,
+            round,
+            near_ns,
+            lines,
+            error,
+        })
+    }
+
+    fn command_line(
+        &self,
+        question: &Question,
+        contestant: &Contestant,
+        ops: &[&str],
+        sizes: &[u64],
+        round: u32,
+    ) -> CommandLine {
+        let part = question.part;
         let sizes: Vec<String> = sizes.iter().map(u64::to_string).collect();
+        let mut line = match contestant.peer {
+            OURS => self.ours(question, contestant),
+            FLOOR => {
+                let program = self.folders.home.join("bin/floor").display().to_string();
+                let words = vec![program, round.to_string(), sizes.join(",")];
+                return CommandLine { environment: Vec::new(), words };
+            }
+            _ => contestant.command(part, question.ranks, &self.folders),
+        };
         line.words.extend([
             format!("--transport={}", part.transport()),
             format!("--pin={}", u8::from(contestant.is_pinned(part))),
@@ -97,22 +154,16 @@ impl Programs {
             format!("--rep={round}"),
             format!("--note={}", contestant.note),
         ]);
-        let before = self.near_ns()?;
-        let said = command(&line, if part == Part::Crowded { CROWDED_LIMIT_S } else { LIMIT_S }).output();
-        let near_ns = [before, self.near_ns()?];
-        let said = said.map_err(|error| cannot_run("timeout", &error))?;
-        let lines = String::from_utf8_lossy(&said.stdout);
-        let lines = lines.lines().filter(|line| line.starts_with('{')).map(str::to_owned).collect();
-        let error = (!said.status.success()).then(|| why(&said.status, &said.stderr));
-        let who = (contestant.peer.to_owned(), contestant.note.to_owned());
-        Ok(Run { who, transport: part.transport(), ranks: question.ranks, round, near_ns, lines, error })
+        line
     }
 
-    fn ours(&self, question: &Question) -> CommandLine {
+    fn ours(&self, question: &Question, contestant: &Contestant) -> CommandLine {
         let mut words = vec![
-            self.ours.display().to_string(),
+            self.folders.built.join("ubccl_bench").display().to_string(),
             format!("--ranks={}", question.ranks),
-            format!("--dtype={}", question.dtype),
+            format!("--dtype={}", contestant.dtype),
+            format!("--registered={}", u8::from(contestant.memory != Memory::Ordinary)),
+            format!("--rewrite={}", u8::from(contestant.memory == Memory::Rewritten)),
         ];
         words.extend(question.algorithm.as_ref().map(|name| format!("--algorithm={name}")));
         CommandLine { environment: Vec::new(), words }
@@ -120,7 +171,7 @@ impl Programs {
 
     /// How long a cache line takes from one CPU to the other, in ns.
     fn near_ns(&self) -> Outcome<f64> {
-        let limits = self.home.join("bin/limits");
+        let limits = self.folders.home.join("bin/limits");
         let said = Command::new(&limits).args(["0", "near"]).stderr(Stdio::inherit()).output();
         let said = said.map_err(|error| cannot_run(&limits.display().to_string(), &error))?;
         let text = String::from_utf8_lossy(&said.stdout).trim().to_owned();
@@ -151,7 +202,7 @@ fn why(status: &std::process::ExitStatus, stderr: &[u8]) -> String {
     format!("{status}: {}", last.chars().take(200).collect::<String>())
 }
 
-/// Builds the library and the program that measures it, as users would.
+/// Builds the library and the program that measures it, as users would; the folder that they are in.
 fn build() -> Outcome<PathBuf> {
     let root = Path::new(SOURCE);
     let program = root.join("benches/peers/ubccl_bench.c");
@@ -171,12 +222,23 @@ fn build() -> Outcome<PathBuf> {
         "--lib",
     ]))?;
     let release = target_directory(root)?.join("release");
-    let built = release.join("ubccl_bench");
     let mut compiler = Command::new("cc");
-    compiler.current_dir(root).args(["-std=c11", "-O2", "-Iinclude", "-o"]).arg(&built).arg(&program);
-    compiler.arg(release.join("libubccl.so")).arg(format!("-Wl,-rpath,{}", release.display()));
+    compiler.current_dir(root).args(["-std=c11", "-O2", "-Iinclude", "-o"]).arg(release.join("ubccl_bench"));
+    compiler.arg(&program).arg(release.join("libubccl.so"));
+    compiler.arg(format!("-Wl,-rpath,{}", release.display()));
     succeed(&mut compiler)?;
-    Ok(built)
+    Ok(release)
+}
+
+/// Builds the program that measures a peer's MPI in bfloat16.
+fn build_bfloat16(folders: &Folders, peer: &str) -> Outcome<()> {
+    let venv = folders.home.join(format!("venv-{peer}"));
+    let libraries = venv.join("lib");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-std=c11", "-O2", "-o"]).arg(folders.bfloat16_program(peer));
+    compiler.arg(Path::new(SOURCE).join("benches/peers/mpi_bfloat16.c"));
+    compiler.arg("-I").arg(venv.join("include")).arg("-L").arg(&libraries).arg("-lmpi");
+    succeed(compiler.arg(format!("-Wl,-rpath,{}", libraries.display())))
 }
 
 fn target_directory(root: &Path) -> Outcome<PathBuf> {
@@ -208,12 +270,12 @@ mod tests {
 
     #[test]
     fn without_peers_it_is_said_how_to_get_them() {
-        let nowhere = message(Programs::find(Path::new("/no/such/folder"), None));
+        let nowhere = message(Programs::find(Path::new("/no/such/folder"), None, &[]));
         assert!(nowhere.contains("/no/such/folder") && nowhere.contains("src/setup.sh"), "{nowhere}");
         let folder = std::env::temp_dir().join(format!("ubccl-peers-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("src")).unwrap();
         std::fs::write(folder.join("src/setup.sh"), "").unwrap();
-        let empty = message(Programs::find(&folder, None));
+        let empty = message(Programs::find(&folder, None, &[]));
         std::fs::remove_dir_all(&folder).unwrap();
         let advice = format!("bash {}/src/setup.sh mpich openmpi impi oneccl gloo", folder.display());
         assert!(empty.contains(&advice) && empty.contains("PEERS_HOME="), "{empty}");

@@ -1,5 +1,6 @@
 //! What the programs said: JSON lines, kept in a file if that is asked for, so that rounds can be added later.
 
+use super::contestants::{Contestant, FLOOR, Memory};
 use crate::failure::{Failure, Outcome};
 use serde::Deserialize;
 use std::fs::{File, OpenOptions};
@@ -9,8 +10,7 @@ use std::path::{Path, PathBuf};
 /// One run of a program.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Run {
-    /// The peer and its note.
-    pub(super) who: (String, String),
+    pub(super) who: Contestant,
     /// The transport that is compared; a peer may say another word for what it did.
     pub(super) transport: &'static str,
     pub(super) ranks: u32,
@@ -45,8 +45,13 @@ pub(super) struct Record {
     pub(super) bytes: u64,
     #[serde(default)]
     pub(super) p50_us: f64,
+    /// 0 if the result was wrong; the floor checks none.
+    pub(super) ok: Option<u8>,
+    /// Whether the buffers are registered memory, and whether each call finds them written anew.
     #[serde(default)]
-    pub(super) ok: u8,
+    pub(super) registered: u8,
+    #[serde(default)]
+    pub(super) rewrite: u8,
     /// Added by us.
     pub(super) near_ns: Option<[f64; 2]>,
     pub(super) error: Option<String>,
@@ -90,7 +95,7 @@ impl Runs {
     pub(super) fn add(&mut self, run: Run) -> Outcome<()> {
         let [before, after] = run.near_ns;
         let tags = format!("\"near_ns\":[{before},{after}],\"compared_over\":\"{}\"}}", run.transport);
-        let (peer, note) = &run.who;
+        let Contestant { peer, note, .. } = run.who;
         let mut lines: Vec<String> = run
             .lines
             .iter()
@@ -98,9 +103,9 @@ impl Runs {
             .collect();
         if let Some(error) = &run.error {
             let Run { transport, ranks, round, .. } = &run;
-            let (error, note) = (serde_json::json!(error), serde_json::json!(note));
+            let error = serde_json::json!(error);
             lines.push(format!(
-                "{{\"peer\":\"{peer}\",\"transport\":\"{transport}\",\"ranks\":{ranks},\"rep\":{round},\"note\":{note},\
+                "{{\"peer\":\"{peer}\",\"transport\":\"{transport}\",\"ranks\":{ranks},\"rep\":{round},\"note\":\"{note}\",\
                  \"error\":{error},{tags}"
             ));
         }
@@ -125,7 +130,16 @@ impl Runs {
 
 impl Record {
     pub(super) fn is_wrong(&self) -> bool {
-        self.error.is_none() && self.ok == 0
+        self.error.is_none() && self.ok == Some(0)
+    }
+
+    /// What it reduced. The floor's threads address each other's memory, as registered memory may be.
+    pub(super) fn memory(&self) -> Memory {
+        match (self.registered, self.rewrite) {
+            (0, _) if self.peer != FLOOR => Memory::Ordinary,
+            (_, 0) => Memory::Registered,
+            _ => Memory::Rewritten,
+        }
     }
 }
 
@@ -137,6 +151,7 @@ fn parse(line: &str, place: &str) -> Outcome<Record> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::compare::contestants::Part;
 
     /// A line as a program writes it.
     pub(in crate::compare) fn line(peer: &str, op: &str, bytes: u64, p50_us: f64) -> String {
@@ -148,7 +163,7 @@ pub(super) mod tests {
     }
 
     fn run(lines: Vec<String>, error: Option<&str>) -> Run {
-        let who = ("impi".to_owned(), "default".to_owned());
+        let who = Contestant::of(Part::Shm, 2, "impi")[0];
         let error = error.map(str::to_owned);
         Run { who, transport: "shm", ranks: 2, round: 1, near_ns: [57.0, 245.0], lines, error }
     }
@@ -165,9 +180,20 @@ pub(super) mod tests {
         assert_eq!(again.records, runs.records);
         assert_eq!(again.last_round(), 1);
         let [told, failed] = &again.records[..] else { panic!("{:?}", again.records) };
-        assert_eq!((told.near_ns, told.p50_us, told.ok), (Some([57.0, 245.0]), 0.5, 1));
+        assert_eq!((told.near_ns, told.p50_us, told.ok), (Some([57.0, 245.0]), 0.5, Some(1)));
         assert_eq!(failed.error.as_deref(), Some("it said \"no\""));
         assert!(!again.has_wrong_results());
+    }
+
+    #[test]
+    fn the_floor_checks_nothing_and_stands_with_registered_memory() {
+        let text = line("floor", "allreduce", 1 << 20, 12.0).replace("\"ok\":1,", "");
+        let floor = parse(&text, "here").unwrap();
+        assert!(!floor.is_wrong() && floor.memory() == Memory::Registered);
+        let rewritten =
+            line("ubccl", "allreduce", 8, 1.0).replace("\"ok\"", "\"registered\":1,\"rewrite\":1,\"ok\"");
+        assert_eq!(parse(&rewritten, "here").unwrap().memory(), Memory::Rewritten);
+        assert_eq!(parse(&line("ubccl", "allreduce", 8, 1.0), "here").unwrap().memory(), Memory::Ordinary);
     }
 
     #[test]

@@ -11,12 +11,16 @@ const MIDDLE_BYTES: u64 = 1 << 20;
 const LARGE_BYTES: u64 = 8 << 20;
 /// What has no size, and is measured once in a round.
 const SIZELESS: &str = "barrier";
+/// What is measured in registered memory.
+const REGISTERED_OP: &str = "allreduce_inplace";
 
 /// A few operations at a few sizes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slice {
     pub(super) ops: Vec<&'static str>,
     pub(super) sizes: Vec<u64>,
+    /// Whether it is registered memory against the floor, instead of ordinary memory against the peers.
+    pub(super) is_registered: bool,
 }
 
 impl Slice {
@@ -26,30 +30,36 @@ impl Slice {
         let within = |low: u64, high: u64| -> Vec<u64> {
             sizes.iter().copied().filter(|bytes| (low..=high).contains(bytes)).collect()
         };
-        let mut slices = vec![
-            Slice { ops: sized.clone(), sizes: within(0, SMALL_BYTES) },
-            Slice { ops: sized.clone(), sizes: within(SMALL_BYTES + 1, MIDDLE_BYTES) },
-        ];
+        let of = |ops: &[&'static str], sizes| Slice { ops: ops.to_vec(), sizes, is_registered: false };
+        let mut slices =
+            vec![of(&sized, within(0, SMALL_BYTES)), of(&sized, within(SMALL_BYTES + 1, MIDDLE_BYTES))];
         for bytes in within(MIDDLE_BYTES + 1, LARGE_BYTES) {
-            slices.push(Slice { ops: sized.clone(), sizes: vec![bytes] });
+            slices.push(of(&sized, vec![bytes]));
         }
         for bytes in within(LARGE_BYTES + 1, u64::MAX) {
-            slices.extend(sized.iter().map(|&op| Slice { ops: vec![op], sizes: vec![bytes] }));
+            slices.extend(sized.iter().map(|&op| of(&[op], vec![bytes])));
         }
         slices.retain(|slice| !slice.ops.is_empty() && !slice.sizes.is_empty());
         match slices.first_mut() {
             Some(first) => first.ops.extend(sizeless),
             None if sizeless.is_empty() => {}
-            None => slices.push(Slice { ops: sizeless, sizes: sizes.iter().copied().take(1).collect() }),
+            None => slices.push(of(&sizeless, sizes.iter().copied().take(1).collect())),
         }
         slices
+    }
+
+    /// An all-reduce in place in registered memory, each size for itself.
+    pub(super) fn registered(sizes: &[u64]) -> impl Iterator<Item = Slice> {
+        let of = |&bytes| Slice { ops: vec![REGISTERED_OP], sizes: vec![bytes], is_registered: true };
+        sizes.iter().map(of)
     }
 }
 
 impl fmt::Display for Slice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sizes: Vec<String> = self.sizes.iter().map(|&bytes| show_bytes(bytes)).collect();
-        write!(f, "{} at {}", self.ops.join(", "), sizes.join(", "))
+        let memory = if self.is_registered { " in registered memory" } else { "" };
+        write!(f, "{}{memory} at {}", self.ops.join(", "), sizes.join(", "))
     }
 }
 
@@ -78,6 +88,7 @@ mod tests {
     #[test]
     fn nothing_asked_is_no_slice_and_a_barrier_alone_is_one() {
         assert_eq!(Slice::all(&[], &SIZES), []);
-        assert_eq!(Slice::all(&["barrier"], &[8, 64]), [Slice { ops: vec!["barrier"], sizes: vec![8] }]);
+        let barrier = Slice { ops: vec!["barrier"], sizes: vec![8], is_registered: false };
+        assert_eq!(Slice::all(&["barrier"], &[8, 64]), [barrier]);
     }
 }

@@ -1,8 +1,9 @@
 //! Markdown tables of verdicts.
 
 use super::OPERATIONS;
+use super::contestants::{FLOAT32, MOVE_ONLY, Memory};
 use super::runs::Record;
-use super::verdict::{LEAST_ROUNDS, Place, Point, Setting, Times, Verdict};
+use super::verdict::{LEAST_ROUNDS, Place, Point, Ratio, Setting, Spread, Times, Verdict};
 use crate::units::show_bytes;
 use std::fmt::Write;
 
@@ -10,6 +11,10 @@ use std::fmt::Write;
 const LOST: f64 = 1.1;
 /// Our two programs differ by more than this share: run again.
 const UNEASY: f64 = 0.1;
+/// So many rounds of both make a comparison.
+const ROUNDS: usize = 9;
+/// Calls to this size are a few cache lines' ways.
+const TINY_BYTES: u64 = 8;
 
 /// All tables, each setting's summary behind them, and what went wrong.
 pub(super) fn of(records: &[Record]) -> String {
@@ -24,8 +29,10 @@ pub(super) fn of(records: &[Record]) -> String {
         }
     }
     text += &format!(
-        "A ratio under 1 means that ubccl is faster; the best peer is by median over all rounds; the bounds are those of \
-         a bootstrap over rounds, each with a tenth of the samples outside; A/A is our program against itself; bounds need {LEAST_ROUNDS} rounds of both.\n"
+        "Ratios are ubccl's median over rounds over the best peer's, under 1 where ubccl is faster; the best peer is the \
+         one with the least median over all rounds, near and far. Intervals are of a bootstrap over rounds ({LEAST_ROUNDS} \
+         of both at least) and hold 90 % of its samples; a lower bound has a tenth of them below it. A/A is a second run of \
+         ubccl over the first. Rounds are dropped where the CPUs stood elsewhere before or after, and for nothing else.\n"
     );
     text + &faults(records)
 }
@@ -42,20 +49,22 @@ fn tables(times: &Times, setting: &Setting, place: Place) -> String {
         if rows.iter().all(|row| row.ours_us.is_none()) {
             continue;
         }
-        let Setting { transport, ranks, dtype } = setting;
         // Writing to a String does not fail.
-        let _ = writeln!(text, "#### {}: {transport}, {ranks} ranks, {dtype}, {place}\n", title(op));
-        if dtype != "float32" {
-            text +=
-                "No peer's program has this type. What only moves is compared with theirs of float32.\n\n";
+        let _ = writeln!(text, "#### {}: {}, {place}\n", title(op), name(setting));
+        if setting.dtype != FLOAT32 && MOVE_ONLY.contains(&op) {
+            text += "The peers move float32: of what only moves, bytes count and not types.\n\n";
         }
-        text += "| size | ubccl p50 µs | best peer p50 µs | best peer | ubccl / peer (90 % bounds) | A/A | rounds, ours / theirs |\n\
-                 |---:|---:|---:|---|---|---|---|\n";
+        let theirs = if setting.memory == Memory::Ordinary { "best peer" } else { "floor" };
+        let _ = writeln!(
+            text,
+            "| size | ubccl p50 µs | {theirs} p50 µs | {theirs} | ubccl / {theirs} (90 % interval) | A/A (90 % interval) | \
+             rounds, ours / theirs |\n|---:|---:|---:|---|---|---|---|"
+        );
         text.extend(rows.iter().map(row));
         text.push('\n');
         verdicts.extend(rows);
     }
-    text + &summary(setting, place, &verdicts)
+    if verdicts.is_empty() { text } else { text + &summary(setting, place, &verdicts) }
 }
 
 /// How the programs call what was measured at a point.
@@ -76,6 +85,16 @@ fn title(op: &str) -> &'static str {
     }
 }
 
+fn name(setting: &Setting) -> String {
+    let Setting { transport, ranks, dtype, memory } = setting;
+    let memory = match memory {
+        Memory::Ordinary => "",
+        Memory::Registered => ", registered memory",
+        Memory::Rewritten => ", registered memory that each rank rewrites before each call (not timed)",
+    };
+    format!("{transport}, {ranks} ranks, {dtype}{memory}")
+}
+
 fn row(verdict: &Verdict) -> String {
     let time = |us: Option<f64>| us.map_or_else(|| "–".to_owned(), show_us);
     let best = verdict.best.as_ref().map_or_else(
@@ -85,20 +104,27 @@ fn row(verdict: &Verdict) -> String {
             note => format!("{peer} ({note})"),
         },
     );
-    let ratio = match (verdict.ratio, verdict.bounds) {
-        (None, _) => "–".to_owned(),
-        (Some(ratio), None) => format!("{ratio:.2}"),
-        (Some(ratio), Some([low, high])) => format!("{ratio:.2} ({low:.2}–{high:.2})"),
-    };
-    let chance = verdict.chance.map_or_else(|| "–".to_owned(), |chance| format!("{chance:.2}"));
     let [ours, theirs] = verdict.rounds;
-    let dropped = if verdict.dropped > 0 { format!(", {} dropped", verdict.dropped) } else { String::new() };
+    let dropped = match verdict.dropped {
+        [0, 0] => String::new(),
+        [ours, theirs] => format!(", dropped {ours} / {theirs}"),
+    };
     format!(
-        "| {} | {} | {} | {best} | {ratio} | {chance} | {ours} / {theirs}{dropped} |\n",
+        "| {} | {} | {} | {best} | {} | {} | {ours} / {theirs}{dropped} |\n",
         show_bytes(verdict.point.bytes),
         time(verdict.ours_us),
-        time(verdict.theirs_us)
+        time(verdict.theirs_us),
+        show_ratio(verdict.ratio),
+        show_ratio(verdict.chance)
     )
+}
+
+fn show_ratio(ratio: Option<Ratio>) -> String {
+    let Some(Ratio { median, spread }) = ratio else { return "–".to_owned() };
+    match spread {
+        None => format!("{median:.2}"),
+        Some(Spread { interval: [least, most], .. }) => format!("{median:.2} ({least:.2}–{most:.2})"),
+    }
 }
 
 fn show_us(us: f64) -> String {
@@ -111,38 +137,69 @@ fn show_us(us: f64) -> String {
 
 /// How a setting stands as a whole.
 fn summary(setting: &Setting, place: Place, verdicts: &[Verdict]) -> String {
-    let Setting { transport, ranks, dtype } = setting;
-    let told: Vec<(&Verdict, f64, f64)> =
-        verdicts.iter().filter_map(|verdict| Some((verdict, verdict.ratio?, verdict.bounds?[0]))).collect();
-    let mut text = format!("**{transport}, {ranks} ranks, {dtype}, {place}:** ");
+    let told: Vec<(&Verdict, f64, f64)> = verdicts
+        .iter()
+        .filter_map(|verdict| {
+            verdict.ratio.and_then(|ratio| Some((verdict, ratio.median, ratio.spread?.low)))
+        })
+        .collect();
+    let mut text = format!("**{}, {place}:** ", name(setting));
     if told.is_empty() {
-        return text + "no point has rounds enough of ours and of a peer.\n\n";
+        return text + "no point has rounds enough of ours and of theirs.\n\n";
     }
-    let count = told.len() as f64;
-    let mean = (told.iter().map(|(_, ratio, _)| ratio.ln()).sum::<f64>() / count).exp();
+    let count = told.len();
+    let mean = (told.iter().map(|(_, ratio, _)| ratio.ln()).sum::<f64>() / count as f64).exp();
+    let share =
+        |number: usize| format!("{number} of {count} ({:.0} %)", 100.0 * number as f64 / count as f64);
     let won = told.iter().filter(|(_, ratio, _)| *ratio <= 1.0).count();
-    let lost = told.iter().filter(|(_, _, low)| *low > LOST).map(|(verdict, _, low)| (&verdict.point, *low));
-    let uneasy = verdicts.iter().filter_map(|verdict| Some((&verdict.point, verdict.chance?)));
-    let uneasy = uneasy.filter(|(_, chance)| (chance - 1.0).abs() > UNEASY);
+    let lost: Vec<_> = told.iter().filter(|(_, _, low)| *low > LOST).map(|(v, _, low)| (*v, *low)).collect();
+    let chances = verdicts.iter().filter_map(|verdict| Some((verdict, verdict.chance?)));
+    let uneasy = chances.clone().filter(|(_, chance)| chance.is_beyond(UNEASY));
+    let uneasy: Vec<_> = uneasy.map(|(verdict, chance)| (verdict, chance.median)).collect();
+    let wide = chances.filter(|(_, chance)| chance.reaches_beyond(UNEASY)).count();
+    let few =
+        told.iter().filter(|(verdict, _, _)| verdict.rounds.iter().any(|&rounds| rounds < ROUNDS)).count();
+    // Writing to a String does not fail.
+    let _ = write!(text, "geometric mean {mean:.2}");
+    if setting.memory == Memory::Ordinary {
+        let _ = write!(
+            text,
+            "; {} at 1.00 or less by median; {} at {LOST:.2} or less by the lower bound; above it: {}",
+            share(won),
+            share(count - lost.len()),
+            list(&lost)
+        );
+    }
     let _ = write!(
         text,
-        "{} points, geometric mean {mean:.2}, {won} of them ({:.0} %) at 1.00 or less; lower bound above {LOST:.2} at \
-         {}; A/A beyond ± {:.0} % at {}.\n\n",
-        told.len(),
-        100.0 * won as f64 / count,
-        list(lost),
-        100.0 * UNEASY,
-        list(uneasy)
+        ". A/A beyond ± {percent:.0} % by median: {}; by its interval: {wide}.",
+        list(&uneasy),
+        percent = 100.0 * UNEASY,
     );
-    text
+    let tiny = verdicts.iter().filter(|verdict| (1..=TINY_BYTES).contains(&verdict.point.bytes));
+    for (verdict, lines) in tiny.filter_map(|verdict| Some((verdict, verdict.lines?))) {
+        if place != Place::Anywhere && verdict.point.op == "allreduce" {
+            let _ = write!(text, " {} takes {lines:.1} ways of a cache line.", label(&verdict.point));
+        }
+    }
+    if few > 0 {
+        let _ = write!(
+            text,
+            " {few} points have fewer than {ROUNDS} rounds of both: run again with the same --json."
+        );
+    }
+    text + "\n\n"
 }
 
-/// How many, and each with its number.
-fn list<'a>(points: impl Iterator<Item = (&'a Point, f64)>) -> String {
-    let named: Vec<String> = points
-        .map(|(point, value)| format!("{} {} {value:.2}", option(point), show_bytes(point.bytes)))
-        .collect();
-    if named.is_empty() { "0".to_owned() } else { format!("{}: {}", named.len(), named.join(", ")) }
+fn label(point: &Point) -> String {
+    format!("{} {}", option(point), show_bytes(point.bytes))
+}
+
+/// Each with its number.
+fn list(points: &[(&Verdict, f64)]) -> String {
+    let named: Vec<String> =
+        points.iter().map(|(verdict, value)| format!("{} {value:.2}", label(&verdict.point))).collect();
+    if named.is_empty() { "none".to_owned() } else { named.join(", ") }
 }
 
 fn faults(records: &[Record]) -> String {
@@ -171,10 +228,12 @@ mod tests {
         let text = of(&all);
         let head = "#### All-reduce, out of place: shm, 1 ranks, float32, CPUs near each other";
         assert!(text.starts_with(head), "{text}");
-        let row = "| 8 B | 0.50 | 0.25 | openmpi (coll_sm) | 2.00 (2.00–2.00) | 1.20 | 3 / 3, 1 dropped |\n";
+        let row = "| 8 B | 0.50 | 0.25 | openmpi (coll_sm) | 2.00 (2.00–2.00) | 1.20 (1.20–1.20) | 3 / 3, dropped 1 / 0 |\n";
         assert!(text.contains(row), "{text}");
-        let summary = "1 points, geometric mean 2.00, 0 of them (0 %) at 1.00 or less; lower bound above 1.10 at 1: \
-                       allreduce 8 B 2.00; A/A beyond ± 10 % at 1: allreduce 8 B 1.20.";
+        let summary = "geometric mean 2.00; 0 of 1 (0 %) at 1.00 or less by median; 0 of 1 (0 %) at 1.10 or less by the \
+                       lower bound; above it: allreduce 8 B 2.00. A/A beyond ± 10 % by median: allreduce 8 B 1.20; by \
+                       its interval: 1. allreduce 8 B takes 8.8 ways of a cache line. 1 points have fewer than 9 rounds \
+                       of both: run again";
         assert!(text.contains(summary), "{text}");
         let far = text.find("far from each other").unwrap();
         assert!(text[far..].contains("| 8 B | 3.00 | – |"), "far with far stands apart: {text}");
@@ -183,7 +242,7 @@ mod tests {
     #[test]
     fn failures_and_wrong_results_are_told() {
         let mut all = records("ubccl", "default", &[(57.0, 0.5); 2]);
-        all[0].ok = 0;
+        all[0].ok = Some(0);
         all[1].error = Some("took too long".to_owned());
         let text = of(&all);
         assert!(text.contains("round 1: allreduce of 8 bytes: WRONG RESULT\n"), "{text}");

@@ -1,6 +1,6 @@
 //! How ours and the best peer stand at one point.
 
-use super::contestants::{AGAIN, OURS, processors};
+use super::contestants::{AGAIN, FIRST, FLOAT32, FLOOR, MOVE_ONLY, Memory, OURS, processors};
 use super::runs::Record;
 use crate::stats::median;
 use std::collections::BTreeMap;
@@ -12,10 +12,8 @@ const NEAR_NS: f64 = 100.0;
 const FAR_NS: f64 = 150.0;
 /// Bounds, and a word in the summary, need so many rounds of both.
 pub(super) const LEAST_ROUNDS: usize = 3;
-/// Samples of the bootstrap; a bound leaves a tenth of them outside.
+/// Samples of the bootstrap.
 const SAMPLES: usize = 1000;
-/// Operations that move and do not reckon: whatever the type, only bytes count.
-const MOVE_ONLY: [&str; 5] = ["allgather", "broadcast", "alltoall", "barrier", "pingpong"];
 
 /// Where the CPUs stood during a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +51,7 @@ pub(super) struct Setting {
     pub(super) transport: String,
     pub(super) ranks: u32,
     pub(super) dtype: String,
+    pub(super) memory: Memory,
 }
 
 impl Setting {
@@ -86,7 +85,9 @@ impl Times {
     pub(super) fn of(records: &[Record]) -> Self {
         let mut times = Times::default();
         for record in records.iter().filter(|record| record.error.is_none() && !record.is_wrong()) {
-            let who = (record.peer.clone(), record.note.clone());
+            // The floor's note says which of its two ways was the quicker; it is the least of both.
+            let note = if record.peer == FLOOR { FIRST } else { &record.note };
+            let who = (record.peer.clone(), note.to_owned());
             let rounds = times.0.entry(point(record)).or_default().entry(who).or_default();
             rounds.insert(record.rep, (record.near_ns, record.p50_us));
         }
@@ -95,31 +96,27 @@ impl Times {
 
     /// The points that we have measured.
     pub(super) fn points(&self) -> impl Iterator<Item = &Point> {
-        let ours = name(&OURS);
+        let ours = us(FIRST);
         self.0.iter().filter(move |(_, programs)| programs.contains_key(&ours)).map(|(point, _)| point)
     }
 
     /// How a point stands.
     pub(super) fn verdict(&self, point: &Point, place: Place) -> Verdict {
-        let all_ours = self.rounds(point, &name(&OURS));
-        let ours = at(&all_ours, place);
-        let again = at(&self.rounds(point, &name(&AGAIN)), place);
         let best = self.best(point);
-        let theirs =
-            best.as_ref().map(|(at_point, who)| at(&self.rounds(at_point, who), place)).unwrap_or_default();
-        let (ours_us, theirs_us) = (middle(&ours), middle(&theirs));
-        let told = ours_us.zip(theirs_us);
-        let is_enough = ours.len().min(theirs.len()) >= LEAST_ROUNDS;
+        let all_ours = self.rounds(point, &us(FIRST));
+        let all_theirs = best.as_ref().map(|(at_point, who)| self.rounds(at_point, who)).unwrap_or_default();
+        let (ours, theirs) = (at(&all_ours, place), at(&all_theirs, place));
+        let again = at(&self.rounds(point, &us(AGAIN)), place);
         Verdict {
             point: point.clone(),
-            ours_us,
-            theirs_us,
+            ours_us: middle(&ours),
+            theirs_us: middle(&theirs),
             best: best.map(|(_, who)| who),
-            ratio: told.map(|(ours_us, theirs_us)| ours_us / theirs_us),
-            bounds: told.filter(|_| is_enough).map(|_| bounds(&ours, &theirs)),
-            chance: ours_us.zip(middle(&again)).map(|(first, second)| second / first),
+            ratio: Ratio::of(&ours, &theirs),
+            chance: Ratio::of(&again, &ours),
+            lines: lines(&all_ours, place),
             rounds: [ours.len(), theirs.len()],
-            dropped: all_ours.len() - ours.len(),
+            dropped: [all_ours.len() - ours.len(), all_theirs.len() - theirs.len()],
         }
     }
 
@@ -130,7 +127,7 @@ impl Times {
     /// The peer with the lowest median over all rounds, and the point at which it was measured.
     fn best(&self, point: &Point) -> Option<(Point, Who)> {
         let at_point = peers_point(point);
-        let peers = self.0.get(&at_point)?.iter().filter(|(who, _)| who.0 != OURS.peer);
+        let peers = self.0.get(&at_point)?.iter().filter(|(who, _)| who.0 != OURS);
         let medians = peers.map(|(who, rounds)| {
             let times: Vec<f64> = rounds.values().map(|&(_, p50_us)| p50_us).collect();
             (median(&times), who)
@@ -140,24 +137,29 @@ impl Times {
     }
 }
 
-/// Where the peers' times of a point are: no peer's program has another type than float32, and what only moves takes
-/// the same for every type.
+/// Where the peers' times of a point are. What only moves takes the same for every type: they do it in float32 alone. The
+/// floor is one, whatever happens to the memory between calls.
 fn peers_point(point: &Point) -> Point {
     let mut at_point = point.clone();
     if MOVE_ONLY.contains(&point.op.as_str()) {
-        at_point.setting.dtype = "float32".to_owned();
+        at_point.setting.dtype = FLOAT32.to_owned();
+    }
+    if point.setting.memory == Memory::Rewritten {
+        at_point.setting.memory = Memory::Registered;
     }
     at_point
 }
 
 fn point(record: &Record) -> Point {
     let transport = record.compared_over.as_ref().unwrap_or(&record.transport).clone();
-    let setting = Setting { transport, ranks: record.ranks, dtype: record.dtype.clone() };
+    let (dtype, memory) = (record.dtype.clone(), record.memory());
+    let setting = Setting { transport, ranks: record.ranks, dtype, memory };
     Point { setting, op: record.op.clone(), in_place: record.inplace != 0, bytes: record.bytes }
 }
 
-fn name(contestant: &super::Contestant) -> Who {
-    (contestant.peer.to_owned(), contestant.note.to_owned())
+/// Our program under a note.
+fn us(note: &str) -> Who {
+    (OURS.to_owned(), note.to_owned())
 }
 
 fn at(rounds: &Rounds, place: Place) -> BTreeMap<u32, f64> {
@@ -171,7 +173,17 @@ fn middle(rounds: &BTreeMap<u32, f64>) -> Option<f64> {
     (!times.is_empty()).then(|| median(&times))
 }
 
-/// What can be said of a point; `None` where there are no rounds, or for bounds too few.
+/// How many ways of a cache line from one CPU to the other a call takes: the median over rounds.
+fn lines(rounds: &Rounds, place: Place) -> Option<f64> {
+    let here = rounds.values().filter(|(near_ns, _)| place.has(*near_ns));
+    let share = |&(near_ns, p50_us): &(Option<[f64; 2]>, f64)| {
+        near_ns.map(|[before, after]| 1000.0 * p50_us / ((before + after) / 2.0))
+    };
+    let shares: Vec<f64> = here.filter_map(share).collect();
+    (!shares.is_empty()).then(|| median(&shares))
+}
+
+/// What can be said of a point; `None` where there are no rounds.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Verdict {
     pub(super) point: Point,
@@ -179,36 +191,74 @@ pub(super) struct Verdict {
     pub(super) theirs_us: Option<f64>,
     pub(super) best: Option<Who>,
     /// Ours over theirs.
-    pub(super) ratio: Option<f64>,
-    /// Its lower and its upper 90 % bound.
-    pub(super) bounds: Option<[f64; 2]>,
+    pub(super) ratio: Option<Ratio>,
     /// Our second program over our first.
-    pub(super) chance: Option<f64>,
+    pub(super) chance: Option<Ratio>,
+    /// Our time, in ways of a cache line from one CPU to the other.
+    pub(super) lines: Option<f64>,
     /// Rounds that count, ours and theirs.
     pub(super) rounds: [usize; 2],
-    /// Our rounds that do not, because the CPUs stood elsewhere.
-    pub(super) dropped: usize,
+    /// Those that do not, because the CPUs stood elsewhere.
+    pub(super) dropped: [usize; 2],
 }
 
-/// The bounds of the ratio of medians when rounds are drawn with replacement: each leaves a tenth of the samples out.
-fn bounds(ours: &BTreeMap<u32, f64>, theirs: &BTreeMap<u32, f64>) -> [f64; 2] {
-    let mut rounds: Vec<u32> = ours.keys().chain(theirs.keys()).copied().collect();
-    rounds.sort_unstable();
-    rounds.dedup();
-    let mut draw = Draw(rounds.len() as u64);
-    let mut ratios: Vec<f64> = Vec::with_capacity(SAMPLES);
-    while ratios.len() < SAMPLES {
-        let drawn: Vec<u32> = (0..rounds.len()).map(|_| rounds[draw.below(rounds.len())]).collect();
-        let of = |times: &BTreeMap<u32, f64>| -> Vec<f64> {
-            drawn.iter().filter_map(|round| times.get(round).copied()).collect()
-        };
-        let (ours, theirs) = (of(ours), of(theirs));
-        if !ours.is_empty() && !theirs.is_empty() {
-            ratios.push(median(&ours) / median(&theirs));
-        }
+/// A ratio of medians over rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Ratio {
+    pub(super) median: f64,
+    /// What is known of its spread; nothing if there are too few rounds.
+    pub(super) spread: Option<Spread>,
+}
+
+/// Of the ratio when rounds are drawn with replacement.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spread {
+    /// Holds nine tenths of the samples; a twentieth is below, one above.
+    pub(super) interval: [f64; 2],
+    /// The lower 90 % bound: a tenth of the samples is below.
+    pub(super) low: f64,
+}
+
+impl Ratio {
+    /// One program's times over another's; nothing if one has none.
+    fn of(ours: &BTreeMap<u32, f64>, theirs: &BTreeMap<u32, f64>) -> Option<Self> {
+        let median = middle(ours)? / middle(theirs)?;
+        let is_enough = ours.len().min(theirs.len()) >= LEAST_ROUNDS;
+        Some(Ratio { median, spread: is_enough.then(|| Spread::of(ours, theirs)) })
     }
-    ratios.sort_by(f64::total_cmp);
-    [ratios[SAMPLES / 10], ratios[SAMPLES - 1 - SAMPLES / 10]]
+
+    /// Whether it is further from 1 than that.
+    pub(super) fn is_beyond(&self, share: f64) -> bool {
+        (self.median - 1.0).abs() > share
+    }
+
+    /// Whether its interval reaches further from 1 than that.
+    pub(super) fn reaches_beyond(&self, share: f64) -> bool {
+        self.spread.is_some_and(|spread| spread.interval.iter().any(|bound| (bound - 1.0).abs() > share))
+    }
+}
+
+impl Spread {
+    fn of(ours: &BTreeMap<u32, f64>, theirs: &BTreeMap<u32, f64>) -> Self {
+        let mut rounds: Vec<u32> = ours.keys().chain(theirs.keys()).copied().collect();
+        rounds.sort_unstable();
+        rounds.dedup();
+        let mut draw = Draw(rounds.len() as u64);
+        let mut ratios: Vec<f64> = Vec::with_capacity(SAMPLES);
+        while ratios.len() < SAMPLES {
+            let drawn: Vec<u32> = (0..rounds.len()).map(|_| rounds[draw.below(rounds.len())]).collect();
+            let of = |times: &BTreeMap<u32, f64>| -> Vec<f64> {
+                drawn.iter().filter_map(|round| times.get(round).copied()).collect()
+            };
+            let (ours, theirs) = (of(ours), of(theirs));
+            if !ours.is_empty() && !theirs.is_empty() {
+                ratios.push(median(&ours) / median(&theirs));
+            }
+        }
+        ratios.sort_by(f64::total_cmp);
+        let interval = [ratios[SAMPLES / 20], ratios[SAMPLES - 1 - SAMPLES / 20]];
+        Spread { interval, low: ratios[SAMPLES / 10] }
+    }
 }
 
 /// Numbers that are always the same (SplitMix64, Steele, Lea and Flood 2014).
@@ -242,7 +292,9 @@ pub(super) mod tests {
             dtype: "float32".to_owned(),
             bytes: 8,
             p50_us,
-            ok: 1,
+            ok: Some(1),
+            registered: 0,
+            rewrite: 0,
             near_ns: Some([near_ns, near_ns]),
             error: None,
         };
@@ -266,9 +318,11 @@ pub(super) mod tests {
         all.extend(records("impi", "default", &[(57.0, 2.0), (245.0, 6.0), (57.0, 2.2), (57.0, 2.1)]));
         let near = verdict(all.clone(), Place::Near);
         assert_eq!((near.ours_us, near.theirs_us), (Some(1.1), Some(2.1)));
-        assert_eq!((near.rounds, near.dropped), ([3, 3], 2));
+        assert_eq!((near.rounds, near.dropped), ([3, 3], [2, 1]));
+        assert_eq!(near.lines, Some(1100.0 / 57.0));
         let far = verdict(all.clone(), Place::Far);
-        assert_eq!((far.ratio, far.bounds, far.rounds), (Some(1.5), None, [1, 1]), "one round has no bounds");
+        let ratio = Some(Ratio { median: 1.5, spread: None });
+        assert_eq!((far.ratio, far.rounds), (ratio, [1, 1]), "one round has no spread");
         assert_eq!(verdict(all, Place::Anywhere).rounds, [5, 4]);
     }
 
@@ -284,7 +338,7 @@ pub(super) mod tests {
         all.extend(records("openmpi", "coll_sm", &[(57.0, 2.0); 5]));
         let near = verdict(all, Place::Near);
         assert_eq!(near.best, Some(("openmpi".to_owned(), "coll_sm".to_owned())));
-        assert_eq!(near.ratio, Some(0.5));
+        assert_eq!(near.ratio.unwrap().median, 0.5);
     }
 
     #[test]
@@ -292,11 +346,12 @@ pub(super) mod tests {
         let ours: BTreeMap<u32, f64> =
             (1..=9).map(|round| (round, 1.0 + f64::from(round % 3) * 0.2)).collect();
         let theirs: BTreeMap<u32, f64> = (1..=9).map(|round| (round, 2.0)).collect();
-        let [low, high] = bounds(&ours, &theirs);
-        assert!((0.5..=0.7).contains(&low) && (0.5..=0.7).contains(&high) && low < high, "{low} {high}");
+        let spread = Spread::of(&ours, &theirs);
+        let [least, most] = spread.interval;
+        assert!(0.5 <= least && least <= spread.low && spread.low < most && most <= 0.7, "{spread:?}");
         let steady: BTreeMap<u32, f64> = (1..=9).map(|round| (round, 1.0)).collect();
-        assert_eq!(bounds(&steady, &theirs), [0.5, 0.5]);
-        assert_eq!(bounds(&ours, &theirs), [low, high], "the same rounds, the same bounds");
+        assert_eq!(Spread::of(&steady, &theirs), Spread { interval: [0.5, 0.5], low: 0.5 });
+        assert_eq!(Spread::of(&ours, &theirs), spread, "the same rounds, the same bounds");
     }
 
     #[test]
@@ -304,7 +359,9 @@ pub(super) mod tests {
         let mut all = records("ubccl", "default", &[(57.0, 1.0); 3]);
         all.extend(records("ubccl", "again", &[(57.0, 1.25); 3]));
         let near = verdict(all, Place::Near);
-        assert_eq!((near.chance, near.best, near.ratio), (Some(1.25), None, None));
+        let chance = near.chance.unwrap();
+        assert!(chance.is_beyond(0.1) && chance.reaches_beyond(0.1) && !chance.is_beyond(0.3), "{chance:?}");
+        assert_eq!((chance.median, near.best, near.ratio), (1.25, None, None));
     }
 
     #[test]
@@ -318,15 +375,30 @@ pub(super) mod tests {
             };
             let mut all = of("ubccl", "bfloat16", 1.0);
             all.extend(of("impi", "float32", 2.0));
-            assert_eq!(verdict(all, Place::Near).ratio, ratio, "{op}");
+            assert_eq!(verdict(all, Place::Near).ratio.map(|ratio| ratio.median), ratio, "{op}");
         }
+    }
+
+    #[test]
+    fn registered_memory_is_held_to_the_floor_and_to_no_peer() {
+        let mut all = records("floor", "ordinary stores", &[(57.0, 10.0); 3]);
+        all[1].note = "non-temporal stores".to_owned();
+        for (registered, rewrite, p50_us) in [(0, 0, 30.0), (1, 0, 15.0), (1, 1, 20.0)] {
+            let mut ours = records("ubccl", "default", &[(57.0, p50_us); 3]);
+            ours.iter_mut().for_each(|record| (record.registered, record.rewrite) = (registered, rewrite));
+            all.extend(ours);
+        }
+        all.extend(records("impi", "default", &[(57.0, 60.0); 3]));
+        let times = Times::of(&all);
+        let ratio = |point: &Point| times.verdict(point, Place::Near).ratio.unwrap().median;
+        assert_eq!(times.points().map(ratio).collect::<Vec<_>>(), [0.5, 1.5, 2.0]);
     }
 
     #[test]
     fn wrong_results_and_failures_are_no_times() {
         let mut all = records("ubccl", "default", &[(57.0, 1.0); 3]);
         let mut wrong = records("impi", "default", &[(57.0, 0.1); 3]);
-        wrong[0].ok = 0;
+        wrong[0].ok = Some(0);
         wrong[1].error = Some("took too long".to_owned());
         all.extend(wrong);
         assert_eq!(verdict(all, Place::Near).rounds, [3, 1]);
