@@ -182,3 +182,26 @@ impl Sent for Vec<(u64, u64)> {
         self.iter().map(|times| times.0).collect()
     }
 }
+
+#[test]
+fn what_follows_a_message_that_switches_hold_does_not_pass_it() {
+    let clever = switch(true);
+    for fidelity in Fidelity::ALL {
+        let mut harness = Harness::with_fidelity(&clever, 4, fidelity).unwrap().with_phantom(200, 1);
+        let [first, second] = [0, 100].map(|offset| move |region| span(region, offset, 100));
+        harness.post(0, 1, &reduce(PeerRun::circle(0, 3, 4), first(INPUT), first(OUTPUT)));
+        harness.post(0, 2, &receive(second(OUTPUT), 1));
+        harness.post(1, 1, &send(first(INPUT), 0));
+        harness.post(1, 2, &send(second(INPUT), 0));
+        harness.run();
+        // Long after, the message comes that the first waits for.
+        harness.post(2, 1, &send(first(INPUT), 0));
+        harness.run();
+        let values = harness.values(0, OUTPUT);
+        let contributors = |range: std::ops::Range<usize>| -> Vec<u128> {
+            values[range].iter().map(|value| value.contributors).collect()
+        };
+        assert_eq!(contributors(0..100), [0b111; 100], "{fidelity}");
+        assert_eq!(contributors(100..200), [0b10; 100], "{fidelity}");
+    }
+}

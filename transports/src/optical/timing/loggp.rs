@@ -5,6 +5,7 @@ use super::super::faults::{LinkFaults, Side};
 use super::super::recorder::{Injection, Reception, Recorder};
 use super::super::slab::NONE;
 use super::{Agenda, Direction, Timing, Way, Wiring, recorded, tell_ports};
+use std::collections::VecDeque;
 use ubccl_core::Rank;
 use ubccl_core::endpoint::Fidelity;
 use ubccl_core::topology::{Link, time_at_rate_ps};
@@ -21,8 +22,10 @@ pub(super) struct LogGp {
     pairs: Pairs,
     /// When the last message that was posted begins, and is sent.
     posted: (u64, u64),
-    /// Messages that switches fold and that wait for the others of their fold.
-    folds: FixedMap<Vec<(u32, Way)>>,
+    /// Where switches fold: messages that wait for the others of their fold.
+    folds: FixedMap<Fold>,
+    /// By line, what is in switches. Only the first may wait for its fold: those behind it do not pass it.
+    held: FixedMap<VecDeque<(u32, Way)>>,
     faults: Option<Box<LinkFaults>>,
 }
 
@@ -60,6 +63,15 @@ struct Serialisation {
     port_ps: u64,
 }
 
+/// What switches fold into one message.
+#[derive(Debug, Default)]
+struct Fold {
+    /// Messages that are there.
+    held: Vec<(u32, Way)>,
+    /// How many there will be.
+    messages: usize,
+}
+
 /// The last message of a pair of ranks.
 #[derive(Clone, Copy, Debug, Default)]
 struct Last {
@@ -94,6 +106,7 @@ impl LogGp {
             pairs: Pairs::default(),
             posted: (0, 0),
             folds: FixedMap::default(),
+            held: FixedMap::default(),
             faults,
         }
     }
@@ -105,6 +118,35 @@ impl LogGp {
 }
 
 impl LogGp {
+    /// Lets the messages of a line through switches that fold, up to one that has to wait for others.
+    fn pass(&mut self, line: u32, agenda: &mut Agenda<'_>) {
+        while let Some(&(message, way)) = self.held.get(&u64::from(line)).and_then(VecDeque::front) {
+            if let Some((fold, _)) = way.fold {
+                self.folds.entry(fold).or_default().held.push((message, way));
+                return self.end_fold(fold, agenda);
+            }
+            self.held.entry(u64::from(line)).or_default().pop_front();
+            let arrival_ps = self.receive(message, &way, agenda);
+            agenda.queue.push(arrival_ps, Kind::Arrived, message);
+        }
+    }
+
+    /// What switches fold reaches the receiver once, with the last of it.
+    fn end_fold(&mut self, fold: u64, agenda: &mut Agenda<'_>) {
+        let is_there = |fold: &Fold| !fold.held.is_empty() && fold.held.len() >= fold.messages;
+        if !self.folds.get(&fold).is_some_and(is_there) {
+            return;
+        }
+        let held = self.folds.remove(&fold).unwrap_or_default().held;
+        let Some(&(last, way)) = held.last() else { return };
+        let arrival_ps = self.receive(last, &way, agenda);
+        for &(message, Way { line, .. }) in &held {
+            agenda.queue.push(arrival_ps, Kind::Arrived, message);
+            self.held.entry(u64::from(line)).or_default().pop_front();
+        }
+        held.iter().for_each(|(_, way)| self.pass(way.line, agenda));
+    }
+
     /// When a message whose head is there now has arrived.
     #[inline]
     fn receive(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> u64 {
@@ -244,23 +286,25 @@ impl Timing for LogGp {
     /// Heads come in order of time, so the reception port serves messages in the order they reach it.
     #[inline]
     fn moved(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) {
-        let Some((fold, messages)) = way.fold else {
+        if !self.links[usize::from(way.class)].link.reduces {
             let arrival_ps = self.receive(message, way, agenda);
             return agenda.queue.push(arrival_ps, Kind::Arrived, message);
-        };
-        self.folds.entry(fold).or_default().push((message, *way));
-        self.fold_fewer(fold, messages, agenda);
+        }
+        if let Some((fold, messages)) = way.fold {
+            self.folds.entry(fold).or_default().messages = messages as usize;
+        }
+        let line = self.held.entry(u64::from(way.line)).or_default();
+        line.push_back((message, *way));
+        if line.len() == 1 {
+            self.pass(way.line, agenda);
+        }
     }
 
-    /// What switches fold reaches the receiver once, with the last of it.
     fn fold_fewer(&mut self, fold: u64, messages: u32, agenda: &mut Agenda<'_>) {
-        if self.folds.get(&fold).is_none_or(|held| held.len() < messages as usize) {
-            return;
+        if let Some(known) = self.folds.get_mut(&fold) {
+            known.messages = messages as usize;
+            self.end_fold(fold, agenda);
         }
-        let held = self.folds.remove(&fold).unwrap_or_default();
-        let Some(&(last, way)) = held.last() else { return };
-        let arrival_ps = self.receive(last, &way, agenda);
-        held.iter().for_each(|&(message, _)| agenda.queue.push(arrival_ps, Kind::Arrived, message));
     }
 
     fn tell_links(&self, levels: &[String], recorder: &mut Recorder) {
