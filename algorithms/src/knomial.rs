@@ -283,7 +283,10 @@ fn rounds(tree: &Tree, layout: &Layout, whole: bool) -> Vec<Round> {
                 true => round.add(level, 1, 1),
                 false => {
                     let pieces = blocks.pieces(child, true);
-                    pieces.iter().for_each(|piece| round.add(level, piece.len() as u64, u64::from(ranks)));
+                    for (k, piece) in pieces.iter().enumerate() {
+                        let (parts, of) = (piece.len() as u64, u64::from(ranks));
+                        if k == 0 { round.add(level, parts, of) } else { round.add_another(level, parts, of) }
+                    }
                 }
             }
         }

@@ -62,7 +62,7 @@ impl Algorithm for Linear {
         match spec.kind {
             Kind::Broadcast => broadcast_profile(spec, layout),
             _ if p == 1 => copy_only(spec, 1, 1),
-            Kind::Reduce => Profile::of(vec![around((1, 1)).reducing(p - 1, 1)]).split(),
+            Kind::Reduce => Profile::of(vec![around((1, 1)).reducing(p - 1, 1).folding()]).split(),
             _ => {
                 let copied = u64::from(!spec.in_place);
                 Profile::of(vec![around((1, p)).copying(copied, p)]).split()

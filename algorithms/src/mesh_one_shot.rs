@@ -136,7 +136,7 @@ fn send_receive_profile(spec: &Spec, layout: &Layout) -> Profile {
 /// The root sends everything to everybody.
 pub(crate) fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     let copied = u64::from(!spec.in_place);
-    profile(with_everybody(layout, root_of(spec), (1, 1)).copying(copied, 1).by(1)).split()
+    profile(with_everybody(layout, root_of(spec), (1, 1)).copying(copied, 1).by(1).to_all_alike()).split()
 }
 
 /// All ranks but this one, beginning with the next.

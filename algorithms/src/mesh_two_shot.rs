@@ -109,7 +109,7 @@ fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     }
     let last = (root + spec.ranks - 1) % spec.ranks;
     let served = (0..spec.ranks).filter(|&rank| rank != root && rank != last).map(|rank| (rank, 1));
-    let all_gather = Round::with_peers(layout, last, served, others);
+    let all_gather = Round::with_peers(layout, last, served, others).to_all_alike();
     let busiest = scatter.traffic.clone();
     Profile::of(vec![scatter, all_gather]).busiest(busiest).split()
 }

@@ -69,11 +69,13 @@ impl Algorithm for RingBoth {
         if ranks == 1 {
             return copy_only(spec, 1, 1);
         }
-        // One message each way.
+        // A hop is one of a rank's two; the other strand's message may be on the same port.
         let around = || {
-            along_circle(layout, ranks - 1, Share::new(2, 2 * of)).into_iter().map(|mut hop| {
-                hop.traffic.iter_mut().for_each(|part| part.messages = 2);
-                hop
+            along_circle(layout, ranks - 1, Share::new(1, 2 * of)).into_iter().map(|hop| {
+                let level = hop.traffic.iter().map(|part| part.level).max().unwrap_or(0);
+                let rank = (0..ranks).filter(|rank| levels(rank).0 == level).max_by_key(levels);
+                let traffic = rank.map(|rank| Round::with_peers(layout, rank, others(rank), 2 * of).traffic);
+                Round { traffic: traffic.unwrap_or_else(|| hop.traffic.clone()), ..hop }
             })
         };
         let mut rounds: Vec<Round> = Vec::new();

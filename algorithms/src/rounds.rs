@@ -25,7 +25,7 @@ pub(crate) fn with_everybody(layout: &Layout, rank: Rank, (parts, of): (u64, u64
         let messages = near - nearer;
         if messages > 0 {
             let share = Share::new(u64::from(messages) * parts, of);
-            round.traffic.push(Traffic { level, messages, share });
+            round.traffic.push(Traffic { level, messages, peers: messages, share });
         }
         nearer = near;
     }
@@ -41,7 +41,7 @@ pub(crate) fn along_circle(layout: &Layout, hops: u32, share: Share) -> Vec<Roun
         let times = laps * of_level + of_level.min(lap);
         lap -= of_level.min(lap);
         if times > 0 {
-            let traffic = vec![Traffic { level, messages: 1, share }];
+            let traffic = vec![Traffic { level, messages: 1, peers: 1, share }];
             rounds.push(Round { times, traffic, ..Round::default() }.alone());
         }
     }
@@ -72,9 +72,9 @@ pub(crate) fn farthest(layout: &Layout, distance: u32) -> usize {
     crossed.max().unwrap_or(0)
 }
 
-/// What one port has to do that sends `messages` of `parts` of `of` over links of one level.
+/// What one port has to do that sends `messages` of `parts` of `of` to one rank, over a link of this level.
 pub(crate) fn one_port(level: usize, messages: u32, (parts, of): (u64, u64)) -> Vec<Traffic> {
-    vec![Traffic { level, messages, share: Share::new(u64::from(messages) * parts, of) }]
+    vec![Traffic { level, messages, peers: 1, share: Share::new(u64::from(messages) * parts, of) }]
 }
 
 /// What a call of one rank costs: the copy of so much, unless it is in place.
@@ -114,8 +114,12 @@ mod tests {
         let layout = Layout::parse("node=5+2+4", 11).unwrap();
         assert_eq!(loneliest(&layout), 5);
         let round = with_everybody(&layout, 5, (1, 11));
-        let traffic =
-            |level, messages: u32| Traffic { level, messages, share: Share::new(u64::from(messages), 11) };
+        let traffic = |level, messages: u32| Traffic {
+            level,
+            messages,
+            peers: messages,
+            share: Share::new(u64::from(messages), 11),
+        };
         assert_eq!(round.traffic, [traffic(0, 1), traffic(1, 9)]);
         assert_eq!(loneliest(&Layout::flat(7)), 0);
         assert!(with_everybody(&Layout::flat(1), 0, (1, 1)).traffic.is_empty());

@@ -24,7 +24,7 @@
 //! Source: M. Barnett, R. Littlefield, D. Payne and R. van de Geijn, "Global combine on mesh architectures with wormhole
 //! routing" (1993), and R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005). We differ in sending the root nothing.
 
-use crate::rounds::{along_circle, copy_only, own_copy};
+use crate::rounds::{along_circle, copy_only, longest_hop, one_port, own_copy};
 use crate::schedule::Schedule;
 use crate::share::{each_lane, keep_own, refuse, root_of, share, signed};
 use crate::team::Team;
@@ -80,9 +80,12 @@ impl Algorithm for ScatterRing {
             port.add(level, root.subtree(*child).len() as u64, of);
         }
         let level = layout.shared_level(root.at(0), root.at(1));
-        (1..spec.ranks).for_each(|_| port.add(level, 1, of));
+        (1..spec.ranks).for_each(|_| port.add_another(level, 1, of));
         rounds.extend(own_copy(spec, 1, 1));
-        Profile::of(rounds).busiest(port.traffic).chunked(1, of).split()
+        // The rank at the circle's longest hop has only that to do, but all of it to one other.
+        let hop = one_port(longest_hop(layout), spec.ranks - 1, (1, of));
+        let also = vec![Profile::of(rounds.clone()).busiest(hop)];
+        Profile::of(rounds).busiest(port.traffic).chunked(1, of).split().also(also)
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

@@ -22,6 +22,8 @@ pub struct Traffic {
     pub level: usize,
     /// How many messages the busiest rank puts on its port, or takes from it.
     pub messages: u32,
+    /// To how many ranks, or from how many: messages of one pair follow each other.
+    pub peers: u32,
     /// Bytes of all of them together.
     pub share: Share,
 }
@@ -41,6 +43,10 @@ pub struct Round {
     pub alone: bool,
     /// How many ranks of all do this in it; 0 if all do.
     pub doers: u32,
+    /// Whether the same goes to all of its peers, so that switches may copy it.
+    pub multicast: bool,
+    /// Whether what comes from all of its peers is one reduction, so that switches may fold it.
+    pub folds: bool,
     /// Bytes folded in: a reduction of k terms of n bytes folds (k − 1)·n.
     pub reduced: Share,
     /// Bytes copied inside a rank.
@@ -89,7 +95,7 @@ impl Share {
 impl Round {
     /// A round of one message of `share` between two ranks.
     pub fn message(layout: &Layout, (from, to): (Rank, Rank), share: Share) -> Self {
-        let traffic = vec![Traffic { level: layout.shared_level(from, to), messages: 1, share }];
+        let traffic = vec![Traffic { level: layout.shared_level(from, to), messages: 1, peers: 1, share }];
         Round { times: 1, traffic, ..Round::default() }
     }
 
@@ -107,15 +113,23 @@ impl Round {
         round
     }
 
-    /// One more message.
+    /// One more message, to or from a further rank.
     pub fn add(&mut self, level: usize, parts: u64, of: u64) {
         match self.traffic.iter_mut().find(|traffic| traffic.level == level) {
             Some(traffic) => {
                 traffic.messages += 1;
+                traffic.peers += 1;
                 traffic.share.parts += parts;
             }
-            None => self.traffic.push(Traffic { level, messages: 1, share: Share::new(parts, of) }),
+            None => self.traffic.push(Traffic { level, messages: 1, peers: 1, share: Share::new(parts, of) }),
         }
+    }
+
+    /// One more message of a pair that has one already.
+    pub fn add_another(&mut self, level: usize, parts: u64, of: u64) {
+        self.add(level, parts, of);
+        let traffic = self.traffic.iter_mut().find(|traffic| traffic.level == level);
+        traffic.into_iter().for_each(|traffic| traffic.peers = (traffic.peers - 1).max(1));
     }
 
     /// The same, reducing so much.
@@ -146,6 +160,16 @@ impl Round {
     /// The same, by so many ranks of all, of each group no more than one.
     pub fn by(self, doers: u32) -> Self {
         Round { alone: true, doers, ..self }
+    }
+
+    /// The same, one message to all of its peers.
+    pub fn to_all_alike(self) -> Self {
+        Round { multicast: true, ..self }
+    }
+
+    /// The same, what comes from all of its peers folded at once.
+    pub fn folding(self) -> Self {
+        Round { folds: true, ..self }
     }
 
     /// The same, so often.
@@ -216,8 +240,16 @@ mod tests {
     fn rounds_add_up_by_level() {
         let layout = Layout::parse("node=2", 4).unwrap();
         let mesh = Round::with_peers(&layout, 0, [(1, 1), (2, 1), (3, 1)], 4).reducing(3, 4);
-        let traffic = |level, messages, parts| Traffic { level, messages, share: Share::new(parts, 4) };
+        let traffic = |level, messages, parts| Traffic {
+            level,
+            messages,
+            peers: messages,
+            share: Share::new(parts, 4),
+        };
         assert_eq!(mesh.traffic, [traffic(0, 1, 1), traffic(1, 2, 2)]);
+        let mut twice = mesh.clone();
+        twice.add_another(1, 1, 4);
+        assert_eq!(twice.traffic[1], Traffic { messages: 3, ..traffic(1, 2, 3) });
         let hop = Round::message(&layout, (1, 2), Share::new(1, 4)).times(5);
         let profile = Profile::of(vec![mesh, hop, Round { times: 1, ..Round::default() }]).chunked(1, 4);
         assert_eq!((profile.steps(), profile.bytes(400.0)), (6, 300.0 + 500.0));

@@ -13,6 +13,7 @@ mod touched;
 pub(crate) use grid::Grid;
 
 use marks::Marks;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use touched::Touched;
 use ubccl_core::plan::{
@@ -47,6 +48,8 @@ pub(crate) struct Schedule<'a> {
     rounds: Vec<Round>,
     /// What comes in each of them; they say what goes.
     taken: Vec<Round>,
+    /// To whom this rank gave and from whom it took in each round so far.
+    met: BTreeSet<(bool, usize, Rank)>,
     /// How many rounds there were when each lane began.
     stages: Vec<usize>,
     /// Which of the rounds messages are part of.
@@ -77,6 +80,7 @@ impl<'a> Schedule<'a> {
             needs_scratch: false,
             rounds: Vec::new(),
             taken: Vec::new(),
+            met: BTreeSet::new(),
             stages: Vec::new(),
             now: 0,
             depths: vec![0; cells],
@@ -325,7 +329,8 @@ impl<'a> Schedule<'a> {
 
     /// What it cost, for [`ubccl_core::Algorithm::profile`].
     pub(crate) fn into_profile(self) -> Profile {
-        let [given, taken] = [&self.rounds, &self.taken].map(|rounds| total(rounds));
+        let [given, taken] =
+            [(true, &self.rounds), (false, &self.taken)].map(|(gives, rounds)| self.total(gives, rounds));
         let parts = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.parts).sum::<u64>();
         let busiest = if parts(&taken) > parts(&given) { taken } else { given };
         let mut rounds = self.rounds;
@@ -336,17 +341,41 @@ impl<'a> Schedule<'a> {
                 round.traffic = taken.traffic;
             }
         }
-        let is_sum = parts(&total(&rounds)) == parts(&busiest);
+        let all = rounds.iter().flat_map(|round| &round.traffic).map(|part| part.share.parts);
+        let is_sum = all.sum::<u64>() == parts(&busiest);
         let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });
         if self.chunked { profile.chunked(1, 1).staged(self.stages) } else { profile }
+    }
+
+    /// All messages given or taken, by level.
+    fn total(&self, gives: bool, rounds: &[Round]) -> Vec<Traffic> {
+        let mut all: Vec<Traffic> = Vec::new();
+        for part in rounds.iter().flat_map(|round| &round.traffic) {
+            match all.iter_mut().find(|sum| sum.level == part.level) {
+                Some(sum) => {
+                    sum.messages += part.messages;
+                    sum.share.parts += part.share.parts;
+                }
+                None => all.push(*part),
+            }
+        }
+        let pairs = self.met.iter().filter(|met| met.0 == gives);
+        let peers: BTreeSet<Rank> = pairs.map(|&(_, _, peer)| peer).collect();
+        for part in &mut all {
+            let is_here = |&&peer: &&Rank| self.layout.shared_level(self.spec.rank, peer) == part.level;
+            part.peers = peers.iter().filter(is_here).count() as u32;
+        }
+        all
     }
 
     fn account(&mut self, gives: bool, peer: Rank, piece: &Range<u32>) {
         let level = self.layout.shared_level(self.spec.rank, peer);
         let of = u64::from(self.grid.cells());
         let rounds = if gives { &mut self.rounds } else { &mut self.taken };
-        if let Some(round) = rounds.get_mut(self.now) {
-            round.add(level, piece.len() as u64, of);
+        let Some(round) = rounds.get_mut(self.now) else { return };
+        match self.met.insert((gives, self.now, peer)) {
+            true => round.add(level, piece.len() as u64, of),
+            false => round.add_another(level, piece.len() as u64, of),
         }
     }
 
@@ -494,21 +523,6 @@ impl<'a> Schedule<'a> {
         };
         &mut self.touched[memory]
     }
-}
-
-/// All messages of these rounds, by level.
-fn total(rounds: &[Round]) -> Vec<Traffic> {
-    let mut all: Vec<Traffic> = Vec::new();
-    for part in rounds.iter().flat_map(|round| &round.traffic) {
-        match all.iter_mut().find(|sum| sum.level == part.level) {
-            Some(sum) => {
-                sum.messages += part.messages;
-                sum.share.parts += part.share.parts;
-            }
-            None => all.push(*part),
-        }
-    }
-    all
 }
 
 fn fixed(rank: Rank) -> Index {

@@ -66,6 +66,15 @@ pub struct LinkCost {
     /// How fast one rank's port puts bytes of several messages on it, where that is faster than one message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_bytes_per_s: Option<f64>,
+    /// Which of a rank's ports: levels of one port share it, those of several are used at once.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub port: u8,
+    /// Whether switches copy what goes to many: the sender's port passes it once.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub multicast: bool,
+    /// Whether switches fold what comes from many: the receiver's port passes the result once.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub reduces: bool,
     /// How many ranks of a group within can send at this rate at once, if their group has a way out that they share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<u32>,
@@ -152,6 +161,21 @@ impl Model {
         self.correction.iter().try_for_each(Correction::check)
     }
 
+    /// How many ports a rank has. A processor does what all of them do, one after the other.
+    #[inline]
+    pub(super) fn ports(&self) -> u8 {
+        match self.cores {
+            Some(_) => 1,
+            None => self.level.iter().map(|link| link.port).max().unwrap_or(0) + 1,
+        }
+    }
+
+    /// Whether a link is one of a port's.
+    #[inline]
+    pub(super) fn is_of_port(&self, link: &LinkCost, port: u8) -> bool {
+        self.cores.is_some() || link.port == port
+    }
+
     /// Which of its levels the links of a layout's level are.
     #[inline]
     pub fn link(&self, layout: &Layout, level: usize) -> usize {
@@ -168,6 +192,9 @@ impl LinkCost {
             gap_ps: link.gap_ps as f64,
             rate_bytes_per_s: link.rate_bytes_per_s as f64,
             port_bytes_per_s: link.port_bytes_per_s.map(|rate| rate.get() as f64),
+            port: link.port,
+            multicast: link.multicast,
+            reduces: link.reduces,
             ports: None,
         }
     }
@@ -175,7 +202,13 @@ impl LinkCost {
     /// How much faster so many messages to different ranks pass a port together than one after the other.
     #[inline]
     pub(super) fn abreast(&self, messages: f64) -> f64 {
-        self.port_bytes_per_s.map_or(1.0, |rate| (rate / self.rate_bytes_per_s).min(messages).max(1.0))
+        self.streams().min(messages).max(1.0)
+    }
+
+    /// How many messages it takes to fill a port.
+    #[inline]
+    pub(super) fn streams(&self) -> f64 {
+        self.port_bytes_per_s.map_or(1.0, |rate| (rate / self.rate_bytes_per_s).max(1.0))
     }
 
     fn check(&self) -> std::result::Result<(), String> {
@@ -201,6 +234,14 @@ impl LinkCost {
 #[inline]
 pub(super) fn byte_ps(rate_bytes_per_s: Option<f64>) -> f64 {
     rate_bytes_per_s.map_or(0.0, |rate| PS_PER_S / rate)
+}
+
+fn is_first(port: &u8) -> bool {
+    *port == 0
+}
+
+fn is_not(flag: &bool) -> bool {
+    !flag
 }
 
 fn check_term(key: &str, value: f64) -> std::result::Result<(), String> {

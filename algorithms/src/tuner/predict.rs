@@ -112,11 +112,13 @@ struct Reckoning<'a> {
     is_bound: bool,
 }
 
-/// What a round does for a piece: what it waits for, what the port does, and what the rank does itself.
+/// What a round does for a piece: what it waits for and what a port does, of the port whose messages are through last;
+/// what all ports do; and what the rank does itself.
 #[derive(Clone, Copy, Default)]
 struct Parts {
     latency: Usage,
     port: Usage,
+    ports: Usage,
     rank: Usage,
 }
 
@@ -170,7 +172,7 @@ impl<'a> Reckoning<'a> {
                 }
                 run.add(&self.turn(&rest, others), if is_staged { times } else { 1.0 });
                 slowest = longer(self.model, slowest, run);
-                ports.add(&parts.port.plus(&rest.port, 1.0), times);
+                ports.add(&parts.ports.plus(&rest.ports, 1.0), times);
                 ranks.add(&parts.rank.plus(&rest.rank, 1.0), times);
             }
         }
@@ -178,8 +180,9 @@ impl<'a> Reckoning<'a> {
             return way;
         }
         if !busiest.is_empty() {
-            ports = self.port(busiest, self.pieces, 1.0, true);
+            ports = self.ports(busiest, self.pieces, 1.0, &Round::default().alone());
         }
+        let ports = ports.of_slowest_port(self.model);
         let way = if self.is_bound { way } else { way.plus(&slowest, 1.0) };
         longer(self.model, way, self.together(ports, ranks).plus(&last, 1.0))
     }
@@ -232,15 +235,24 @@ impl<'a> Reckoning<'a> {
 
     /// What a round does for so many pieces, which are together such a part of everything.
     fn parts(&self, round: &Round, pieces: f64, part: f64) -> Parts {
-        let port = self.port(&round.traffic, pieces, part, round.alone);
         let bytes = self.bytes * part;
         let rank = Usage {
             reduced_bytes: round.reduced.of_bytes(bytes),
             copied_bytes: round.copied.of_bytes(bytes),
             ..Usage::default()
         };
-        let latency = self.latency(&round.traffic);
-        let mut parts = Parts { latency, port, rank };
+        let ports = self.ports(&round.traffic, pieces, part, round);
+        let mut parts = Parts { ports, rank, ..Parts::default() };
+        for port in 0..self.model.ports() {
+            let own = round.traffic.iter().filter(|traffic| self.is_of_port(traffic, port));
+            let is_irregular = own.clone().count() < round.traffic.len();
+            let (latency, ports) =
+                (self.latency(own, (pieces, part), is_irregular), ports.of_port(self.model, port));
+            let (takes, took) = (latency.plus(&ports, 1.0), parts.latency.plus(&parts.port, 1.0));
+            if port == 0 || takes.total_ps(self.model) > took.total_ps(self.model) {
+                (parts.latency, parts.port) = (latency, ports);
+            }
+        }
         let messages: u32 = round.traffic.iter().map(|traffic| traffic.messages).sum();
         if round.window > 0 && messages > round.window {
             self.wait_for_window(&mut parts, f64::from(messages), f64::from(round.window));
@@ -258,17 +270,20 @@ impl<'a> Reckoning<'a> {
         }
     }
 
-    /// What a port does for these messages of so many pieces.
-    fn port(&self, traffic: &[Traffic], pieces: f64, part: f64, alone: bool) -> Usage {
+    /// What ports do for these messages of so many pieces.
+    fn ports(&self, traffic: &[Traffic], pieces: f64, part: f64, round: &Round) -> Usage {
         let mut usage = Usage::default();
         for traffic in traffic {
-            let (messages, bytes) =
-                (f64::from(traffic.messages) * pieces, traffic.share.of_bytes(self.bytes * part));
             let index = self.model.link(self.layout, traffic.level);
             let link = &self.model.level[index];
-            let is_alone = alone || !self.shared;
+            // What switches copy or fold passes a port once.
+            let is_once = round.multicast && link.multicast || round.folds && link.reduces;
+            let times = if is_once { f64::from(traffic.peers.max(1)) } else { 1.0 };
+            let messages = f64::from(traffic.messages) * pieces / times;
+            let bytes = traffic.share.of_bytes(self.bytes * part) / times;
+            let is_alone = round.alone || !self.shared;
             let bytes = bytes * if is_alone { 1.0 } else { crowd(self.layout, traffic.level, link.ports) };
-            let bytes = bytes / link.abreast(f64::from(traffic.messages));
+            let bytes = bytes / link.abreast(f64::from(traffic.peers));
             let overheads = if self.model.cores.is_some() { messages } else { 0.0 };
             if messages * link.gap_ps > bytes * link.byte_ps() + overheads * link.overhead_ps {
                 usage.gaps[index] += messages;
@@ -280,16 +295,34 @@ impl<'a> Reckoning<'a> {
         usage
     }
 
-    /// The longest way of these messages.
-    fn latency(&self, traffic: &[Traffic]) -> Usage {
+    fn is_of_port(&self, traffic: &Traffic, port: u8) -> bool {
+        self.model.is_of_port(&self.model.level[self.model.link(self.layout, traffic.level)], port)
+    }
+
+    /// The longest way of these messages of so many pieces, from where the port is through with them. Where ranks turn to
+    /// another port in between, each at a time of its own, two messages meet at a port that had none before.
+    fn latency<'t>(
+        &self,
+        traffic: impl Iterator<Item = &'t Traffic>,
+        (pieces, part): (f64, f64),
+        is_irregular: bool,
+    ) -> Usage {
         let one = |traffic: &Traffic| {
             let mut usage = Usage::default();
             let index = self.model.link(self.layout, traffic.level);
+            let (link, messages) = (&self.model.level[index], f64::from(traffic.messages));
             usage.latencies[index] = 1.0;
             usage.overheads[index] = if self.model.cores.is_some() { 0.0 } else { 1.0 };
+            // What is left of the last message, where a message is slower than the port.
+            let slower = (link.abreast(f64::from(traffic.peers)) - 1.0) / link.streams();
+            let meets = if is_irregular && traffic.peers > 1 { 1.0 / link.streams() } else { 0.0 };
+            if slower + meets > 0.0 {
+                let bytes = traffic.share.of_bytes(self.bytes * part) / (messages * pieces).max(1.0);
+                usage.bytes[index] = bytes * (slower + meets);
+            }
             usage
         };
-        traffic.iter().fold(Usage::default(), |longest, traffic| longer(self.model, longest, one(traffic)))
+        traffic.fold(Usage::default(), |longest, traffic| longer(self.model, longest, one(traffic)))
     }
 }
 

@@ -7,7 +7,8 @@
 //! ```text
 //! a lane   does its rounds for one chunk after the other; a round begins when the one before it is over for this chunk,
 //!          and a lane goes on to the next chunk once it has posted its last round, as far as its window goes
-//! a port   takes messages in the order they come, each for max(gap, bytes / rate)
+//! a port   takes messages in the order they come, each for max(gap, bytes / rate); if one message is slower than the port,
+//!          the next to the same rank waits for its end, those to others do not
 //! ```
 //!
 //! All ranks do alike in such plans, so what a rank sends now is what reaches it a latency later: one rank stands for all,
@@ -48,8 +49,8 @@ pub(super) fn is_needed(model: &Model, profile: &Profile) -> bool {
 /// What one round does for one whole chunk.
 #[derive(Clone, Debug, Default)]
 struct Turn {
-    /// Of each level: time on a port, and from leaving to arriving.
-    messages: Vec<(f64, f64)>,
+    /// Of each level.
+    messages: Vec<Message>,
     /// Reducing and copying.
     compute_ps: f64,
     /// Steps of a plan.
@@ -57,10 +58,26 @@ struct Turn {
     lane: usize,
 }
 
+/// The messages of a turn over links of one level.
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    level: usize,
+    /// Which of a rank's ports takes them, and for how long.
+    port: usize,
+    port_ps: f64,
+    /// How long each is on its way to its rank, and how much longer than the port.
+    alone_ps: f64,
+    rest_ps: f64,
+    /// From leaving to arriving.
+    latency_ps: f64,
+}
+
 /// See the module.
 struct Replay {
     turns: Vec<Turn>,
     lanes: usize,
+    ports: usize,
+    levels: usize,
     launch_ps: f64,
     /// Chunks, the last of which may be a part of one.
     chunks: f64,
@@ -84,7 +101,8 @@ impl Replay {
             }
         }
         let lanes = profile.stages.len();
-        Some(Replay { turns, lanes, launch_ps: model.launch_ps, chunks: share / chunk })
+        let (ports, levels) = (usize::from(model.ports()), model.level.len());
+        Some(Replay { turns, lanes, ports, levels, launch_ps: model.launch_ps, chunks: share / chunk })
     }
 
     fn total_ps(&self) -> f64 {
@@ -98,9 +116,13 @@ impl Replay {
         self.launch_ps + last_ps + pace_ps * (self.chunks - replayed as f64).max(0.0)
     }
 
-    /// What a port does for a chunk.
+    /// What the busiest port does for a chunk.
     fn port_ps(&self) -> f64 {
-        self.turns.iter().flat_map(|turn| &turn.messages).map(|message| message.0).sum()
+        let mut ports_ps = vec![0.0; self.ports];
+        for message in self.turns.iter().flat_map(|turn| &turn.messages) {
+            ports_ps[message.port] += message.port_ps;
+        }
+        ports_ps.into_iter().fold(0.0, f64::max)
     }
 
     /// Of the last chunk only a part may be there.
@@ -112,11 +134,15 @@ impl Replay {
 fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
     let mut turn = Turn::default();
     for traffic in &round.traffic {
-        let link = &model.level[model.link(layout, traffic.level)];
+        let level = model.link(layout, traffic.level);
+        let (link, messages) = (&model.level[level], f64::from(traffic.messages.max(1)));
         let crowd = if round.alone { 1.0 } else { crowd(layout, traffic.level, link.ports) };
-        let port_ps = traffic.share.of_bytes(bytes) * link.byte_ps() * crowd;
-        let port_ps = port_ps.max(f64::from(traffic.messages) * link.gap_ps);
-        turn.messages.push((port_ps, link.latency_ps + link.overhead_ps));
+        let bytes_ps = traffic.share.of_bytes(bytes) * link.byte_ps() * crowd;
+        let port_ps = (bytes_ps / link.streams()).max(messages * link.gap_ps);
+        let alone_ps = (bytes_ps / f64::from(traffic.peers.max(1))).max(link.gap_ps);
+        let rest_ps = bytes_ps / messages * (1.0 - 1.0 / link.streams());
+        let (port, latency_ps) = (usize::from(link.port), link.latency_ps + link.overhead_ps);
+        turn.messages.push(Message { level, port, port_ps, alone_ps, rest_ps, latency_ps });
         turn.steps += traffic.messages * if round.reduced.parts > 0 { 1 } else { 2 };
     }
     turn.compute_ps = round.reduced.of_bytes(bytes) * byte_ps(model.reduce_bytes_per_s)
@@ -170,8 +196,11 @@ struct Run<'a> {
     replay: &'a Replay,
     chunks: usize,
     lanes: Vec<Lane>,
-    injection_free_ps: f64,
-    reception_free_ps: f64,
+    /// By port.
+    injection_free_ps: Vec<f64>,
+    reception_free_ps: Vec<f64>,
+    /// By level: when what went to the same ranks before has left.
+    pair_free_ps: Vec<f64>,
     compute_free_ps: f64,
     events: BinaryHeap<Reverse<(Time, u64, usize, What)>>,
     made: u64,
@@ -191,8 +220,9 @@ impl<'a> Run<'a> {
             replay,
             chunks,
             lanes: (0..replay.lanes).map(place).collect(),
-            injection_free_ps: 0.0,
-            reception_free_ps: 0.0,
+            injection_free_ps: vec![0.0; replay.ports],
+            reception_free_ps: vec![0.0; replay.ports],
+            pair_free_ps: vec![0.0; replay.levels],
             compute_free_ps: 0.0,
             events: BinaryHeap::new(),
             made: 0,
@@ -253,10 +283,12 @@ impl<'a> Run<'a> {
         let part = replay.part(chunk);
         self.lanes[lane].steps += posted.steps;
         self.missing[at] = posted.messages.len() as u32;
-        for (message, &(port_ps, latency_ps)) in posted.messages.iter().enumerate() {
-            let start_ps = now_ps.max(self.injection_free_ps);
-            self.injection_free_ps = start_ps + port_ps * part;
-            self.push(start_ps + latency_ps, at, What::Head { message });
+        for (message, what) in posted.messages.iter().enumerate() {
+            let taken_ps = now_ps.max(self.injection_free_ps[what.port]);
+            let start_ps = taken_ps.max(self.pair_free_ps[what.level]);
+            self.injection_free_ps[what.port] = taken_ps + what.port_ps * part;
+            self.pair_free_ps[what.level] = start_ps + what.alone_ps * part;
+            self.push(start_ps + what.latency_ps, at, What::Head { message });
         }
         let state = &mut self.lanes[lane];
         (state.chunk, state.turn) = if is_last { (chunk + 1, start) } else { (chunk, turn + 1) };
@@ -270,10 +302,11 @@ impl<'a> Run<'a> {
 
     fn head(&mut self, now_ps: f64, at: usize, message: usize) {
         let turns = self.replay.turns.len();
-        let (port_ps, _) = self.replay.turns[at % turns].messages[message];
-        let delivered_ps = now_ps.max(self.reception_free_ps) + port_ps * self.replay.part(at / turns);
-        self.reception_free_ps = delivered_ps;
-        self.push(delivered_ps, at, What::Arrived);
+        let Message { port, port_ps, rest_ps, .. } = self.replay.turns[at % turns].messages[message];
+        let part = self.replay.part(at / turns);
+        let taken_ps = now_ps.max(self.reception_free_ps[port]) + port_ps * part;
+        self.reception_free_ps[port] = taken_ps;
+        self.push(taken_ps + rest_ps * part, at, What::Arrived);
     }
 
     fn arrived(&mut self, now_ps: f64, at: usize) {

@@ -12,6 +12,9 @@ fn link(name: &str, latency_ps: f64, rate_bytes_per_s: f64) -> LinkCost {
         gap_ps: 0.0,
         rate_bytes_per_s,
         port_bytes_per_s: None,
+        port: 0,
+        multicast: false,
+        reduces: false,
         ports: None,
     }
 }

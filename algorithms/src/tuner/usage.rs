@@ -60,6 +60,21 @@ impl Usage {
             + self.copied_bytes * byte_ps(model.copy_bytes_per_s)
     }
 
+    /// What one of a rank's ports does of it.
+    pub(super) fn of_port(mut self, model: &Model, port: u8) -> Self {
+        for (index, _) in model.level.iter().enumerate().filter(|(_, link)| !model.is_of_port(link, port)) {
+            (self.latencies[index], self.overheads[index]) = (0.0, 0.0);
+            (self.gaps[index], self.bytes[index]) = (0.0, 0.0);
+        }
+        self
+    }
+
+    /// What the port that takes longest does, where all work at the same time.
+    pub(super) fn of_slowest_port(self, model: &Model) -> Self {
+        let others = (1..model.ports()).map(|port| self.of_port(model, port));
+        others.fold(self.of_port(model, 0), |slowest, other| longer(model, slowest, other))
+    }
+
     /// All of it.
     pub(super) fn total_ps(&self, model: &Model) -> f64 {
         self.latency_ps(model) + self.bandwidth_ps(model) + self.reduction_ps(model)

@@ -17,6 +17,9 @@ fn truth() -> Model {
         gap_ps: 0.0,
         rate_bytes_per_s: 6.4e9,
         port_bytes_per_s: None,
+        port: 0,
+        multicast: false,
+        reduces: false,
         ports: None,
     };
     Model {
