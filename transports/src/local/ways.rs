@@ -11,9 +11,13 @@ const SHORTEST: u64 = 16 << 10;
 const CLASSES: usize = 12;
 /// So many messages are read before reading is judged: the first ones may touch their pages for the first time.
 const FIRST_READINGS: u32 = 4;
-/// How often the other way is tried: if it costs about as much, and if it costs much more.
-const TRIED_ONE_IN: u32 = 64;
-const SELDOM_TRIED_ONE_IN: u32 = 256;
+/// The other way is tried with so many bytes, twice what the slots of a good ring have: the first are in nobody's cache.
+const TRIED: u64 = 4 << 20;
+/// But with so many messages at least, and at most.
+const TRIED_MESSAGES: (u64, u64) = (4, 64);
+/// One trial in so many messages as it has, if the other way costs about as much, and if it costs much more.
+const OFTEN: u32 = 16;
+const SELDOM: u32 = 64;
 
 /// What is known of the messages to one receiver.
 #[derive(Debug, Default)]
@@ -65,18 +69,17 @@ impl Ways {
             (0, _) => return false,
             _ if class.readings < FIRST_READINGS => return true,
             (slots, reading) => {
-                // What is in use stays if it is not clearly worse.
-                class.is_read = match class.is_read {
-                    true => reading < slots + slots / 8,
-                    false => reading + reading / 8 < slots,
-                };
+                // Reading has to be clearly better to begin with: a message in slots leaves its sender free.
+                let least = if class.is_read { reading } else { reading + reading / 8 };
+                class.is_read = least < slots;
                 if class.is_read { (reading, slots) } else { (slots, reading) }
             }
         };
         class.messages += 1;
-        let pause = if other / 2 > now { SELDOM_TRIED_ONE_IN } else { TRIED_ONE_IN };
-        let is_trial = class.messages >= pause;
-        if is_trial {
+        let tried = (TRIED / len.max(1)).clamp(TRIED_MESSAGES.0, TRIED_MESSAGES.1) as u32;
+        let round = tried * if other / 2 > now { SELDOM } else { OFTEN };
+        let is_trial = class.messages > round - tried;
+        if class.messages >= round {
             class.messages = 0;
         }
         class.is_read != is_trial
@@ -115,8 +118,8 @@ fn mix(known: &mut u64, line: u64) {
 mod tests {
     use super::*;
 
-    /// Messages of 1000 that are read, if the two ways cost so much.
-    fn read_of_a_thousand(ways: &mut Ways, len: u64, (slots, reading): (u64, u64)) -> usize {
+    /// Messages of 10,000 that are read, if the two ways cost so much.
+    fn read_of_ten_thousand(ways: &mut Ways, len: u64, (slots, reading): (u64, u64)) -> usize {
         let one = |_: &u32| match ways.reads(len) {
             true => {
                 ways.was_read(len, reading);
@@ -127,17 +130,20 @@ mod tests {
                 false
             }
         };
-        (0..1000).filter(one).count()
+        (0..10_000).filter(one).count()
     }
 
     #[test]
     fn the_cheaper_way_is_found_at_every_length_and_found_again_when_it_changes() {
         for len in [SHORTEST, 50_000, 1 << 18, 1 << 24, u64::MAX >> 1] {
             let mut ways = Ways::default();
-            assert!(read_of_a_thousand(&mut ways, len, (20_000, 5_000)) > 900, "{len}");
-            assert!(read_of_a_thousand(&mut ways, len, (3_000, 5_000)) < 600, "{len}: while it learns");
-            assert!(read_of_a_thousand(&mut ways, len, (3_000, 5_000)) < 30, "{len}");
-            assert!(read_of_a_thousand(&mut ways, len, (5_200, 5_000)) < 30, "{len}: not clearly better");
+            let mut read = |costs| read_of_ten_thousand(&mut ways, len, costs);
+            assert!(read((20_000, 5_000)) > 9_500, "{len}");
+            assert!(read((3_000, 5_000)) < 6_000, "{len}: while it learns");
+            assert!(read((3_000, 5_000)) < 1_000, "{len}");
+            assert!(read((5_200, 5_000)) < 1_000, "{len}: not clearly better");
+            read((20_000, 5_000));
+            assert!(read((20_000, 5_000)) > 9_500, "{len}");
         }
     }
 
@@ -157,8 +163,8 @@ mod tests {
     #[test]
     fn lengths_do_not_learn_from_each_other() {
         let mut ways = Ways::default();
-        assert!(read_of_a_thousand(&mut ways, 1 << 20, (3_000, 9_000)) < 30);
-        assert!(read_of_a_thousand(&mut ways, 1 << 22, (9_000, 3_000)) > 900);
+        assert!(read_of_ten_thousand(&mut ways, 1 << 20, (3_000, 9_000)) < 500);
+        assert!(read_of_ten_thousand(&mut ways, 1 << 22, (9_000, 3_000)) > 9_500);
         assert!(!ways.reads(1 << 20) && ways.reads(1 << 22));
     }
 

@@ -6,7 +6,7 @@ use super::geometry::{ENTRY_BYTES, Geometry, RingShape};
 use super::segment::Segment;
 use crate::local::label::Label;
 use crate::local::scattered::Scattered;
-use crate::local::stores::{Stores, per_line};
+use crate::local::stores::{Stores, clock, per_line};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl ChannelMemory {
     /// Tells the sender what reading such an entry took.
     #[cold]
     pub(crate) fn tell_reading(&self, took: Duration, bytes: u64) {
-        self.reading().store(per_line(took, bytes as usize), Ordering::Relaxed);
+        self.reading().store(per_line(took.saturating_sub(clock()), bytes as usize), Ordering::Relaxed);
     }
 
     /// Tells the sender what reading a message in its process took, or that it can be done.
