@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Token, Wake,
+    Counters, Endpoint, Fault, Header, Key, Memory, Post, Posted, RegionId, Span, Stream, Token, Wake,
 };
 use ubccl_core::plan::PeerRun;
 use ubccl_core::usage::{MemoryKind, Over};
@@ -19,6 +19,8 @@ use ubccl_core::{Error, Rank, Result, Signature};
 
 /// What is due sooner is not slept for: a sleeper wakes up to 50 us late.
 const WAKE_EARLY: Duration = Duration::from_micros(150);
+/// What the host is late by, up to this, does not delay what the same collective sends next: some time slices of other ranks.
+const MOST_LATE_PS: u64 = 5_000_000_000;
 /// The part of an operation that is its payload; heads count from 0.
 const PAYLOAD: u32 = u32::MAX;
 
@@ -38,6 +40,8 @@ pub(super) struct PacedEndpoint {
     inner_done: Vec<Token>,
     /// Operations whose payload is done, but not all heads: they come at once, and wake nobody.
     headless: u32,
+    /// How late the last poll was for what it completed of a collective, and of which: the host's doing, not the link's.
+    late: Option<(Stream, u64)>,
     /// By peer.
     counters: Vec<Counters>,
 }
@@ -46,6 +50,9 @@ pub(super) struct PacedEndpoint {
 #[derive(Debug)]
 struct Operation {
     token: Token,
+    stream: Stream,
+    /// When, as far as the pace is concerned.
+    posted_ps: u64,
     /// Of a message.
     len: u64,
     is_receive: bool,
@@ -76,6 +83,7 @@ impl PacedEndpoint {
             due: BinaryHeap::new(),
             inner_done: Vec::new(),
             headless: 0,
+            late: None,
             counters: vec![Counters::default(); ranks as usize],
         }
     }
@@ -83,6 +91,13 @@ impl PacedEndpoint {
     /// Picoseconds since the epoch that all ranks share.
     fn now_ps(&self) -> u64 {
         now_ns().saturating_sub(self.epoch_ns).saturating_mul(1000)
+    }
+
+    /// When a post of now counts: as if the poll before had been in time, if the same collective goes on. What users do
+    /// takes its time.
+    fn post_ps(&self, stream: Stream) -> u64 {
+        let late_ps = self.late.filter(|&(of, _)| of == stream).map_or(0, |(_, late_ps)| late_ps);
+        self.now_ps().saturating_sub(late_ps)
     }
 
     /// Takes a buffer for a head.
@@ -97,9 +112,12 @@ impl PacedEndpoint {
         Ok(number)
     }
 
-    fn operation(&mut self, token: Token, len: u64, is_receive: bool) -> u32 {
+    fn operation(&mut self, token: Token, stream: Stream, len: u64, is_receive: bool) -> u32 {
+        let posted_ps = self.post_ps(stream);
         let new = Operation {
             token,
+            stream,
+            posted_ps,
             len,
             is_receive,
             parts: Vec::new(),
@@ -121,7 +139,7 @@ impl PacedEndpoint {
         if to.is_empty() {
             return Ok(Posted::Done);
         }
-        let now_ps = self.now_ps();
+        let now_ps = self.post_ps(key.stream);
         let buffer = self.take()?;
         let mut sent_ps = 0;
         for peer in to.iter() {
@@ -133,7 +151,7 @@ impl PacedEndpoint {
             self.counters[peer as usize].sent(from.len);
             sent_ps = sent_ps.max(injection.sent_ps);
         }
-        let id = self.operation(token, from.len, false);
+        let id = self.operation(token, key.stream, from.len, false);
         let operation = &mut self.operations[id as usize];
         (operation.due_ps, operation.missing) = (sent_ps, 2);
         operation.parts.push((self.rank, buffer));
@@ -152,7 +170,7 @@ impl PacedEndpoint {
         (post, len): (&Post, u64),
     ) -> Result<Posted, Fault> {
         let own = matches!(post, Post::ReceiveReduce { .. }).then_some(self.rank);
-        let id = self.operation(token, len, true);
+        let id = self.operation(token, key.stream, len, true);
         for source in sources.iter().filter(|&source| Some(source) != own) {
             let buffer = self.take()?;
             self.operations[id as usize].parts.push((source, buffer));
@@ -227,7 +245,7 @@ impl Endpoint for PacedEndpoint {
             Post::Receive { into, from } => self.receive(token, key, PeerRun::one(from), (post, into.len)),
             Post::ReceiveReduce { sources, into, .. } => self.receive(token, key, sources, (post, into.len)),
             Post::Copy { into, .. } => {
-                let id = self.operation(token, into.len, false);
+                let id = self.operation(token, key.stream, into.len, false);
                 self.operations[id as usize].missing = 1;
                 self.post_part(id, PAYLOAD, key, post)?;
                 Ok(Posted::Pending)
@@ -242,6 +260,7 @@ impl Endpoint for PacedEndpoint {
         inner_done.drain(..).for_each(|token| self.part_done(token));
         self.inner_done = inner_done;
         let mut moved = polled? | unless_mismatch(heads)?.unwrap_or(false);
+        self.late = None;
         if self.due.is_empty() {
             return Ok(moved);
         }
@@ -250,7 +269,13 @@ impl Endpoint for PacedEndpoint {
             && due_ps <= now_ps
         {
             self.due.pop();
-            done.push(self.operations[id as usize].token);
+            let Operation { token, stream, posted_ps, .. } = self.operations[id as usize];
+            // A copy is due when it is done, and takes what it takes.
+            if due_ps > 0 && matches!(stream, Stream::Collective(_)) {
+                let late_ps = now_ps.saturating_sub(due_ps.max(posted_ps));
+                self.late = Some((stream, late_ps.min(MOST_LATE_PS)));
+            }
+            done.push(token);
             self.free.push(id);
             moved = true;
         }
@@ -281,10 +306,17 @@ impl Endpoint for PacedEndpoint {
         }
         let Some(&Reverse((due_ps, _))) = self.due.peek() else { return self.inner.sleep(timeout) };
         let left = Duration::from_nanos(due_ps.saturating_sub(self.now_ps()) / 1000);
-        match left.checked_sub(WAKE_EARLY) {
-            Some(left) => self.inner.sleep(timeout.min(left)),
-            None => Ok(()),
+        if let Some(left) = left.checked_sub(WAKE_EARLY) {
+            self.inner.sleep(timeout.min(left))?;
         }
+        // Not by looks and yields: with more ranks than cores another would take the core for a time slice.
+        let early_ps = WAKE_EARLY.as_nanos() as u64 * 1000;
+        let mut now_ps = self.now_ps();
+        while now_ps < due_ps && due_ps - now_ps <= early_ps {
+            std::hint::spin_loop();
+            now_ps = self.now_ps();
+        }
+        Ok(())
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
