@@ -1,4 +1,5 @@
-//! Throughput of the sum of 2, 8 and 64 sources, in f32 and bf16, for buffers in L1, in L2 or L3, and in memory.
+//! Throughput of the sum of 2, 8 and 64 sources, in f32 and bf16, for buffers in L1, in L2 or L3, and in memory; their
+//! floor is `copy`, which moves bytes and does not reckon. `cargo bench -p ubccl-core --bench kernels`
 //!
 //! Bytes count what must move: every source once, dst once. Each case is checked once before it is timed: the data
 //! are small whole numbers, for which any order is exact.
@@ -6,6 +7,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
+use std::hint::black_box;
 use ubccl_core::kernels::Level;
 use ubccl_core::{DataType, ReduceOp};
 
@@ -71,5 +73,18 @@ fn sums(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, sums);
+/// The least: as many bytes, moved by the C library.
+fn copies(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("copy");
+    for bytes in BYTES {
+        let (source, mut dst) = (vec![1_u8; bytes], vec![0_u8; bytes]);
+        group.throughput(Throughput::Bytes(2 * bytes as u64));
+        group.bench_function(BenchmarkId::from_parameter(bytes), |bencher| {
+            bencher.iter(|| black_box(&mut dst[..]).copy_from_slice(black_box(&source)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, copies, sums);
 criterion_main!(benches);
