@@ -43,7 +43,9 @@ impl Costs {
     /// Errors: InvalidArgument, for a file that cannot be read, is wrong, or is another machine's.
     pub(crate) fn of_config(config: &Config) -> Result<Self> {
         if let Some(machine) = config.machine()? {
-            return Ok(Costs::of_machine(&machine));
+            // At the fabric's pace each message passes the ports by itself.
+            let costs = Costs::of_machine(&machine);
+            return Ok(Costs { model: costs.model.with_plain_switches(), ..costs });
         }
         // Found before: another name for the same.
         let transport = ubccl_transports::find(&config.transport).map_or("", |found| found.descriptor().name);

@@ -40,9 +40,13 @@ const SIZES: [u64; 4] = [8, 64 << 10, 2 << 20, 32 << 20];
 
 #[test]
 fn picks_take_about_as_long_as_predicted() {
-    for (fabric, ranks) in
-        [("ideal", 48), ("cloudmatrix384", 40), ("cloudmatrix384", 72), ("cloudmatrix384-die", 21)]
-    {
+    for (fabric, ranks) in [
+        ("ideal", 48),
+        ("cloudmatrix384", 40),
+        ("cloudmatrix384", 72),
+        ("cloudmatrix384-die", 21),
+        ("gb200-nvl72", 24),
+    ] {
         for kind in kinds() {
             for bytes in SIZES {
                 let call = call(kind, bytes, ranks);
@@ -89,5 +93,28 @@ fn nothing_is_much_better_than_the_pick() {
             println!("{:.3} {text}", picked.0 / best.0);
             assert!(picked.0 <= 1.15 * best.0, "{text}");
         }
+    }
+}
+
+#[test]
+fn switches_that_fold_and_copy_spare_ports() {
+    let (fabric, ranks, bytes) = ("gb200-nvl72", 72, 1_u64 << 30);
+    let machine = World::new(config(fabric, ranks)).unwrap().machine();
+    let bytes_ps = machine.topology.levels()[0].link.serialisation_ps(bytes) as f64;
+    let picked = |kind| {
+        let candidates =
+            World::new(config(fabric, ranks)).unwrap().candidates(&call(kind, bytes, ranks)).unwrap();
+        let picked = candidates.into_iter().find(|candidate| candidate.is_picked).expect("one is");
+        (
+            picked.algorithm.descriptor().name,
+            simulated_ps(fabric, ranks, call(kind, bytes, ranks), &picked) / bytes_ps,
+        )
+    };
+    // Everything once through each port, and a little; without such switches an all-reduce takes it twice.
+    let (name, times) = picked(Kind::AllReduce);
+    assert!(name == "in-network" && times < 1.2, "{name}: {times}");
+    for kind in [Kind::Broadcast, Kind::Reduce] {
+        let (name, times) = picked(kind);
+        assert!(times < 1.01, "{} by {name}: {times}", kind.name());
     }
 }

@@ -73,7 +73,8 @@ impl Algorithm for Bruck {
         }
         let step = |step: &Step| {
             let share = Share::new(u64::from(step.blocks), of);
-            let traffic = vec![Traffic { level: farthest(layout, step.distance), messages: 1, peers: 1, share }];
+            let traffic =
+                vec![Traffic { level: farthest(layout, step.distance), messages: 1, peers: 1, share }];
             let copied = if step.is_last { 0 } else { 2 * u64::from(step.blocks) };
             Round { traffic, ..copies(copied) }
         };

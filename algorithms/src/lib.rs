@@ -45,6 +45,7 @@ index! {
     double_tree: DOUBLE_TREE;
     families: HALVING_DOUBLING, NHR, NB;
     ordered: ORDERED_RING, ORDERED_NB, ORDERED_NHR;
+    in_network: IN_NETWORK;
 }
 
 /// The algorithm of this name; `-` and `_` are the same.

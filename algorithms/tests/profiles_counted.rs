@@ -7,8 +7,8 @@ use ubccl_core::verify::{Report, verify_calls};
 use ubccl_core::{Algorithm, Choice, Collective, DataType, Kind, Layout, Rank, ReduceOp, Spec};
 
 /// The algorithms whose profiles are formulas.
-const FORMULAS: [&str; 7] =
-    ["ring", "mesh-one-shot", "mesh-two-shot", "linear", "pairwise", "binomial", "knomial-4"];
+const FORMULAS: [&str; 8] =
+    ["ring", "mesh-one-shot", "mesh-two-shot", "linear", "pairwise", "binomial", "knomial-4", "in-network"];
 
 /// Elements of each rank's block.
 const BLOCK: u64 = 6;

@@ -118,6 +118,15 @@ pub struct AlgorithmDescriptor {
     pub source: &'static str,
 }
 
+/// What switches do on the way, beside passing messages on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Switching {
+    /// They copy what one sends to many: its port passes it once.
+    pub multicast: bool,
+    /// They fold what many send to one: its port passes the result once.
+    pub reduces: bool,
+}
+
 /// A pure, deterministic generator of plans.
 ///
 /// Contract:
@@ -150,6 +159,12 @@ pub trait Algorithm: Send + Sync {
             "{name} does not do {op}: it combines ranks step by step, and {op} needs {needs}; name no \
              algorithm, or one that combines in one step"
         )))
+    }
+
+    /// What the switches between all ranks must do for this kind, if it is to be worth a thought. Its plans run without
+    /// that too, but nobody would want them: a tuner leaves it out there.
+    fn wants(&self, _kind: Kind) -> Switching {
+        Switching::default()
     }
 
     /// Whether it can do this call.

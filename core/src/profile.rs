@@ -66,6 +66,12 @@ pub struct Profile {
     /// What is cut into chunks of [`Choice::chunk_bytes`](crate::Choice::chunk_bytes), which overlap: a chunk's rounds
     /// need not wait for the other chunks'. `None` if nothing is.
     pub chunked: Option<Share>,
+    /// Into how many parts everything is cut, whatever its size, that overlap as chunks do. 0 if it is not.
+    pub parts: u32,
+    /// Of how many parts one after the other each has its share of a round's messages. 0 if each part has all of them.
+    pub spread: u32,
+    /// How many parts a round has under way at once; 0 if all may be.
+    pub window: u32,
     /// Rounds from this one on begin when all chunks are through those before. 0 if none waits for that.
     pub fence: usize,
     /// Where runs of rounds begin that a lane does for one chunk before it turns to the next. Empty if each round is a
@@ -192,6 +198,16 @@ impl Profile {
     /// The same, with that much cut into chunks.
     pub fn chunked(self, parts: u64, of: u64) -> Self {
         Profile { chunked: Some(Share::new(parts, of)), ..self }
+    }
+
+    /// The same, cut into so many parts, each of `spread` of which has its share of a round's messages.
+    pub fn parts(self, parts: u32, spread: u32) -> Self {
+        Profile { parts, spread, ..self }
+    }
+
+    /// The same, with so many parts under way at once.
+    pub fn windowed(self, window: u32) -> Self {
+        Profile { window, ..self }
     }
 
     /// The same, but rounds from this one on wait for all chunks.

@@ -1,12 +1,13 @@
 //! Everything that could do a call: algorithms of the index, families composed over the levels of a layout, each with
 //! some numbers of lanes and sizes of chunks.
 
-use super::Limits;
+use super::{Limits, Model};
 use crate::composition::{Composition, FAMILIES};
 use crate::reproducible::is_reproducible;
 use crate::{Selected, index};
 use std::sync::Arc;
-use ubccl_core::{Choice, Collective, Error, Kind, Layout, Profile, Result, Spec};
+use ubccl_core::algorithm::Switching;
+use ubccl_core::{Algorithm, Choice, Collective, Error, Kind, Layout, Profile, Result, Spec};
 
 /// One way to do a call, and what it costs whatever the size.
 #[derive(Clone)]
@@ -32,10 +33,16 @@ const INNER_FAMILIES: [&str; 2] = ["mesh", "ring"];
 
 impl Ways {
     /// What can do a call of this spec over this layout.
-    pub(super) fn find(call: &Collective<'_>, layout: &Arc<Layout>, limits: Limits) -> Self {
+    pub(super) fn find(model: &Model, call: &Collective<'_>, layout: &Arc<Layout>, limits: Limits) -> Self {
         let mut found = Ways::default();
         for &algorithm in index() {
-            found.consider(Selected::Known(algorithm), call, layout, limits);
+            match check_wanted(algorithm, model, call.kind(), layout) {
+                Ok(()) => found.consider(Selected::Known(algorithm), call, layout, limits),
+                Err(refusal) if algorithm.supports_call(call, layout.ranks()).is_ok() => {
+                    found.refused.push((Selected::Known(algorithm), refusal));
+                }
+                Err(_) => {}
+            }
         }
         let known = found.refused.len();
         let compositions = compositions(layout);
@@ -74,6 +81,26 @@ impl Ways {
             Err(refusal) => self.refused.push((algorithm, refusal)),
         }
     }
+}
+
+/// Whether switches do what an algorithm wants of them.
+///
+/// Errors: Unsupported, with what they don't.
+fn check_wanted(algorithm: &dyn Algorithm, model: &Model, kind: Kind, layout: &Layout) -> Result<()> {
+    let wanted = algorithm.wants(kind);
+    if wanted == Switching::default() {
+        return Ok(());
+    }
+    let (name, kind) = (algorithm.descriptor().name, kind.name());
+    let lacking = match layout.ranks() {
+        1 => Err("one rank has no switches".to_owned()),
+        _ => model.check_switches(wanted, layout),
+    };
+    lacking.map_err(|lacking| {
+        Error::unsupported(format!(
+            "{name} is no way to do {kind} here: {lacking}; forced, it sends every message apart"
+        ))
+    })
 }
 
 /// Whether results are the same bits whatever of these is taken: combined once, in rank order.

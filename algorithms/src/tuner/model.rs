@@ -3,6 +3,7 @@
 use super::correction::Correction;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
+use ubccl_core::algorithm::Switching;
 use ubccl_core::endpoint::Machine;
 use ubccl_core::topology::{Link, parse_toml};
 use ubccl_core::{Error, Layout, Result};
@@ -174,6 +175,41 @@ impl Model {
     #[inline]
     pub(super) fn is_of_port(&self, link: &LinkCost, port: u8) -> bool {
         self.cores.is_some() || link.port == port
+    }
+
+    /// The same where switches only pass messages on.
+    pub fn with_plain_switches(mut self) -> Self {
+        self.level.iter_mut().for_each(|level| (level.multicast, level.reduces) = (false, false));
+        self
+    }
+
+    /// Checks that the switches between all ranks do what is wanted.
+    ///
+    /// Errors: what the links of which level do not, in words.
+    pub(super) fn check_switches(
+        &self,
+        wanted: Switching,
+        layout: &Layout,
+    ) -> std::result::Result<(), String> {
+        let levels = layout.levels();
+        let groups = |level: usize| {
+            level.checked_sub(1).map_or(layout.ranks() as usize, |in_it| levels[in_it].groups())
+        };
+        let used = (0..levels.len()).filter(|&level| levels[level].groups() < groups(level));
+        let lacking = |level: usize| {
+            let link = &self.level[self.link(layout, level)];
+            match wanted {
+                Switching { reduces: true, .. } if !link.reduces => Some("fold what many send to one"),
+                Switching { multicast: true, .. } if !link.multicast => Some("copy what one sends to many"),
+                _ => None,
+            }
+        };
+        match used.map(|level| (level, lacking(level))).find(|(_, lacking)| lacking.is_some()) {
+            Some((level, Some(lacking))) => {
+                Err(format!("switches of level '{}' do not {lacking}", levels[level].name()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Which of its levels the links of a layout's level are.

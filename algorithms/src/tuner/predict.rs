@@ -1,7 +1,7 @@
 //! What a profile costs by a model.
 //!
 //! ```text
-//! N   = pieces: lanes × chunks of a lane's share, where there are lanes and chunks; each is a part of all messages
+//! N   = pieces: lanes × parts × chunks of a lane's share, where there are any; each is a part of all messages
 //! way = Σ over rounds (latency + the port's messages + reductions and copies), of one piece
 //! T   = launch + max( way + what the slowest round (or lane's run of rounds) does for the other N − 1 pieces,
 //!                     what the busiest port does for all + the last latency,
@@ -87,7 +87,7 @@ impl Model {
             [] => profile.rounds.iter().map(|round| f64::from(round.times) * of(&round.traffic)).sum(),
             _ => of(&profile.busiest),
         };
-        (pieces(profile, bytes as f64, choice).0 * each).max(others)
+        (pieces(profile, bytes as f64, choice).0 / f64::from(profile.spread.max(1)) * each).max(others)
     }
 
     /// What the whole of it is made of.
@@ -152,7 +152,7 @@ impl<'a> Reckoning<'a> {
     /// Piece after piece: bound by the way of one, or by the busiest port.
     fn piped(&self, rounds: &[Round], busiest: &[Traffic]) -> Usage {
         let (mut way, mut slowest, mut ports) = (Usage::default(), Usage::default(), Usage::default());
-        let (mut last, mut ranks) = (Usage::default(), Usage::default());
+        let (mut last, mut ranks, mut windows) = (Usage::default(), Usage::default(), Usage::default());
         let others = self.pieces - 1.0;
         let (is_staged, mut run) = (!self.profile.stages.is_empty(), Usage::default());
         for (index, round) in rounds.iter().enumerate() {
@@ -164,6 +164,10 @@ impl<'a> Reckoning<'a> {
             way.add(&parts.port, times * self.queue(round));
             if !round.traffic.is_empty() {
                 last = parts.latency;
+            }
+            if self.profile.window > 0 {
+                // A window's worth of parts waits for the first of them to be through.
+                windows.add(&parts.latency, times * others / f64::from(self.profile.window));
             }
             if others > 0.0 {
                 let rest = self.parts(round, others, 1.0 - self.first);
@@ -183,8 +187,8 @@ impl<'a> Reckoning<'a> {
             ports = self.ports(busiest, self.pieces, 1.0, &Round::default().alone());
         }
         let ports = ports.of_slowest_port(self.model);
-        let way = if self.is_bound { way } else { way.plus(&slowest, 1.0) };
-        longer(self.model, way, self.together(ports, ranks).plus(&last, 1.0))
+        let way = if self.is_bound { way } else { way.plus(&slowest, 1.0).plus(&windows, 1.0) };
+        longer(self.model, way, self.together(ports, ranks).plus(&windows, 1.0).plus(&last, 1.0))
     }
 
     /// How many times what a round's messages of one piece take those of other pieces before them do. A processor has no
@@ -241,7 +245,7 @@ impl<'a> Reckoning<'a> {
             copied_bytes: round.copied.of_bytes(bytes),
             ..Usage::default()
         };
-        let ports = self.ports(&round.traffic, pieces, part, round);
+        let ports = self.ports(&round.traffic, pieces / f64::from(self.profile.spread.max(1)), part, round);
         let mut parts = Parts { ports, rank, ..Parts::default() };
         for port in 0..self.model.ports() {
             let own = round.traffic.iter().filter(|traffic| self.is_of_port(traffic, port));
@@ -335,10 +339,11 @@ pub(super) fn crowd(layout: &Layout, level: usize, ports: Option<u32>) -> f64 {
 /// How many pieces, and what part of everything the first is.
 fn pieces(profile: &Profile, bytes: f64, choice: &Choice) -> (f64, f64) {
     let lanes = if profile.split { f64::from(choice.lanes.max(1)) } else { 1.0 };
-    let share = profile.chunked.map_or(0.0, |share| share.of_bytes(bytes)) / lanes;
+    let all = lanes * f64::from(profile.parts.max(1));
+    let share = profile.chunked.map_or(0.0, |share| share.of_bytes(bytes)) / all;
     let chunk = f64::from(choice.chunk_bytes.max(1));
     if share <= chunk {
-        return (lanes, 1.0 / lanes);
+        return (all, 1.0 / all);
     }
-    (lanes * (share / chunk).ceil(), chunk / share / lanes)
+    (all * (share / chunk).ceil(), chunk / share / all)
 }

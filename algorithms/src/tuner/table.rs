@@ -36,7 +36,7 @@ impl Table {
         let octaves = (0..=u64::BITS).map(|_| OnceLock::new()).collect();
         let ways = match only {
             Some(only) => Ways::of(only, call, layout, limits),
-            None => Ways::find(call, layout, limits),
+            None => Ways::find(model, call, layout, limits),
         };
         let correction = |way: &Way| {
             model.correction(call.kind(), way.algorithm.descriptor().name, layout.ranks()).cloned()

@@ -231,3 +231,33 @@ fn uneven_groups_have_a_table_for_each_root() {
     // The more neighbours a root has, the fewer of its blocks take the slow links.
     assert!(cost(9) < cost(0) && cost(0) < cost(6), "{} {} {}", cost(9), cost(0), cost(6));
 }
+
+#[test]
+fn what_wants_clever_switches_is_considered_only_where_they_are() {
+    let layout = Arc::new(Layout::parse("node=4", 8).unwrap());
+    let switched = |multicast, reduces| LinkCost { multicast, reduces, ..link("all", 1e6, 8e9) };
+    let near = LinkCost { name: "node".to_owned(), ..switched(true, true) };
+    let find = |all: LinkCost, call: &Collective<'_>| {
+        let levels = model(vec![near.clone(), all]);
+        let candidates = Tuner::new(levels, layout.clone(), Limits::default()).explain(call);
+        let own = candidates.into_iter().find(|one| one.algorithm.descriptor().name == "in-network");
+        own.expect("it is considered").cost.map_err(|error| error.message().to_owned())
+    };
+    let all_reduce = Collective::all_reduce(1 << 20, DataType::F32, ReduceOp::Sum);
+    let (scatter, gather) = (
+        Collective::reduce_scatter(1 << 20, DataType::F32, ReduceOp::Sum),
+        Collective::all_gather(1 << 20, DataType::F32),
+    );
+    assert!(find(switched(true, true), &all_reduce).is_ok());
+    for (lacking, call, what) in [
+        (switched(true, false), &all_reduce, "level 'all' do not fold"),
+        (switched(false, true), &all_reduce, "level 'all' do not copy"),
+        (switched(true, false), &scatter, "level 'all' do not fold"),
+        (switched(false, true), &gather, "level 'all' do not copy"),
+    ] {
+        let refusal = find(lacking, call).unwrap_err();
+        assert!(refusal.contains(what), "{refusal}");
+    }
+    assert!(find(switched(false, true), &scatter).is_ok());
+    assert!(find(switched(true, false), &gather).is_ok());
+}
