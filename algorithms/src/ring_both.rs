@@ -24,12 +24,12 @@
 //!
 //! Source: the bidirectional ring of tori, E. Chan, M. Heimlich, A. Purkayastha and R. van de Geijn, CCPE 19 (2007).
 
-use crate::rounds::{along_circle, copy_only, own_copy};
+use crate::rounds::{copy_only, own_copy};
 use crate::share::{each_lane, keep_own, refuse, signed};
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
-use ubccl_core::profile::{Round, Share};
+use ubccl_core::profile::Round;
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
 
 /// The ring both ways round.
@@ -69,25 +69,20 @@ impl Algorithm for RingBoth {
         if ranks == 1 {
             return copy_only(spec, 1, 1);
         }
-        // A hop is one of a rank's two; the other strand's message may be on the same port.
-        let around = || {
-            along_circle(layout, ranks - 1, Share::new(1, 2 * of)).into_iter().map(|hop| {
-                let level = hop.traffic.iter().map(|part| part.level).max().unwrap_or(0);
-                let rank = (0..ranks).filter(|rank| levels(rank).0 == level).max_by_key(levels);
-                let traffic = rank.map(|rank| Round::with_peers(layout, rank, others(rank), 2 * of).traffic);
-                Round { traffic: traffic.unwrap_or_else(|| hop.traffic.clone()), ..hop }
-            })
-        };
+        // Both strands wait for each other at every rank, so each hop takes as long as the longest of the circle; the other
+        // strand's message may be on the same port.
+        let busiest = (0..ranks).max_by_key(levels).unwrap_or(0);
+        let port = Round::with_peers(layout, busiest, others(busiest), 2 * of).alone();
+        let around = || port.clone().times(ranks - 1);
         let mut rounds: Vec<Round> = Vec::new();
         if spec.op.is_some() {
-            rounds.extend(around().map(|round| round.reducing(1, of)));
+            rounds.push(around().reducing(1, of));
         }
         if spec.kind != Kind::ReduceScatter {
-            rounds.extend(around());
+            rounds.push(around());
         }
         let times = rounds.iter().map(|round| round.times).sum::<u32>();
-        let busiest = (0..ranks).max_by_key(levels).unwrap_or(0);
-        let mut port = Round::with_peers(layout, busiest, others(busiest), 2 * of).traffic;
+        let mut port = port.traffic;
         for part in &mut port {
             part.messages *= times;
             part.share.parts *= u64::from(times);

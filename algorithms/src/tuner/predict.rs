@@ -277,6 +277,10 @@ impl<'a> Reckoning<'a> {
     /// What ports do for these messages of so many pieces.
     fn ports(&self, traffic: &[Traffic], pieces: f64, part: f64, round: &Round) -> Usage {
         let mut usage = Usage::default();
+        let peers = |port: u8| {
+            let own = traffic.iter().filter(|traffic| self.is_of_port(traffic, port));
+            own.map(|traffic| f64::from(traffic.peers)).sum::<f64>()
+        };
         for traffic in traffic {
             let index = self.model.link(self.layout, traffic.level);
             let link = &self.model.level[index];
@@ -287,7 +291,7 @@ impl<'a> Reckoning<'a> {
             let bytes = traffic.share.of_bytes(self.bytes * part) / times;
             let is_alone = round.alone || !self.shared;
             let bytes = bytes * if is_alone { 1.0 } else { crowd(self.layout, traffic.level, link.ports) };
-            let bytes = bytes / link.abreast(f64::from(traffic.peers));
+            let bytes = bytes / link.abreast(peers(link.port));
             let overheads = if self.model.cores.is_some() { messages } else { 0.0 };
             if messages * link.gap_ps > bytes * link.byte_ps() + overheads * link.overhead_ps {
                 usage.gaps[index] += messages;
