@@ -5,6 +5,7 @@
 #[path = "../tests/support/exchange.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the test programs")]
 mod exchange;
+mod caches;
 mod host;
 mod local;
 

@@ -98,6 +98,12 @@ impl Stores {
         is_timed
     }
 
+    /// Whether the reader is far, as far as is known.
+    #[inline]
+    pub(crate) fn is_far(&self) -> bool {
+        self.is_far
+    }
+
     /// What writing and reading a line have cost, if any was timed since this was last asked.
     #[inline]
     pub(crate) fn take_cost(&mut self) -> Option<SlotCost> {

@@ -9,6 +9,7 @@
 use super::endpoint::{Incoming, Outgoing, ShmEndpoint, Step};
 use super::foreign::Foreign;
 use super::sends::spoilt;
+use crate::caches::Caches;
 use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::announcement::{is_still_there, take_back};
 use crate::local::label::Label;
@@ -18,6 +19,9 @@ use ubccl_core::Rank;
 use ubccl_core::endpoint::{Fault, Key, Token};
 use ubccl_core::plan::PeerRun;
 
+/// Of so many messages that are to be reduced where they are, so many go through slots.
+const HEAP_ROUND: u32 = 256;
+const HEAP_TRIED: u32 = 4;
 /// From so many bytes on reading a message in place is worth the wait for the acknowledgement.
 pub(crate) const LEAST_BYTES: u64 = 4096;
 
@@ -75,11 +79,38 @@ impl ShmEndpoint {
         (channel, key, to): (usize, &Key, &PeerRun),
     ) -> Result<Option<Place>, Fault> {
         let in_heap = self.heap_place(message, len);
+        if in_heap.is_some() && key.signature.reduces() && channel < self.channels - POINT_TO_POINT_CHANNELS {
+            let reads = self.is_better_reduced_in_place(len, channel, to)?;
+            return Ok(in_heap.filter(|_| reads));
+        }
         if in_heap.is_some() || !Ways::matter(len) || !self.may_be_read(channel, key) {
             return Ok(in_heap);
         }
         let reads = self.is_better_read(len, channel, to)?;
         Ok(reads.then(|| Place::Process { address: message.expose_provenance() as u64 }))
+    }
+
+    /// Whether a message in the heap of a call that reduces should be read there. What such a call sends was written just
+    /// before and will be written again: while its lines are in its sender's second cache they are dear to read there and,
+    /// once read, dear to write; and so they are in the third if the reader has another. (Measured on two processors, in-place
+    /// all-reduce, through slots -> read there: near 256 KiB 17 -> 32 us, 1 MiB 71 -> 80, 2 MiB 142 -> 54, 4 MiB 291 -> 92; far
+    /// 256 KiB 57 -> 201, 4 MiB 845 -> 1793.)
+    fn is_better_reduced_in_place(&mut self, len: u64, channel: usize, to: &PeerRun) -> Result<bool, Fault> {
+        let Caches { second, third } = self.caches;
+        for peer in to.iter() {
+            let index = self.index(peer, channel)?;
+            let out = &mut self.outgoing[index];
+            let least = if out.stores.is_far() { third } else { second };
+            if 2 * len <= least {
+                return Ok(false);
+            }
+            // Some go through slots all the same, or nobody would find out how far the reader is.
+            out.read_in_heap = (out.read_in_heap + 1) % HEAP_ROUND;
+            if out.read_in_heap < HEAP_TRIED {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether reading a message of this call in this process is worth thinking about.

@@ -9,6 +9,7 @@ use super::publications::Publications;
 use super::receives::ReceiveOp;
 use super::segment::Segment;
 use super::sends::SendOp;
+use crate::caches::Caches;
 use crate::host::{HostMemory, Pointers};
 use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::bell::{Bell, Bells};
@@ -62,6 +63,8 @@ pub(crate) struct Outgoing {
     pub(crate) stores: Stores,
     /// Whether long messages in ordinary memory go through slots or are read where they are, by length.
     pub(crate) ways: Ways,
+    /// Messages that were to be read in the heap since some went through slots.
+    pub(crate) read_in_heap: u32,
     /// Bytes of the last message that went through slots.
     pub(crate) last_len: u64,
     /// Whether this rank has received a long message from the peer since it last sent it one: they exchange.
@@ -168,6 +171,7 @@ pub(crate) struct ShmEndpoint {
     pub(crate) sources: Vec<Source>,
     pub(crate) pointers: Pointers,
     pub(crate) stage: Stage,
+    pub(crate) caches: Caches,
     pub(crate) publications: Publications,
     pub(crate) bells: Bells<Segment>,
     bell: Arc<Bell<Segment>>,
@@ -201,6 +205,7 @@ impl ShmEndpoint {
             sent: 0,
             stores: Stores::default(),
             ways: Ways::default(),
+            read_in_heap: 0,
             last_len: 0,
             is_answered: false,
             unread: VecDeque::with_capacity(geometry.channel(peer, channel).shape.entries as usize),
@@ -233,6 +238,7 @@ impl ShmEndpoint {
             sources: Vec::with_capacity(ranks),
             pointers: Pointers::new(ranks),
             stage: Stage::new(),
+            caches: Caches::here(),
             publications: Publications::new(geometry, bells.iter().map(|bell| bell.place())),
             bell: bells[rank].clone(),
             bells: Bells::new(bells, fences),
