@@ -1,11 +1,11 @@
 //! The transports of ubccl. Each is a folder (or a file) here and a line in the index below; names on the command
 //! line, help, docs tables and the conformance suite are derived from its descriptor.
 
+mod caches;
 #[cfg(test)]
 #[path = "../tests/support/exchange.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the test programs")]
 mod exchange;
-mod caches;
 mod host;
 mod local;
 
