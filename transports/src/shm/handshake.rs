@@ -222,11 +222,9 @@ fn is_same_user(connection: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     Ok(sockopt::socket_peercred(connection)?.uid == rustix::process::geteuid())
 }
 
-/// The process at the other end, by its number here; a process outside this namespace has none.
+/// The process at the other end, by its number here. Whether that is one that can be read is for `Foreign::meet` to try.
 fn process_of(connection: BorrowedFd<'_>) -> Option<Pid> {
-    // The kernel says 0 then, which is no `Pid`: it is asked for in a form that has it.
-    let process = sockopt::socket_peercred(connection).ok()?.pid;
-    Some(process).filter(|process| process.as_raw_nonzero().get() > 0)
+    sockopt::socket_peercred(connection).ok().map(|peer| peer.pid)
 }
 
 /// Which of the sockets have something to read; none when the deadline has passed.

@@ -1,9 +1,11 @@
 //! Messages that stay in their sender's heap.
 
 use super::*;
+use crate::caches::Caches;
 use crate::host::HostMemory;
 use crate::local::label::Label;
 use crate::shm::announcements::{LEAST_BYTES, Place};
+use ubccl_core::Collective;
 use ubccl_core::usage::MemoryKind;
 
 const LONG: usize = 300_000;
@@ -79,23 +81,34 @@ fn more_messages_than_entries_arrive_in_order_among_others() {
 fn a_sum_takes_some_from_heaps_and_some_from_slots() {
     let ranks = 4;
     let mut rig = rig(ranks);
-    let inputs: Vec<_> = (0..ranks as u64).map(|rank| pattern(rank + 7, LONG)).collect();
     let outputs: Vec<_> = (0..ranks).map(|rank| rig.heap_area(rank, &vec![0; LONG])).collect();
-    for rank in 0..ranks {
-        let own =
-            if rank % 2 == 0 { rig.area(rank, &inputs[rank]) } else { rig.heap_area(rank, &inputs[rank]) };
-        let others = PeerRun::circle(rank as u32 + 1, ranks as u32 - 1, ranks as u32);
-        rig.post(rank, 1, &key(1, 0), Post::Send { from: own, to: others }).unwrap();
-        let everybody = PeerRun::circle(0, ranks as u32, ranks as u32);
-        rig.post(rank, 2, &key(1, 0), sum(everybody, own, outputs[rank])).unwrap();
-    }
-    rig.settle().unwrap();
-    let expected: Vec<u8> =
-        (0..LONG).map(|at| inputs.iter().fold(0, |sum: u8, input| sum.wrapping_add(input[at]))).collect();
-    for (rank, &output) in outputs.iter().enumerate() {
-        assert_eq!(rig.bytes(rank, output), expected, "rank {rank}");
-        assert_eq!(rig.finished(rank), [1, 2]);
-    }
+    everybody_sums(&mut rig, &outputs, |rank| rank % 2 == 1);
+}
+
+#[test]
+fn what_is_reduced_stays_where_it_is_beyond_the_second_cache_but_for_a_few() {
+    let mut rig = rig(2);
+    let summed = Collective::all_reduce(LONG as u64, DataType::U8, ReduceOp::Sum).signature(5);
+    let from = rig.heap_area(0, &pattern(1, LONG));
+    let into = rig.area(1, &[0; LONG]);
+    let channels = rig.endpoints[0].channels;
+    let mut announced_of = |second: u64, call: Signature| {
+        rig.endpoints[0].caches = Caches { second, third: 1 << 40 };
+        let announced = |round: &u64| {
+            let key = Key { signature: call, ..key(*round, 0) };
+            rig.post(0, *round, &key, send(from, 1)).unwrap();
+            let is_announced = !rig.endpoints[0].outgoing[channels].unread.is_empty();
+            rig.post(1, *round, &key, receive(into, 0)).unwrap();
+            rig.settle().unwrap();
+            assert_eq!(rig.bytes(1, into), pattern(1, LONG));
+            is_announced
+        };
+        (0..300).filter(announced).count()
+    };
+    assert_eq!(announced_of(2 * LONG as u64, summed), 0);
+    let most = announced_of(2 * LONG as u64 - 1, summed);
+    assert!((250..300).contains(&most), "{most}");
+    assert_eq!(announced_of(1 << 40, Signature(5)), 300, "nothing is written again");
 }
 
 #[test]

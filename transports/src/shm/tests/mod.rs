@@ -181,6 +181,29 @@ fn sum(sources: PeerRun, own: Span, into: Span) -> Post {
     Post::ReceiveReduce { sources, own, into, dtype: DataType::U8, op: ReduceOp::Sum }
 }
 
+/// Every rank sends all others what it has, in its heap or not, and sums what all have.
+fn everybody_sums(rig: &mut Rig, outputs: &[Span], is_in_heap: impl Fn(usize) -> bool) {
+    let (ranks, len) = (outputs.len(), outputs[0].len as usize);
+    let inputs: Vec<_> = (0..ranks as u64).map(|rank| pattern(rank + 7, len)).collect();
+    for rank in 0..ranks {
+        let own = match is_in_heap(rank) {
+            true => rig.heap_area(rank, &inputs[rank]),
+            false => rig.area(rank, &inputs[rank]),
+        };
+        let others = PeerRun::circle(rank as u32 + 1, ranks as u32 - 1, ranks as u32);
+        rig.post(rank, 1, &key(1, 0), Post::Send { from: own, to: others }).unwrap();
+        let everybody = PeerRun::circle(0, ranks as u32, ranks as u32);
+        rig.post(rank, 2, &key(1, 0), sum(everybody, own, outputs[rank])).unwrap();
+    }
+    rig.settle().unwrap();
+    let expected: Vec<u8> =
+        (0..len).map(|at| inputs.iter().fold(0, |sum: u8, input| sum.wrapping_add(input[at]))).collect();
+    for (rank, &output) in outputs.iter().enumerate() {
+        assert_eq!(rig.bytes(rank, output), expected, "rank {rank}");
+        assert_eq!(rig.finished(rank), [1, 2]);
+    }
+}
+
 /// Bytes that differ with seed and place.
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
