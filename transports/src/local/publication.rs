@@ -3,7 +3,8 @@
 //! A publication has the sequence number of its operation, counts up, and stands where `Scattered` puts it. It is
 //! there once the entry's stamp is its number; stamps only grow, so nothing is ever cleared. Each rank has one more word
 //! that it alone writes, `finished`: the last operation whose publications it has read. An entry may be written again once
-//! every reader has finished the operation that stood there, which is known
+//! every reader of what stood there (not of what is to stand there: they differ where roots do) has finished that operation,
+//! which is known
 //! - from its `finished`, or
 //! - from a publication of its own with a higher number: it began that only when it was through with this one.
 //!
@@ -13,6 +14,7 @@
 use super::atomics::Word;
 use super::scattered::Scattered;
 use std::sync::atomic::Ordering;
+use ubccl_core::Rank;
 
 /// How many entries each rank has: it may be so many operations ahead of its readers, less one.
 #[derive(Clone, Copy, Debug)]
@@ -42,43 +44,59 @@ impl Depth {
     }
 }
 
+/// What stands in an entry.
+#[derive(Debug)]
+struct Held {
+    /// The operation; 0 is none.
+    number: u64,
+    /// Who reads it.
+    readers: Vec<Rank>,
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct Author {
     depth: Depth,
-    /// What stands in each entry; 0 is nothing.
-    held: Vec<u64>,
+    held: Vec<Held>,
     /// By rank: all operations up to this one are finished, as far as is known.
     known: Vec<u64>,
 }
 
 impl Author {
     pub(crate) fn new(ranks: usize, depth: Depth) -> Self {
-        Author { depth, held: vec![0; depth.entries()], known: vec![0; ranks] }
+        let nothing = || Held { number: 0, readers: Vec::with_capacity(ranks) };
+        Author { depth, held: (0..depth.entries()).map(|_| nothing()).collect(), known: vec![0; ranks] }
     }
 
-    /// The operation that stands where operation `number` is to be published.
+    /// Who is not through with what stands where operation `number` is to be published, and which operation that is; the
+    /// first such reader. `finished` is each rank's word.
     #[inline]
-    pub(crate) fn held(&self, number: u64) -> u64 {
-        self.held[self.depth.entry(number)]
+    pub(crate) fn waits_for<'a, W: Word<u64> + 'a>(
+        &mut self,
+        number: u64,
+        finished: impl Fn(usize) -> &'a W,
+    ) -> Option<(usize, u64)> {
+        let Author { depth, held, known } = self;
+        let held = &held[depth.entry(number)];
+        let mut readers = held.readers.iter().map(|&reader| reader as usize);
+        let late = readers.find(|&reader| !has_finished(&mut known[reader], held.number, finished(reader)));
+        late.map(|reader| (reader, held.number))
     }
 
-    /// Whether `reader` is through with what stands in an entry. Looks at its word only if what is known does not suffice.
+    /// Whether `reader` has finished an operation, as far as is known or its word says.
     #[inline]
-    pub(crate) fn has_finished(&mut self, reader: usize, held: u64, finished: &impl Word<u64>) -> bool {
-        if self.known[reader] < held {
-            // Acquire: partner of the release in `finish`; the reader's reads of the entry come first.
-            self.known[reader] = self.known[reader].max(finished.load(Ordering::Acquire));
-        }
-        self.known[reader] >= held
+    pub(crate) fn has_finished(&mut self, reader: usize, number: u64, finished: &impl Word<u64>) -> bool {
+        has_finished(&mut self.known[reader], number, finished)
     }
 
-    /// Shows the entry of operation `number`, already written, to all.
+    /// Shows the entry of operation `number`, already written, to all; these are going to read it.
     #[inline]
-    pub(crate) fn publish(&mut self, number: u64, stamp: &impl Word<u64>) {
-        let entry = self.depth.entry(number);
-        self.held[entry] = number;
-        // Release: partner of the acquire in `is_there`; the entry's bytes come first.
+    pub(crate) fn publish(&mut self, number: u64, readers: &[Rank], stamp: &impl Word<u64>) {
+        let held = &mut self.held[self.depth.entry(number)];
+        held.number = number;
+        held.readers.clear();
+        held.readers.extend_from_slice(readers);
+        // Release: partner of the acquire in `stamp_of`; the entry's bytes come first.
         stamp.store(number, Ordering::Release);
     }
 
@@ -87,6 +105,16 @@ impl Author {
     pub(crate) fn saw(&mut self, peer: usize, number: u64) {
         self.known[peer] = self.known[peer].max(number - 1);
     }
+}
+
+/// Looks at a rank's word only if what is known does not suffice.
+#[inline]
+fn has_finished(known: &mut u64, number: u64, finished: &impl Word<u64>) -> bool {
+    if *known < number {
+        // Acquire: partner of the release in `finish`; the reader's reads of the entry come first.
+        *known = (*known).max(finished.load(Ordering::Acquire));
+    }
+    *known >= number
 }
 
 /// What stands in an entry, for a reader.
@@ -99,7 +127,7 @@ pub(crate) fn stamp_of(stamp: &impl Word<u64>) -> u64 {
 /// Says that this rank has read all that it needs of operation `number`.
 #[inline]
 pub(crate) fn finish(number: u64, finished: &impl Word<u64>) {
-    // Release: partner of the acquire in `Author::has_finished`.
+    // Release: partner of the acquire in `has_finished`.
     finished.store(number, Ordering::Release);
 }
 
@@ -135,15 +163,18 @@ mod loom_tests {
         }
 
         fn publish(&self, author: &mut Author, number: u64, reader: usize, theirs: &Side) {
-            let held = author.held(number);
-            while !author.has_finished(reader, held, &theirs.finished) {
+            while author.waits_for(number, |_| &theirs.finished).is_some() {
                 thread::yield_now();
             }
+            self.write(author, number, reader);
+        }
+
+        fn write(&self, author: &mut Author, number: u64, reader: usize) {
             self.payloads[entry(number)].with_mut(|payload| {
                 // SAFETY: loom checks that nobody else touches it.
                 unsafe { *payload = number * 10 }
             });
-            author.publish(number, &self.stamps[entry(number)]);
+            author.publish(number, &[reader as Rank], &self.stamps[entry(number)]);
         }
 
         fn read(&self, number: u64) {
@@ -181,6 +212,29 @@ mod loom_tests {
         });
     }
 
+    /// The next operation in an entry has another reader, who is far ahead: the first one is waited for.
+    #[test]
+    fn loom_an_entry_waits_for_who_reads_what_stands_there() {
+        loom::model(|| {
+            let sides = Arc::new([Side::new(), Side::new()]);
+            let shared = sides.clone();
+            let writer = thread::spawn(move || {
+                let mut author = Author::new(3, Depth::new(4));
+                let ahead = AtomicU64::new(2 * DEPTH);
+                for (number, reader) in [(1, 1), (1 + DEPTH, 2)] {
+                    let finished = |rank| if rank == 1 { &shared[1].finished } else { &ahead };
+                    while author.waits_for(number, finished).is_some() {
+                        thread::yield_now();
+                    }
+                    shared[0].write(&mut author, number, reader);
+                }
+            });
+            sides[0].read(1);
+            finish(1, &sides[1].finished);
+            writer.join().expect("the writer ends");
+        });
+    }
+
     /// Both publish and read each other: nobody looks at `finished`, and still nothing unread is overwritten.
     #[test]
     fn loom_who_publishes_the_next_has_finished_the_last() {
@@ -193,7 +247,7 @@ mod loom_tests {
                 let never = AtomicU64::new(0);
                 for number in [1, 2, 1 + DEPTH] {
                     // By the rule of all ranks publishing, `finished` is never needed.
-                    assert!(author.has_finished(1 - me, author.held(number), &never));
+                    assert_eq!(author.waits_for(number, |_| &never), None);
                     sides[me].publish(&mut author, number, 1 - me, &sides[1 - me]);
                     sides[1 - me].read(number);
                     author.saw(1 - me, number);
@@ -214,21 +268,45 @@ mod tests {
 
     #[test]
     fn an_entry_is_free_when_all_readers_have_finished_what_stands_there() {
-        let (stamp, finished) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (stamp, nothing) = (AtomicU64::new(0), AtomicU64::new(0));
+        let finished = [(); 2].map(|()| AtomicU64::new(0));
         let mut author = Author::new(2, Depth::new(4));
-        let later = 3 + 4;
-        assert!(author.has_finished(1, author.held(3), &finished), "nothing stands there");
-        author.publish(3, &stamp);
-        assert_eq!((stamp_of(&stamp), author.held(later)), (3, 3));
-        assert!(!author.has_finished(1, 3, &finished));
+        let (next, later) = (3 + 4, 3 + 8);
+        assert_eq!(author.waits_for(3, |rank| &finished[rank]), None, "nothing stands there");
+        author.publish(3, &[1], &stamp);
+        assert_eq!(stamp_of(&stamp), 3);
+        assert_eq!(author.waits_for(next, |rank| &finished[rank]), Some((1, 3)));
         author.saw(1, 3);
-        assert!(!author.has_finished(1, 3, &finished), "it has begun it, not ended it");
-        finish(3, &finished);
-        assert!(author.has_finished(1, 3, &finished));
-        author.publish(later, &stamp);
-        author.saw(1, later + 1);
-        assert!(author.has_finished(1, later, &AtomicU64::new(0)), "a later publication says the same");
-        finished.store(0, Ordering::Relaxed);
-        assert!(author.has_finished(1, later, &finished), "what is known stays known");
+        assert_eq!(
+            author.waits_for(next, |rank| &finished[rank]),
+            Some((1, 3)),
+            "it has begun it, not ended it"
+        );
+        finish(3, &finished[1]);
+        assert_eq!(author.waits_for(next, |rank| &finished[rank]), None);
+        author.publish(next, &[1], &stamp);
+        author.saw(1, next + 1);
+        assert_eq!(author.waits_for(later, |_| &nothing), None, "a later publication says the same");
+        finished[1].store(0, Ordering::Relaxed);
+        assert!(author.has_finished(1, next, &finished[1]), "what is known stays known");
+    }
+
+    #[test]
+    fn who_has_to_be_through_is_who_reads_what_stands_there() {
+        let stamp = AtomicU64::new(0);
+        let finished = [(); 3].map(|()| AtomicU64::new(0));
+        let mut author = Author::new(3, Depth::new(4));
+        author.publish(1, &[1], &stamp);
+        finish(4, &finished[2]);
+        assert_eq!(
+            author.waits_for(5, |rank| &finished[rank]),
+            Some((1, 1)),
+            "rank 2 does not read operation 1"
+        );
+        finish(1, &finished[1]);
+        finished[2].store(0, Ordering::Relaxed);
+        assert_eq!(author.waits_for(5, |rank| &finished[rank]), None);
+        author.publish(5, &[2], &stamp);
+        assert_eq!(author.waits_for(9, |rank| &finished[rank]), Some((2, 5)));
     }
 }

@@ -164,13 +164,9 @@ impl ShmEndpoint {
             return Ok(true);
         }
         let Publications { shelves, author, stores, awaited } = &mut self.publications;
-        let held = author.held(number);
-        for &reader in &call.direct.readers {
-            let reader = reader as usize;
-            if !author.has_finished(reader, held, shelves[reader].finished()) {
-                *awaited = Some(Awaited::End(reader, held));
-                return Ok(false);
-            }
+        if let Some((reader, held)) = author.waits_for(number, |reader| shelves[reader].finished()) {
+            *awaited = Some(Awaited::End(reader, held));
+            return Ok(false);
         }
         let shelf = &shelves[self.rank];
         for (at, value) in (1..).zip(&label.0[1..]) {
@@ -183,7 +179,7 @@ impl ShmEndpoint {
             // the caller's choice of this way keep; the entry is this rank's to write, since its readers are through.
             unsafe { stores.copy(from, shelf.payload(number, len), len as usize, || 0) };
         }
-        author.publish(number, shelf.word(number, 0));
+        author.publish(number, &call.direct.readers, shelf.word(number, 0));
         call.direct.readers.iter().for_each(|&reader| self.bells.mark(reader as usize));
         self.bells.ring();
         Ok(true)
