@@ -2,8 +2,9 @@
 #![allow(unsafe_code)] // hands callers' buffers to the engine
 
 use crate::communicator::Shared;
-use crate::engine::{Buffers, Express};
-use crate::sim::refuse_blocking;
+use crate::engine::{Buffers, Eligible, Engine, Express};
+use crate::sim::{is_in_program, refuse_blocking};
+use parking_lot::MutexGuard;
 use ubccl_core::{Collective, Kind, Result, Signature};
 
 /// Looks at a small call before it is waited for like any other: some microseconds.
@@ -20,6 +21,57 @@ impl Shared {
         self.control.board().start(sequence, signature.0);
     }
 
+    /// Does a small call that was made before, with nothing checked but what may have changed since. None if it is to be
+    /// checked and run like any other.
+    ///
+    /// # Safety
+    /// As `Communicator::run_raw`.
+    #[inline]
+    pub(crate) unsafe fn repeat(
+        &self,
+        call: &Collective<'_>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Option<Result<()>> {
+        let mut engine = self.engine.try_lock()?;
+        let eligible = engine.repeats(call, input, output)?;
+        let is_fine = !is_in_program()
+            && !self.control.poison().is_set()
+            && self.control.check_left(engine.sequence() + 1).is_none();
+        // SAFETY: the caller vouches.
+        is_fine.then(|| unsafe { self.run_express(engine, call, eligible) })
+    }
+
+    /// Does a call at once, or begins it and waits.
+    ///
+    /// # Safety
+    /// As for `Engine::express`, until this returns.
+    #[inline]
+    unsafe fn run_express(
+        &self,
+        mut engine: MutexGuard<'_, Engine>,
+        call: &Collective<'_>,
+        eligible: Eligible,
+    ) -> Result<()> {
+        let tell = |sequence, signature| self.tell_sequence(sequence, signature, call);
+        // SAFETY: the caller vouches; what is left is waited for, and `Unwind` cancels it if a panic comes.
+        match unsafe { engine.express(call, eligible, self.looks(), tell) } {
+            Ok(Express::Done) => {
+                self.control.board().finish(engine.sequence());
+                Ok(())
+            }
+            Ok(Express::Pending(op)) => {
+                self.show(&mut engine);
+                self.finish_blocking(engine, op)
+            }
+            Err(fault) => Err(self.fail(&mut engine, fault)),
+        }
+    }
+
+    fn looks(&self) -> u32 {
+        if self.limits.crowded { LOOKS_IF_CROWDED } else { LOOKS }
+    }
+
     /// Issues and waits.
     ///
     /// # Safety
@@ -31,28 +83,16 @@ impl Shared {
         })?;
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
-        let looks = if self.limits.crowded { LOOKS_IF_CROWDED } else { LOOKS };
         if call.kind() == Kind::SendReceive {
             // SAFETY: the caller vouches; nothing of it is under way when this returns.
-            match unsafe { engine.express_message(call, &buffers, looks) } {
+            match unsafe { engine.express_message(call, &buffers, self.looks()) } {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(fault) => return Err(self.fail(&mut engine, fault)),
             }
         } else if let Some(eligible) = engine.eligible(call, &buffers)? {
-            let tell = |sequence, signature| self.tell_sequence(sequence, signature, call);
-            // SAFETY: the caller vouches; what is left is waited for, and `Unwind` cancels it if a panic comes.
-            return match unsafe { engine.express(call, eligible, &buffers, looks, tell) } {
-                Ok(Express::Done) => {
-                    self.control.board().finish(engine.sequence());
-                    Ok(())
-                }
-                Ok(Express::Pending(op)) => {
-                    self.show(&mut engine);
-                    self.finish_blocking(engine, op)
-                }
-                Err(fault) => Err(self.fail(&mut engine, fault)),
-            };
+            // SAFETY: the caller vouches.
+            return unsafe { self.run_express(engine, call, eligible) };
         }
         // SAFETY: the caller vouches; `Unwind` cancels if a panic leaves `finish_blocking` early.
         let op = unsafe { engine.issue(call, buffers, None) }?;

@@ -3,11 +3,10 @@
 //! The hot path of every operation is [`Execution::advance`] → [`Execution::post_next`] → `Endpoint::post`.
 
 use crate::planned::Planned;
+use crate::round::Round;
 use std::sync::Arc;
-use ubccl_core::direct::Direct;
 use ubccl_core::endpoint::{
-    DirectCall, DirectProgress, Endpoint, Fault, Key, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span,
-    Stream, TAGGED_LANE, Token,
+    Endpoint, Fault, Key, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
 };
 use ubccl_core::plan::{
     Action, Binding, Cursor, Cut, Extent, Index, Instance, MAX_LANES, Plan, Position, Side, Slice,
@@ -43,18 +42,17 @@ pub(crate) struct Execution {
 #[derive(Debug)]
 struct Running {
     plan: Arc<Planned>,
-    bases: Bases,
     stream: Stream,
     signature: Signature,
-    /// If it is done in one round of publications instead of step by step.
-    direct: Option<DirectRun>,
+    way: Way,
 }
 
 #[derive(Debug)]
-struct DirectRun {
-    block_bytes: u64,
-    progress: DirectProgress,
-    is_done: bool,
+enum Way {
+    /// Step by step, with these buffers.
+    Steps(Bases),
+    /// In one round of publications.
+    Direct { round: Round, is_done: bool },
 }
 
 /// A lane's place in its steps, and which of its steps are under way.
@@ -184,28 +182,33 @@ impl Execution {
         for (index, lane) in plan.lanes().iter().enumerate() {
             self.lanes[index].restart(self.binding.start(&plan, index), lane.window);
         }
-        self.running = Some(Running { plan, bases, stream, signature, direct: None });
+        self.running = Some(Running { plan, stream, signature, way: Way::Steps(bases) });
     }
 
     /// Begins, or goes on with, a plan of one round by publications; it need not be bound.
     pub(crate) fn start_direct(
         &mut self,
         plan: Arc<Planned>,
-        bases: Bases,
         (stream, signature): (Stream, Signature),
-        (block_bytes, progress): (u64, DirectProgress),
+        round: Round,
     ) {
-        let direct = Some(DirectRun { block_bytes, progress, is_done: false });
-        self.running = Some(Running { plan, bases, stream, signature, direct });
+        let way = Way::Direct { round, is_done: false };
+        self.running = Some(Running { plan, stream, signature, way });
     }
 
     /// Posts every step that may be posted. `true` if there was one.
     #[inline]
     pub(crate) fn advance(&mut self, endpoint: &mut dyn Endpoint, id: u32) -> Result<bool, Fault> {
-        if let Some(running) = &mut self.running
-            && running.direct.is_some()
+        if let Some(Running { plan, stream, signature, way: Way::Direct { round, is_done } }) =
+            &mut self.running
         {
-            return running.advance_direct(endpoint);
+            if *is_done {
+                return Ok(false);
+            }
+            let key = Key { stream: *stream, lane: 0, signature: *signature };
+            let before = round.progress();
+            *is_done = round.go_on(plan, endpoint, &key, 1)?;
+            return Ok(*is_done || round.progress() != before);
         }
         let lanes = self.lane_count();
         let mut moved = false;
@@ -234,8 +237,8 @@ impl Execution {
     /// Whether every step has completed.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
-        if let Some(direct) = self.direct() {
-            return direct.is_done;
+        if let Some((_, is_done)) = self.direct() {
+            return is_done;
         }
         (0..self.lane_count()).all(|lane| {
             let state = &self.lanes[lane];
@@ -246,8 +249,8 @@ impl Execution {
     /// Whether every step has been posted.
     #[inline]
     pub(crate) fn has_posted_all(&self) -> bool {
-        if let Some(direct) = self.direct() {
-            return direct.is_done;
+        if let Some((_, is_done)) = self.direct() {
+            return is_done;
         }
         (0..self.lane_count()).all(|lane| self.lanes[lane].cursor.position >= self.binding.total(lane))
     }
@@ -264,12 +267,9 @@ impl Execution {
 
     /// The peers of the steps that are under way: whom this rank waits for.
     pub(crate) fn waits_for(&self, mut peer: impl FnMut(Rank)) {
-        let Some(Running { plan, direct, .. }) = &self.running else { return };
-        if let (Some(run), Some(direct)) = (direct, plan.direct()) {
-            // Before it has published, it is its readers that it waits for.
-            let awaited = if run.progress.published { &direct.writers } else { &direct.readers };
-            let ready = if run.progress.published { run.progress.ready as usize } else { 0 };
-            return awaited[ready..].iter().copied().for_each(peer);
+        let Some(Running { plan, .. }) = &self.running else { return };
+        if let Some((round, _)) = self.direct() {
+            return round.waits_for(plan, peer);
         }
         let sizes = self.binding.sizes();
         for lane in 0..plan.lanes().len() {
@@ -287,8 +287,12 @@ impl Execution {
         }
     }
 
-    fn direct(&self) -> Option<&DirectRun> {
-        self.running.as_ref().and_then(|running| running.direct.as_ref())
+    #[inline]
+    fn direct(&self) -> Option<(&Round, bool)> {
+        match &self.running {
+            Some(Running { way: Way::Direct { round, is_done }, .. }) => Some((round, *is_done)),
+            _ => None,
+        }
     }
 
     fn lane_count(&self) -> usize {
@@ -297,7 +301,7 @@ impl Execution {
 
     #[inline]
     fn post_next(&mut self, endpoint: &mut dyn Endpoint, id: u32, lane: usize) -> Result<bool, Fault> {
-        let Some(Running { plan, bases, stream, signature, direct: _ }) = &self.running else {
+        let Some(Running { plan, stream, signature, way: Way::Steps(bases) }) = &self.running else {
             return Ok(false);
         };
         let state = &self.lanes[lane];
@@ -331,31 +335,6 @@ impl Execution {
             None => true,
         })
     }
-}
-
-impl Running {
-    fn advance_direct(&mut self, endpoint: &mut dyn Endpoint) -> Result<bool, Fault> {
-        let (Some(run), Some(direct)) = (&mut self.direct, self.plan.direct()) else { return Ok(false) };
-        if run.is_done {
-            return Ok(false);
-        }
-        let key = Key { stream: self.stream, lane: 0, signature: self.signature };
-        let call = direct_call(direct, &self.bases, run.block_bytes);
-        let before = run.progress;
-        run.is_done = endpoint.direct(&key, &call, &mut run.progress)?;
-        Ok(run.is_done || run.progress != before)
-    }
-}
-
-/// The call of a round of publications.
-#[inline]
-pub(crate) fn direct_call<'a>(direct: &'a Direct, bases: &Bases, block_bytes: u64) -> DirectCall<'a> {
-    let span = |base: Base, blocks: u64| Span {
-        region: base.region,
-        offset: base.offset,
-        len: blocks * block_bytes,
-    };
-    DirectCall { direct, block_bytes, input: span(bases.input, direct.input), output: span(bases.output, 0) }
 }
 
 /// Point-to-point messages have lanes of their own, so that they never stand in a collective's way.

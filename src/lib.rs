@@ -23,6 +23,7 @@ mod prepared;
 mod raw;
 mod reduction;
 mod region;
+mod round;
 pub mod sim;
 mod split;
 pub mod trace;

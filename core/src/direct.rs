@@ -9,7 +9,7 @@
 use crate::algorithm::Spec;
 use crate::collective::{Collective, Content, Rank};
 use crate::dtype::DataType;
-use crate::endpoint::Span;
+use crate::endpoint::HostPointer;
 use crate::kind::Kind;
 use crate::op::ReduceOp;
 use crate::plan::{Action, Association, Buffer, Plan, Slice};
@@ -56,17 +56,20 @@ pub enum Part {
     },
 }
 
-/// A call that is done in one round of publications, with its sizes and buffers.
+/// A call that is done in one round of publications, with its sizes and buffers. These are no regions: to give memory a
+/// name would take as long as a small call.
 #[derive(Clone, Copy, Debug)]
 pub struct DirectCall<'a> {
     /// Who publishes, reads and makes what.
     pub direct: &'a Direct,
     /// Bytes of a block.
     pub block_bytes: u64,
-    /// Where the rank's input is.
-    pub input: Span,
-    /// Where its output is; in place they overlap as the kind says.
-    pub output: Span,
+    /// Where the rank's input is: `direct.input` blocks.
+    pub input: HostPointer,
+    /// Where its output is, as many blocks as the parts make; in place they overlap as the kind says.
+    pub output: HostPointer,
+    /// How often to look for what has not come, at least once, before answering that it has not.
+    pub looks: u32,
 }
 
 /// How far a round of publications has come. All zeros before it begins.

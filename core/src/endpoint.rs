@@ -313,7 +313,12 @@ pub trait Endpoint: Send {
     }
 
     /// Goes on with a round of publications; `true` once it is done.
-    fn direct(
+    ///
+    /// # Safety
+    /// Until it has answered `true` or an error, or the endpoint is cancelled or dropped, the call's input stays valid and
+    /// unwritten, and its output is writable and touched by nobody else.
+    #[expect(unsafe_code, reason = "the caller vouches for memory that outlives this call")]
+    unsafe fn direct(
         &mut self,
         _key: &Key,
         _call: &DirectCall<'_>,

@@ -61,6 +61,7 @@ impl<T> Table<T> {
     /// What the handle names, to be used by any number of threads at once.
     ///
     /// Errors: InvalidArgument if it names nothing or is being ended.
+    #[inline]
     pub(crate) fn get(&self, handle: usize) -> Result<Shared<'_, T>> {
         let (slot, generation) = self.find(handle)?;
         let guard = slot.value.try_read().ok_or_else(|| self.busy())?;
@@ -89,6 +90,7 @@ impl<T> Table<T> {
         slots.filter(|slot| slot.generation.load(Ordering::Relaxed) % 2 == 1).count()
     }
 
+    #[inline]
     fn find(&self, handle: usize) -> Result<(&Slot<T>, u32)> {
         let what = self.what;
         if handle == 0 {
@@ -114,6 +116,7 @@ impl<T> Table<T> {
     }
 
     /// Block k begins at place `FIRST_BLOCK * (2^k - 1)`.
+    #[inline]
     fn slot(&self, place: usize) -> Option<&Slot<T>> {
         let block = (place / FIRST_BLOCK + 1).ilog2() as usize;
         let first = FIRST_BLOCK * ((1 << block) - 1);

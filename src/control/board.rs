@@ -97,7 +97,8 @@ impl State {
 /// One rank's view of the board.
 pub(crate) struct Board {
     map: MmapRaw,
-    words: usize,
+    /// In words.
+    length: usize,
     ranks: usize,
     rank: usize,
 }
@@ -129,7 +130,7 @@ impl Board {
 
     /// Bytes of memory that it takes: whole pages.
     pub(crate) fn bytes(&self) -> u64 {
-        (8 * self.words as u64).next_multiple_of(rustix::param::page_size() as u64)
+        (8 * self.length as u64).next_multiple_of(rustix::param::page_size() as u64)
     }
 
     fn bytes_for(ranks: u32) -> u64 {
@@ -142,22 +143,22 @@ impl Board {
             .len(bytes)
             .map_raw(fd.as_fd().as_raw_fd())
             .map_err(|e| Error::system("cannot map the shared board; is the address space limited?", e))?;
-        Ok(Board { map, words: bytes / 8, ranks: ranks as usize, rank: rank as usize })
+        Ok(Board { map, length: bytes / 8, ranks: ranks as usize, rank: rank as usize })
     }
 
     /// Says that this rank starts operation `sequence` with this signature. One thread at a time; a point-to-point
     /// operation may repeat the sequence of the last collective.
     #[inline]
     pub(crate) fn start(&self, sequence: u64, signature: u128) {
-        let line = self.line(self.rank);
-        let last = State(self.word(line).load(Ordering::Relaxed)); // own line: last written by this rank
+        let line: &[AtomicU64; LINE_WORDS] = self.words(self.line(self.rank));
+        let last = State(line[0].load(Ordering::Relaxed)); // own line: last written by this rank
         let next = last.next(sequence);
-        let entry = line + next.entry();
+        let entry = next.entry();
         // Pairs with the fence in `read_once`: who sees a new half below also sees the state that left this slot.
         fence(Ordering::Release);
-        self.word(entry).store(signature as u64, Ordering::Relaxed);
-        self.word(entry + 1).store((signature >> 64) as u64, Ordering::Relaxed);
-        self.word(line).store(next.0, Ordering::Release); // pairs with `read_once`
+        line[entry].store(signature as u64, Ordering::Relaxed);
+        line[entry + 1].store((signature >> 64) as u64, Ordering::Relaxed);
+        line[0].store(next.0, Ordering::Release); // pairs with `read_once`
     }
 
     /// Says that operation `sequence` is over; nothing if a later one has started since.
@@ -274,13 +275,20 @@ impl Board {
 
     #[inline]
     pub(super) fn word(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.words);
-        // SAFETY: the mapping holds `words` words and `index` is one of them, so the result is inside the mapping.
-        let ptr = unsafe { self.map.as_mut_ptr().cast::<u64>().add(index) };
+        let [word] = self.words(index);
+        word
+    }
+
+    /// `N` words from the one at `first` on.
+    #[inline]
+    pub(super) fn words<const N: usize>(&self, first: usize) -> &[AtomicU64; N] {
+        assert!(first < self.length && N <= self.length - first);
+        // SAFETY: the mapping holds `length` words and these are among them, so the result is inside the mapping.
+        let first = unsafe { self.map.as_mut_ptr().cast::<AtomicU64>().add(first) };
         // SAFETY: the pointer is valid for reads and writes as long as `self` (the memfd is sealed: it cannot shrink
         // under the mapping), page alignment makes every word 8-aligned, and all processes access these bytes only as
         // AtomicU64.
-        unsafe { AtomicU64::from_ptr(ptr) }
+        unsafe { &*first.cast() }
     }
 }
 

@@ -19,13 +19,13 @@ impl Board {
     /// Says that this rank has called collective `sequence` with this signature. One thread at a time.
     #[inline]
     pub(crate) fn called(&self, sequence: u64, signature: u128) {
-        let entry = self.entry(self.rank(), sequence);
-        self.word(entry).store(0, Ordering::Relaxed);
+        let [written, low, high] = self.words(self.entry(self.rank(), sequence));
+        written.store(0, Ordering::Relaxed);
         // Pairs with the fence in `call_of`: who sees a new half below also sees that the entry is being written.
         fence(Ordering::Release);
-        self.word(entry + 1).store(signature as u64, Ordering::Relaxed);
-        self.word(entry + 2).store((signature >> 64) as u64, Ordering::Relaxed);
-        self.word(entry).store(sequence, Ordering::Release); // pairs with `call_of`
+        low.store(signature as u64, Ordering::Relaxed);
+        high.store((signature >> 64) as u64, Ordering::Relaxed);
+        written.store(sequence, Ordering::Release); // pairs with `call_of`
     }
 
     /// What a rank called as collective `sequence`, unless it has not come to it or is far past it.

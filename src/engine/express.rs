@@ -1,14 +1,12 @@
 //! Small blocking calls, done at once: past queue and slots, with nothing allocated, counted or locked, if the call is one
 //! round of publications and nothing else is under way. What does not end in a few looks goes on as an operation like any.
-#![allow(unsafe_code)] // registers the caller's memory with the endpoint
+#![allow(unsafe_code)] // hands the caller's memory to the endpoint
 
-use super::place::{place, region};
+use super::recent::Known;
 use super::slots::{Buffers, OpId, Role};
 use super::{CALLS_KEPT, Engine};
-use crate::executor::{Bases, direct_call};
-use ubccl_core::endpoint::{
-    DirectProgress, Fault, Key, Now, POINT_TO_POINT_LANE, Post, RegionId, Span, Stream,
-};
+use crate::round::{Places, Round};
+use ubccl_core::endpoint::{Fault, Key, Now, POINT_TO_POINT_LANE, Post, RegionId, Span, Stream};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{Collective, Result, Signature};
 
@@ -23,11 +21,11 @@ pub(crate) enum Express {
 /// A call that can be done at once.
 #[derive(Clone, Copy)]
 pub(crate) struct Eligible {
-    recent: usize,
-    block_bytes: u64,
+    round: usize,
+    places: Places,
 }
 
-/// The regions of a call that has no slot.
+/// The region of a message that has no slot.
 const NO_SLOT: RegionId = RegionId(0);
 
 impl Engine {
@@ -37,46 +35,71 @@ impl Engine {
         if !self.is_idle() || self.breakdown.is_some() {
             return Ok(None);
         }
-        let recent = self.look_up(call, matches!(buffers, Buffers::InPlace(_)))?;
-        Ok(self.recent[recent].direct_block.map(|block_bytes| Eligible { recent, block_bytes }))
+        let Some(places) = buffers.places(call, self.options.rank) else { return Ok(None) };
+        let round = match self.recent.find_round(call) {
+            None => self.new_round(call, matches!(buffers, Buffers::InPlace(_)))?,
+            found => found,
+        };
+        Ok(round.map(|round| Eligible { round, places }))
+    }
+
+    /// The same of a call that may not have been checked: if it was done at once before, with buffers that it may have.
+    #[inline]
+    pub(crate) fn repeats(
+        &mut self,
+        call: &Collective<'_>,
+        input: *const u8,
+        output: *mut u8,
+    ) -> Option<Eligible> {
+        if !self.is_idle() || self.breakdown.is_some() {
+            return None;
+        }
+        let round = self.recent.find_round(call)?;
+        let places = self.recent.round(round).places(input, output)?;
+        Some(Eligible { round, places })
+    }
+
+    #[cold]
+    fn new_round(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Option<usize>> {
+        let recent = self.look_up(call, in_place)?;
+        let plan = &self.recent[recent].plan;
+        let Some(block_bytes) = plan.direct_block(call.count(), self.endpoint.direct_limit()) else {
+            return Ok(None);
+        };
+        let known = Known::new(call, plan, block_bytes);
+        Ok(Some(self.recent.keep_round(known)))
     }
 
     /// Issues it and looks up to `looks` times whether it is done. `tell` is told its sequence number first.
     ///
     /// # Safety
-    /// As for [`Engine::issue`].
+    /// As for [`Engine::issue`], of the buffers that the call was found to be eligible with.
     #[inline]
     pub(crate) unsafe fn express(
         &mut self,
         call: &Collective<'_>,
-        Eligible { recent, block_bytes }: Eligible,
-        buffers: &Buffers,
+        Eligible { round, places }: Eligible,
         looks: u32,
         tell: impl FnOnce(u64, Signature),
     ) -> Result<Express, Fault> {
-        let known = &self.recent[recent];
+        let known = self.recent.round(round);
         // SAFETY: the caller vouches.
-        let (input, output) =
-            unsafe { place(&mut *self.endpoint, NO_SLOT, call, &known.plan, buffers.again()) }?;
-        let bases = Bases { input, output, scratch: output };
+        let mut round = unsafe { Round::new(known.block_bytes, places) };
         self.sequence += 1;
         let (stream, signature) = (Stream::Collective(self.sequence), known.signature);
         self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
         tell(self.sequence, signature);
         let key = Key { stream, lane: 0, signature };
-        let direct = known.plan.direct().expect("a call with blocks of publications has them");
-        let round = direct_call(direct, &bases, block_bytes);
-        let mut progress = DirectProgress::default();
-        for _ in 0..looks {
-            if self.endpoint.direct(&key, &round, &mut progress)? {
-                self.last_signature = signature;
-                self.shown = (self.sequence, None);
-                return Ok(Express::Done);
-            }
-            std::hint::spin_loop();
+        if round.go_on(&known.plan, &mut *self.endpoint, &key, looks)? {
+            self.last_signature = signature;
+            self.shown = (self.sequence, None);
+            return Ok(Express::Done);
         }
-        // SAFETY: the caller vouches.
-        Ok(Express::Pending(unsafe { self.take_over(call, recent, buffers, (block_bytes, progress)) }?))
+        let plan = known.plan.clone();
+        let index = self.slots.take(call, None, Role::Collective, None);
+        self.queue.push_back(index);
+        self.slots[index].execution.start_direct(plan, (stream, signature), round);
+        Ok(Express::Pending(self.slots.id(index)))
     }
 
     /// Does a send or a receive if it can be done at once, looking up to `looks` times for each next piece; `false` if it is
@@ -121,29 +144,5 @@ impl Engine {
             std::hint::spin_loop();
         }
         Ok(false)
-    }
-
-    /// Makes an operation of a call that has begun.
-    ///
-    /// # Safety
-    /// As for [`Engine::issue`].
-    unsafe fn take_over(
-        &mut self,
-        call: &Collective<'_>,
-        recent: usize,
-        buffers: &Buffers,
-        so_far: (u64, DirectProgress),
-    ) -> Result<OpId> {
-        let known = &self.recent[recent];
-        let (plan, signature, stream) =
-            (known.plan.clone(), known.signature, Stream::Collective(self.sequence));
-        let index = self.slots.take(call, None, Role::Collective, None);
-        self.queue.push_back(index);
-        // SAFETY: the caller vouches.
-        let (input, output) =
-            unsafe { place(&mut *self.endpoint, region(index), call, &plan, buffers.again()) }?;
-        let bases = Bases { input, output, scratch: output };
-        self.slots[index].execution.start_direct(plan, bases, (stream, signature), so_far);
-        Ok(self.slots.id(index))
     }
 }

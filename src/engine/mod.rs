@@ -11,7 +11,7 @@ mod tagged;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use express::Express;
+pub(crate) use express::{Eligible, Express};
 pub(crate) use journal::Begun;
 pub(crate) use slots::{Buffers, OpId, Status, Taken};
 pub(crate) use tagged::{TaggedCall, TaggedKind};
@@ -20,6 +20,7 @@ use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, execution_of};
 use crate::planned::Planned;
+use crate::round::Round;
 use crate::usage::{MemoryUse, plan_bytes};
 use loose::Loose;
 use place::{place, region};
@@ -32,7 +33,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 use tagged::{Tagged, Unexpected};
 use ubccl_algorithms::tuner::Pick;
-use ubccl_core::endpoint::{CLOSING, DirectProgress, Endpoint, Fault, RegionId, Stream, Token};
+use ubccl_core::endpoint::{CLOSING, Endpoint, Fault, RegionId, Stream, Token};
 use ubccl_core::usage::MemoryKind;
 use ubccl_core::{Choice, Collective, Rank, Result, Signature, Spec};
 
@@ -136,9 +137,8 @@ impl Engine {
     #[cold]
     fn look_up_anew(&mut self, call: &Collective<'_>, key: recent::Key) -> Result<usize> {
         let plan = self.planned(call, key.in_place())?;
-        let direct_block = plan.direct_block(call.count(), self.endpoint.direct_limit());
         let signature = call.signature(plan.number());
-        Ok(self.recent.keep(recent::Call { key, plan, direct_block, signature }))
+        Ok(self.recent.keep(recent::Call { key, plan, signature }))
     }
 
     fn planned(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Arc<Planned>> {
@@ -555,14 +555,17 @@ impl Engine {
         let Ready { plan, buffers, stream, signature } =
             slot.call.take().expect("begin is called once for each issued call");
         let (call, is_phantom) = (slot.called.get(), buffers.is_phantom());
-        // SAFETY: whoever issued the call vouched for its memory until the operation is done.
-        let (input, output) = unsafe { place(&mut *self.endpoint, region(index), &call, &plan, buffers) }?;
-        let mut bases = Bases { input, output, scratch: output };
-        if let Some(block_bytes) = plan.direct_block(call.count(), self.endpoint.direct_limit()) {
-            let from_start = (block_bytes, DirectProgress::default());
-            slot.execution.start_direct(plan, bases, (stream, signature), from_start);
+        if let Some(block_bytes) = plan.direct_block(call.count(), self.endpoint.direct_limit())
+            && let Some(places) = buffers.places(&call, self.options.rank)
+        {
+            // SAFETY: whoever issued the call vouched for its memory until the operation is done.
+            let round = unsafe { Round::new(block_bytes, places) };
+            slot.execution.start_direct(plan, (stream, signature), round);
             return Ok(());
         }
+        // SAFETY: as above.
+        let (input, output) = unsafe { place(&mut *self.endpoint, region(index), &call, &plan, buffers) }?;
+        let mut bases = Bases { input, output, scratch: output };
         let scratch_bytes = slot.execution.bind(&plan, &call);
         if plan.scratch().is_some() {
             let size = plan.spec().dtype.size() as u32;

@@ -1,9 +1,11 @@
 //! The calls made last, with their plans: a call that is repeated, alone or in turn with others, is found by one comparison.
 
 use crate::planned::Planned;
+use crate::round::Places;
 use std::ops::Index;
 use std::sync::Arc;
-use ubccl_core::{Collective, Rank, ReduceOp, Signature};
+use ubccl_core::endpoint::HostPointer;
+use ubccl_core::{Collective, DataType, Kind, Rank, ReduceOp, Signature, Spec};
 
 /// Places; a call has one by what it is. Enough for the calls of a training step, few enough to stay in a cache.
 const PLACES: usize = 32;
@@ -24,8 +26,6 @@ pub(super) struct Key {
 pub(super) struct Call {
     pub(super) key: Key,
     pub(super) plan: Arc<Planned>,
-    /// Bytes of a block, if it is done by publications.
-    pub(super) direct_block: Option<u64>,
     /// With the plan's number.
     pub(super) signature: Signature,
 }
@@ -46,20 +46,100 @@ impl Key {
         let Signature(bits) = self.signature;
         let peer = |rank: Option<Rank>| rank.map_or(0, |rank| u64::from(rank) + 1);
         let rest = u64::from(self.in_place) ^ peer(self.peers.0) << 1 ^ peer(self.peers.1) << 20;
-        let mixed = (bits as u64 >> 32) ^ (bits >> 64) as u64 ^ rest << 20;
-        (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % PLACES
+        place_of((bits as u64 >> 32) ^ (bits >> 64) as u64 ^ rest << 20)
     }
+}
+
+/// A call that is one round of publications, checked once, with all that repeating it takes.
+#[derive(Debug)]
+pub(super) struct Known {
+    key: RoundKey,
+    pub(super) plan: Arc<Planned>,
+    pub(super) block_bytes: u64,
+    /// With the plan's number.
+    pub(super) signature: Signature,
+    input_bytes: u64,
+    output_bytes: u64,
+    /// From the output to the input in place, modulo 2^64.
+    ahead: usize,
+}
+
+impl Known {
+    /// A call whose plan is a round of blocks of so many bytes.
+    pub(super) fn new(call: &Collective<'_>, plan: &Arc<Planned>, block_bytes: u64) -> Self {
+        let Spec { rank, ranks, dtype, .. } = *plan.spec();
+        let bytes = |elements: u64| elements * dtype.size() as u64;
+        let (input, output) = call.in_place_offsets(rank);
+        Known {
+            key: RoundKey::new(call),
+            block_bytes,
+            signature: call.signature(plan.number()),
+            input_bytes: bytes(call.input_elements(ranks, rank)),
+            output_bytes: bytes(call.output_elements(ranks, rank)),
+            ahead: (bytes(input) as usize).wrapping_sub(bytes(output) as usize),
+            plan: plan.clone(),
+        }
+    }
+
+    /// Where two buffers are, if they are such as the call may have: there, and the same or apart.
+    #[inline]
+    pub(super) fn places(&self, input: *const u8, output: *mut u8) -> Option<Places> {
+        let Known { input_bytes, output_bytes, ahead, .. } = *self;
+        if input.is_null() && input_bytes > 0 || output.is_null() && output_bytes > 0 {
+            return None;
+        }
+        let (first, into) = (input.expose_provenance(), output.expose_provenance());
+        let end = |start: usize, len: u64| (start as u64).saturating_add(len);
+        let are_fine = first == into.wrapping_add(ahead)
+            || end(first, input_bytes) <= into as u64
+            || end(into, output_bytes) <= first as u64
+            || input_bytes == 0
+            || output_bytes == 0;
+        are_fine.then_some(Places { input: HostPointer(first), output: HostPointer(into) })
+    }
+}
+
+/// All that a call without tables and peers is. Not its signature: that is of a call that was checked, these may be of any.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct RoundKey {
+    kind: Kind,
+    dtype: DataType,
+    op: Option<ReduceOp>,
+    root: Option<Rank>,
+    count: u64,
+}
+
+impl RoundKey {
+    #[inline]
+    fn new(call: &Collective<'_>) -> Self {
+        let (kind, dtype, op, root, count) =
+            (call.kind(), call.dtype(), call.op(), call.root(), call.count());
+        RoundKey { kind, dtype, op, root, count }
+    }
+
+    #[inline]
+    fn place(&self) -> usize {
+        let root = self.root.map_or(0, |root| u64::from(root) + 1);
+        place_of(self.count ^ u64::from(self.kind.code()) << 48 ^ root << 24)
+    }
+}
+
+/// One of the places, for a number in which calls differ that follow each other.
+#[inline]
+fn place_of(mixed: u64) -> usize {
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % PLACES
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Recent {
     calls: [Option<Call>; PLACES],
+    rounds: [Option<Known>; PLACES],
 }
 
 impl Default for Recent {
     fn default() -> Self {
-        Recent { calls: [const { None }; PLACES] }
+        Recent { calls: [const { None }; PLACES], rounds: [const { None }; PLACES] }
     }
 }
 
@@ -78,8 +158,29 @@ impl Recent {
         place
     }
 
+    /// Where a round stands, if this call was one; then it has been checked.
+    #[inline]
+    pub(super) fn find_round(&self, call: &Collective<'_>) -> Option<usize> {
+        let key = RoundKey::new(call);
+        let place = key.place();
+        self.rounds[place].as_ref().is_some_and(|known| known.key == key).then_some(place)
+    }
+
+    /// Keeps a round instead of the one in its place.
+    pub(super) fn keep_round(&mut self, round: Known) -> usize {
+        let place = round.key.place();
+        self.rounds[place] = Some(round);
+        place
+    }
+
+    /// A round that was found or kept.
+    #[inline]
+    pub(super) fn round(&self, place: usize) -> &Known {
+        self.rounds[place].as_ref().expect("places are those of rounds that were found or kept")
+    }
+
     pub(super) fn clear(&mut self) {
-        self.calls = [const { None }; PLACES];
+        *self = Self::default();
     }
 }
 

@@ -4,6 +4,7 @@ use super::loose::Standing;
 use super::tagged::{TaggedCall, Unexpected};
 use crate::executor::Execution;
 use crate::planned::Planned;
+use crate::round::Places;
 use crate::usage::MemoryUse;
 use std::any::Any;
 use std::cmp::Reverse;
@@ -39,18 +40,20 @@ impl Buffers {
 }
 
 impl Buffers {
-    /// The same once more, without the cost of a clone where they are real memory.
+    /// Where input and output are in real memory; none if they are not.
     #[inline]
-    pub(super) fn again(&self) -> Buffers {
-        let memory = |memory: &Memory| match memory {
-            Memory::Host { address, len } => Memory::Host { address: *address, len: *len },
-            phantom => phantom.clone(),
-        };
+    pub(super) fn places(&self, call: &Collective<'_>, rank: Rank) -> Option<Places> {
         match self {
-            Buffers::Apart { input, output } => {
-                Buffers::Apart { input: memory(input), output: memory(output) }
+            Buffers::Apart {
+                input: Memory::Host { address: input, .. },
+                output: Memory::Host { address: output, .. },
+            } => Some(Places { input: *input, output: *output }),
+            Buffers::InPlace(Memory::Host { address: HostPointer(address), .. }) => {
+                let place = |offset: u64| HostPointer(address + offset as usize * call.dtype().size());
+                let (input, output) = call.in_place_offsets(rank);
+                Some(Places { input: place(input), output: place(output) })
             }
-            Buffers::InPlace(joint) => Buffers::InPlace(memory(joint)),
+            _ => None,
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::usage::{LinkClass, MemoryUse, Traffic};
 use company::Company;
 use operations::Operation;
 pub use operations::{Data, Issued, Job};
-pub(crate) use program::blocking::refuse_blocking;
+pub(crate) use program::blocking::{is_in_program, refuse_blocking};
 pub use program::{Buffer, Communicator, Compute, End, Ended, Phantom, Report, Window, Work};
 pub use recording::Moment;
 use recording::Watch;

@@ -34,6 +34,12 @@ pub(crate) fn refuse_blocking(call: impl FnOnce() -> (&'static str, String)) -> 
     }
 }
 
+/// Whether this thread runs the program of a rank of a simulated world.
+#[inline]
+pub(crate) fn is_in_program() -> bool {
+    RUNNING.get().is_some()
+}
+
 #[cold]
 fn refusal(rank: Rank, (call, instead): (&str, String)) -> Error {
     Error::unsupported(format!(

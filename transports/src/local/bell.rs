@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use ubccl_core::endpoint::Wake;
-use ubccl_core::{Error, Result};
+use ubccl_core::{Error, Rank, Result};
 
 /// Where the words of a doorbell are: in a segment, or in this process's own memory.
 pub(crate) trait Words: Send + Sync {
@@ -43,7 +43,7 @@ impl<W: Words> Bell<W> {
     }
 
     /// Wakes the rank if it sleeps or is watched. A writer calls it behind a fence.
-    #[inline]
+    #[inline(always)]
     fn ring_if_needed(&self) {
         let flags = self.doorbell().claim();
         if flags != 0 {
@@ -135,6 +135,15 @@ impl<W: Words> Bells<W> {
     /// Wakes one whatever it does.
     pub(crate) fn wake(&self, rank: usize) {
         self.bells[rank].wake();
+    }
+
+    /// Wakes those among these that sleep. One fence serves them all.
+    #[inline]
+    pub(crate) fn ring_at(&self, ranks: &[Rank]) {
+        if !ranks.is_empty() {
+            self.fences.of_writer::<u32, AtomicU32>();
+            ranks.iter().for_each(|&rank| self.bells[rank as usize].ring_if_needed());
+        }
     }
 
     /// Wakes those among the marked that sleep. One fence serves them all.

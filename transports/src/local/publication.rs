@@ -89,15 +89,15 @@ impl Author {
         has_finished(&mut self.known[reader], number, finished)
     }
 
-    /// Shows the entry of operation `number`, already written, to all; these are going to read it.
+    /// Takes the entry of operation `number`, which nobody is waited for, to be written and shown; these are going to read it.
     #[inline]
-    pub(crate) fn publish(&mut self, number: u64, readers: &[Rank], stamp: &impl Word<u64>) {
+    pub(crate) fn take(&mut self, number: u64, readers: &[Rank]) {
         let held = &mut self.held[self.depth.entry(number)];
         held.number = number;
-        held.readers.clear();
-        held.readers.extend_from_slice(readers);
-        // Release: partner of the acquire in `stamp_of`; the entry's bytes come first.
-        stamp.store(number, Ordering::Release);
+        if held.readers != readers {
+            held.readers.clear();
+            held.readers.extend_from_slice(readers);
+        }
     }
 
     /// A publication of `peer` for operation `number` was seen, by an acquire: it has finished all before.
@@ -117,10 +117,17 @@ fn has_finished(known: &mut u64, number: u64, finished: &impl Word<u64>) -> bool
     *known >= number
 }
 
+/// Shows the entry of an operation, taken and written, to all.
+#[inline]
+pub(crate) fn show(number: u64, stamp: &impl Word<u64>) {
+    // Release: partner of the acquire in `stamp_of`; the entry's bytes come first.
+    stamp.store(number, Ordering::Release);
+}
+
 /// What stands in an entry, for a reader.
 #[inline]
 pub(crate) fn stamp_of(stamp: &impl Word<u64>) -> u64 {
-    // Acquire: partner of the release in `Author::publish`.
+    // Acquire: partner of the release in `show`.
     stamp.load(Ordering::Acquire)
 }
 
@@ -170,11 +177,12 @@ mod loom_tests {
         }
 
         fn write(&self, author: &mut Author, number: u64, reader: usize) {
+            author.take(number, &[reader as Rank]);
             self.payloads[entry(number)].with_mut(|payload| {
                 // SAFETY: loom checks that nobody else touches it.
                 unsafe { *payload = number * 10 }
             });
-            author.publish(number, &[reader as Rank], &self.stamps[entry(number)]);
+            show(number, &self.stamps[entry(number)]);
         }
 
         fn read(&self, number: u64) {
@@ -273,7 +281,8 @@ mod tests {
         let mut author = Author::new(2, Depth::new(4));
         let (next, later) = (3 + 4, 3 + 8);
         assert_eq!(author.waits_for(3, |rank| &finished[rank]), None, "nothing stands there");
-        author.publish(3, &[1], &stamp);
+        author.take(3, &[1]);
+        show(3, &stamp);
         assert_eq!(stamp_of(&stamp), 3);
         assert_eq!(author.waits_for(next, |rank| &finished[rank]), Some((1, 3)));
         author.saw(1, 3);
@@ -284,7 +293,7 @@ mod tests {
         );
         finish(3, &finished[1]);
         assert_eq!(author.waits_for(next, |rank| &finished[rank]), None);
-        author.publish(next, &[1], &stamp);
+        author.take(next, &[1]);
         author.saw(1, next + 1);
         assert_eq!(author.waits_for(later, |_| &nothing), None, "a later publication says the same");
         finished[1].store(0, Ordering::Relaxed);
@@ -293,10 +302,9 @@ mod tests {
 
     #[test]
     fn who_has_to_be_through_is_who_reads_what_stands_there() {
-        let stamp = AtomicU64::new(0);
         let finished = [(); 3].map(|()| AtomicU64::new(0));
         let mut author = Author::new(3, Depth::new(4));
-        author.publish(1, &[1], &stamp);
+        author.take(1, &[1]);
         finish(4, &finished[2]);
         assert_eq!(
             author.waits_for(5, |rank| &finished[rank]),
@@ -306,7 +314,7 @@ mod tests {
         finish(1, &finished[1]);
         finished[2].store(0, Ordering::Relaxed);
         assert_eq!(author.waits_for(5, |rank| &finished[rank]), None);
-        author.publish(5, &[2], &stamp);
+        author.take(5, &[2]);
         assert_eq!(author.waits_for(9, |rank| &finished[rank]), Some((2, 5)));
     }
 }

@@ -413,13 +413,15 @@ impl Endpoint for ShmEndpoint {
     }
 
     #[inline]
-    fn direct(
+    #[expect(unsafe_code, reason = "the contract's caller vouches for memory")]
+    unsafe fn direct(
         &mut self,
         key: &Key,
         call: &DirectCall<'_>,
         progress: &mut DirectProgress,
     ) -> Result<bool, Fault> {
-        self.run_direct(key, call, progress)
+        // SAFETY: the caller vouches.
+        unsafe { self.run_direct(key, call, progress) }
     }
 
     /// Behind a receive that waits for more of its message, the next one cannot be seen.

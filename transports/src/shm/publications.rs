@@ -6,16 +6,18 @@ use super::endpoint::ShmEndpoint;
 use super::geometry::Geometry;
 use super::segment::Segment;
 use crate::local::label::Label;
-use crate::local::publication::{Author, Depth, finish, stamp_of};
+use crate::local::publication::{Author, Depth, finish, show, stamp_of};
 use crate::local::stores::Stores;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use ubccl_core::direct::Part;
-use ubccl_core::endpoint::{DirectCall, DirectProgress, Fault, Header, Key, Span, Stream};
+use ubccl_core::endpoint::{DirectCall, DirectProgress, Fault, Header, HostPointer, Key, Stream};
 use ubccl_core::{Error, Rank, Result, kernels};
 
 /// Words of an entry before the payload of a small publication: stamp, signature (low, high), length.
 const HEADER_BYTES: usize = 32;
+/// Looks at a publication without a pause: for about as long as a line takes from another processor.
+const EAGER_LOOKS: u32 = 64;
 /// The longest payload that stands in the head.
 const IN_HEAD_BYTES: u64 = (Geometry::PUBLICATION_HEAD - HEADER_BYTES) as u64;
 
@@ -52,7 +54,7 @@ impl Shelf {
 
     #[inline]
     fn word(&self, number: u64, word: usize) -> &AtomicU64 {
-        debug_assert!(word < HEADER_BYTES / 8);
+        debug_assert!(word < Geometry::PUBLICATION_HEAD / 8);
         let address = self.head(number).cast::<u64>().wrapping_add(word);
         // SAFETY: the entry is below the depth, so the line is inside the range that `new` checked, in a mapping that the Arc
         // keeps alive; heads are multiples of 64 from a page; every side touches these words by atomic operations only.
@@ -73,6 +75,29 @@ impl Shelf {
         }
         let at = self.depth.entry(number) * Geometry::PUBLICATION_STRIDE;
         self.payloads.wrapping_add(at + self.depth.offset(number, Geometry::PUBLICATION_STRIDE, len as usize))
+    }
+
+    /// Writes what a publication says of itself, except its stamp. The last word first, here and below: the readers look
+    /// at the stamp's line meanwhile, and each time they do the line travels.
+    #[inline]
+    fn write_label(&self, number: u64, label: &Label) {
+        for word in (1..label.0.len()).rev() {
+            self.word(number, word).store(label.0[word], Ordering::Relaxed);
+        }
+    }
+
+    /// The same with a payload that stands in the head.
+    ///
+    /// # Safety
+    /// `from` is valid for reads of `len` bytes, at most `IN_HEAD_BYTES`.
+    #[inline]
+    unsafe fn write_all(&self, number: u64, label: &Label, from: *const u8, len: usize) {
+        for at in (0..len.div_ceil(8)).rev() {
+            // SAFETY: the word begins inside the payload, and what is read of it is.
+            let value = unsafe { word_at(from.wrapping_add(8 * at), len - 8 * at) };
+            self.word(number, HEADER_BYTES / 8 + at).store(value, Ordering::Relaxed);
+        }
+        self.write_label(number, label);
     }
 
     /// What a publication says of itself; meaningful if it is there.
@@ -131,8 +156,11 @@ impl Publications {
 
 impl ShmEndpoint {
     /// See `Endpoint::direct`.
+    ///
+    /// # Safety
+    /// As there.
     #[inline]
-    pub(crate) fn run_direct(
+    pub(crate) unsafe fn run_direct(
         &mut self,
         key: &Key,
         call: &DirectCall<'_>,
@@ -143,7 +171,8 @@ impl ShmEndpoint {
         };
         let label = label_of(key, call);
         if !progress.published {
-            if !self.publish(number, &label, call)? {
+            // SAFETY: the caller vouches for the input.
+            if !unsafe { self.publish(number, &label, call) } {
                 return Ok(false);
             }
             progress.published = true;
@@ -151,38 +180,42 @@ impl ShmEndpoint {
         if !self.all_are_there(number, &label, call, progress)? {
             return Ok(false);
         }
-        self.make(number, call)?;
+        // SAFETY: the caller vouches for both buffers; every writer's publication is there.
+        unsafe { self.make(number, call) }?;
         finish(number, self.publications.shelves[self.rank].finished());
         self.count_direct(call);
         Ok(true)
     }
 
     /// Writes this rank's input where its peers read it, if they are through with what stands there.
+    ///
+    /// # Safety
+    /// The call's input may be read.
     #[inline]
-    fn publish(&mut self, number: u64, label: &Label, call: &DirectCall<'_>) -> Result<bool, Fault> {
+    unsafe fn publish(&mut self, number: u64, label: &Label, call: &DirectCall<'_>) -> bool {
         if call.direct.readers.is_empty() {
-            return Ok(true);
+            return true;
         }
         let Publications { shelves, author, stores, awaited } = &mut self.publications;
         if let Some((reader, held)) = author.waits_for(number, |reader| shelves[reader].finished()) {
             *awaited = Some(Awaited::End(reader, held));
-            return Ok(false);
+            return false;
         }
+        author.take(number, &call.direct.readers);
         let shelf = &shelves[self.rank];
-        for (at, value) in (1..).zip(&label.0[1..]) {
-            shelf.word(number, at).store(*value, Ordering::Relaxed);
-        }
-        let len = published_bytes(call);
-        if len > 0 {
-            let from = self.memory.address(Span { len, ..call.input })?;
-            // SAFETY: `address` checked the source; the payload has room for what is in the limit, which `label_of` and
+        let (len, from) = (published_bytes(call), pointer(call.input, 0));
+        if len > IN_HEAD_BYTES {
+            // SAFETY: the caller vouches for the source; the payload has room for what is in the limit, which `label_of` and
             // the caller's choice of this way keep; the entry is this rank's to write, since its readers are through.
             unsafe { stores.copy(from, shelf.payload(number, len), len as usize, || 0) };
+            shelf.write_label(number, label);
+        } else {
+            // SAFETY: as above, and it is short enough.
+            unsafe { shelf.write_all(number, label, from, len as usize) };
         }
-        author.publish(number, &call.direct.readers, shelf.word(number, 0));
-        call.direct.readers.iter().for_each(|&reader| self.bells.mark(reader as usize));
-        self.bells.ring();
-        Ok(true)
+        show(number, shelf.word(number, 0));
+        self.bells.ring_at(&call.direct.readers);
+        true
     }
 
     /// Whether every writer's publication is there. Goes on where it got stuck last time.
@@ -197,11 +230,12 @@ impl ShmEndpoint {
         let Publications { shelves, author, awaited, .. } = &mut self.publications;
         while let Some(&writer) = call.direct.writers.get(progress.ready as usize) {
             let peer = writer as usize;
-            let stamp = stamp_of(shelves[peer].word(number, 0));
-            if stamp < number {
+            let word = shelves[peer].word(number, 0);
+            let Some(stamp) = (0..call.looks).map(|look| look_at(word, look)).find(|&stamp| stamp >= number)
+            else {
                 *awaited = Some(Awaited::Publication(peer, number));
                 return Ok(false);
-            }
+            };
             let theirs = shelves[peer].label(number);
             if stamp > number || theirs != *label {
                 return Err(mismatch(writer, stamp, &theirs, label));
@@ -214,47 +248,48 @@ impl ShmEndpoint {
     }
 
     /// Makes the output of what is there.
+    ///
+    /// # Safety
+    /// The call's buffers are as it says, and all that it reads of others has been published.
     #[inline]
-    fn make(&mut self, number: u64, call: &DirectCall<'_>) -> Result<(), Fault> {
-        let len = call.block_bytes;
-        let span = |base: Span, block: u64| Span { offset: base.offset + block * len, len, ..base };
+    unsafe fn make(&mut self, number: u64, call: &DirectCall<'_>) -> Result<(), Fault> {
+        let len = call.block_bytes as usize;
         for part in &call.direct.parts {
-            self.pointers.0.clear();
             match *part {
                 Part::Copy { from, at, into } => {
-                    let source = self.block_of(from as usize, number, call, at)?;
-                    let into = self.memory.address(span(call.output, into))?;
-                    // SAFETY: `address` checked the destination, `block_of` the source: of this rank's own input, or of
-                    // a publication, which is apart. In place they are the same block or apart.
-                    unsafe { kernels::copy(source, into, len as usize) };
+                    let source = self.block_of(from as usize, number, call, at);
+                    let into = pointer(call.output, into * call.block_bytes);
+                    // SAFETY: the caller vouches for the destination and the own input; a publication is apart. In place they
+                    // are the same block or apart.
+                    unsafe { kernels::copy(source, into, len) };
                 }
                 Part::Fold { at, into } => {
+                    self.pointers.0.clear();
                     for rank in 0..self.ranks {
-                        let source = self.block_of(rank, number, call, at)?;
+                        let source = self.block_of(rank, number, call, at);
                         self.pointers.0.push(source);
                     }
+                    let into = pointer(call.output, into * call.block_bytes);
                     let op = call.direct.op.expect("only kinds with an operation fold");
-                    let fold = (call.direct.dtype, op);
+                    let (dtype, sources) = (call.direct.dtype, &self.pointers.0);
                     // SAFETY: as above; in place, this rank's own block is the destination itself.
-                    unsafe { self.memory.reduce(fold, &self.pointers.0, span(call.output, into)) }?;
+                    unsafe { kernels::reduce(dtype, op, sources, into, len / dtype.size()) }?;
                 }
             }
         }
-        self.pointers.0.clear();
         Ok(())
     }
 
     /// Block `at` of what a rank brings: the own input, or what another published.
     #[inline]
-    fn block_of(&self, rank: usize, number: u64, call: &DirectCall<'_>, at: u64) -> Result<*const u8, Fault> {
-        let (offset, len) = (at * call.block_bytes, call.block_bytes);
+    fn block_of(&self, rank: usize, number: u64, call: &DirectCall<'_>, at: u64) -> *const u8 {
+        let offset = at * call.block_bytes;
         if rank == self.rank {
-            let offset = call.input.offset + offset;
-            return Ok(self.memory.address(Span { offset, len, ..call.input })?);
+            return pointer(call.input, offset);
         }
         // The label says how long the longest publication is; every rank that publishes has as much.
         let published = call.direct.longest * call.block_bytes;
-        Ok(self.publications.shelves[rank].payload(number, published).wrapping_add(offset as usize))
+        self.publications.shelves[rank].payload(number, published).wrapping_add(offset as usize)
     }
 
     /// Counts what the plan's messages would have been.
@@ -266,9 +301,8 @@ impl ShmEndpoint {
         }
         for &writer in &call.direct.writers {
             self.incoming[writer as usize * self.channels].counters.received(len);
-            self.bells.mark(writer as usize); // it may wait for this rank's end
         }
-        self.bells.ring();
+        self.bells.ring_at(&call.direct.writers); // they may wait for this rank's end
     }
 }
 
@@ -276,6 +310,46 @@ impl ShmEndpoint {
 #[inline]
 fn label_of(key: &Key, call: &DirectCall<'_>) -> Label {
     Label::new(key, call.direct.longest * call.block_bytes)
+}
+
+/// The stamp of a publication that is looked at again and again; the first looks follow one another at once.
+#[inline]
+fn look_at(stamp: &AtomicU64, look: u32) -> u64 {
+    if look >= EAGER_LOOKS {
+        std::hint::spin_loop();
+    }
+    stamp_of(stamp)
+}
+
+/// The first 8 of `left` bytes as a word; if there are fewer, the rest is 0.
+///
+/// # Safety
+/// They are valid for reads, and there are some.
+#[inline]
+unsafe fn word_at(from: *const u8, left: usize) -> u64 {
+    match left {
+        8.. => {
+            // SAFETY: the caller vouches for 8 bytes; unaligned reads need no more.
+            unsafe { from.cast::<u64>().read_unaligned() }
+        }
+        4 => {
+            // SAFETY: the same with 4.
+            let [a, b, c, d] = unsafe { from.cast::<[u8; 4]>().read() };
+            u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0])
+        }
+        _ => {
+            let mut word = [0; 8];
+            // SAFETY: the caller vouches for `left` bytes, fewer than 8.
+            unsafe { kernels::copy(from, word.as_mut_ptr(), left) };
+            u64::from_ne_bytes(word)
+        }
+    }
+}
+
+/// A byte of a caller's buffer.
+#[inline]
+fn pointer(HostPointer(address): HostPointer, offset: u64) -> *mut u8 {
+    std::ptr::with_exposed_provenance_mut(address + offset as usize)
 }
 
 #[inline]

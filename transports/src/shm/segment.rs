@@ -173,12 +173,13 @@ impl Segment {
         unsafe { AtomicU64::from_ptr(word) }
     }
 
+    /// The two halves of the word at this offset.
     #[inline]
-    fn half_word(&self, offset: usize) -> &AtomicU32 {
-        let word = self.range(offset, 4).cast::<u32>();
-        assert!(word.is_aligned());
-        // SAFETY: as in `word`.
-        unsafe { AtomicU32::from_ptr(word) }
+    fn half_words(&self, offset: usize) -> &[AtomicU32; 2] {
+        let words = self.range(offset, 8).cast::<[AtomicU32; 2]>();
+        assert!(words.is_aligned());
+        // SAFETY: as in `word`, of words of half the size.
+        unsafe { &*words }
     }
 
     /// The address of a range that lies inside; only a bug can ask for another.
@@ -201,7 +202,8 @@ impl Segment {
 impl Words for Segment {
     #[inline]
     fn doorbell(&self) -> Doorbell<'_, AtomicU32> {
-        Doorbell { rings: self.half_word(Geometry::DOORBELL), flags: self.half_word(Geometry::DOORBELL + 4) }
+        let [rings, flags] = self.half_words(Geometry::DOORBELL);
+        Doorbell { rings, flags }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use ubccl_core::direct::{Direct, Part};
-use ubccl_core::endpoint::{DirectCall, DirectProgress, Header, Now, Stream};
+use ubccl_core::endpoint::{DirectCall, DirectProgress, Header, HostPointer, Now, Stream};
 use ubccl_core::{DataType, Rank, ReduceOp};
 
 /// An all-reduce of `ranks`, as rank `rank` sees it.
@@ -35,9 +35,11 @@ impl Round {
 
     fn go(&mut self, endpoint: &mut ShmEndpoint, sequence: u64) -> Result<bool, Fault> {
         let block_bytes = self.output.len;
-        let (input, output) = (Span { len: self.direct.input * block_bytes, ..self.input }, self.output);
-        let call = DirectCall { direct: &self.direct, block_bytes, input, output };
-        endpoint.direct(&key(sequence, 0), &call, &mut self.progress)
+        let spans = [Span { len: self.direct.input * block_bytes, ..self.input }, self.output];
+        let [input, output] = spans.map(|span| HostPointer(endpoint.memory.address(span).unwrap().addr()));
+        let call = DirectCall { direct: &self.direct, block_bytes, input, output, looks: 1 };
+        // SAFETY: the rig's areas live as long as its endpoints, and these spans were checked against them.
+        unsafe { endpoint.direct(&key(sequence, 0), &call, &mut self.progress) }
     }
 }
 
