@@ -365,6 +365,10 @@ typedef struct ubccl_config {
    An algorithm for every call; null: `UBCCL_ALGO` or chosen by size.
    */
   const char *algorithm;
+  /*
+   An engine for every call, of a simulated fabric that has several; null: `UBCCL_ENGINE` or chosen by cost.
+   */
+  const char *engine;
 } ubccl_config;
 
 /*

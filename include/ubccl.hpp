@@ -149,6 +149,7 @@ public:
     Config &rendezvous(std::string text) { return rendezvous_ = std::move(text), *this; }
     Config &transport(std::string name) { return transport_ = std::move(name), *this; }
     Config &algorithm(std::string name) { return algorithm_ = std::move(name), *this; }
+    Config &engine(std::string name) { return engine_ = std::move(name), *this; }
     Config &operation_timeout(std::chrono::seconds timeout)
     {
         return operation_timeout_s_ = static_cast<std::uint32_t>(timeout.count()), *this;
@@ -166,6 +167,7 @@ private:
         config.rendezvous = rendezvous_.empty() ? nullptr : rendezvous_.c_str();
         config.transport = transport_.empty() ? nullptr : transport_.c_str();
         config.algorithm = algorithm_.empty() ? nullptr : algorithm_.c_str();
+        config.engine = engine_.empty() ? nullptr : engine_.c_str();
         config.listener = listener_.release(); // used up, whatever comes
         ubccl_comm *comm = nullptr;
         check(ubccl_comm_init(&config, &comm));
@@ -173,7 +175,7 @@ private:
     }
 
     std::uint32_t rank_, ranks_, operation_timeout_s_ = 0;
-    std::string rendezvous_, transport_, algorithm_;
+    std::string rendezvous_, transport_, algorithm_, engine_;
     Handle<ubccl_rendezvous, ubccl_rendezvous_destroy> listener_;
 };
 

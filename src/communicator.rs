@@ -148,7 +148,7 @@ impl Communicator {
         // The last exchange: whoever has started knows that all have connected.
         let costs = costs.of_first(&mut control, cores)?;
         let wishes = Wishes::of(&config);
-        let chooser = Chooser::new(costs.model(&layout), &layout, &wishes)?;
+        let chooser = Chooser::new(costs.engines(&layout), &layout, &wishes)?;
         let crowded = parent_crowded || cores < config.ranks;
         let waker = endpoint.waker();
         let (rank, ranks) = (config.rank, config.ranks);

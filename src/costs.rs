@@ -13,7 +13,7 @@ use crate::machine;
 use std::collections::BTreeMap;
 use std::path::Path;
 use ubccl_algorithms::find;
-use ubccl_algorithms::tuner::{Correction, Fitted, Model, Point};
+use ubccl_algorithms::tuner::{Correction, Engines, Fitted, Model, Point};
 use ubccl_core::endpoint::Machine;
 use ubccl_core::topology::parse_toml;
 use ubccl_core::{Choice, Collective, Error, ErrorKind, Exchange, Kind, Layout, Result, Spec};
@@ -27,7 +27,7 @@ type Models = BTreeMap<String, Model>;
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Costs {
-    model: Model,
+    engines: Engines,
     /// Cores that all ranks share, if processors move the bytes.
     cores: Option<u32>,
 }
@@ -35,17 +35,26 @@ pub(crate) struct Costs {
 impl Costs {
     /// Of a simulated machine.
     pub(crate) fn of_machine(machine: &Machine) -> Self {
-        Costs { model: Model::of(machine), cores: None }
+        Costs { engines: Engines::of(machine), cores: None }
     }
 
     /// Of a real transport; what other ranks than 0 have is not looked at.
     ///
-    /// Errors: InvalidArgument, for a file that cannot be read, is wrong, or is another machine's.
+    /// Errors: InvalidArgument, for a file that cannot be read, is wrong, or is another machine's; for an engine that there
+    /// is not.
     pub(crate) fn of_config(config: &Config) -> Result<Self> {
+        let costs = Self::of_transport(config)?;
+        if let Some(engine) = &config.engine {
+            costs.engines.find(engine).map_err(|error| config.blame(&settings::ENGINE, error))?;
+        }
+        Ok(costs)
+    }
+
+    fn of_transport(config: &Config) -> Result<Self> {
         if let Some(machine) = config.machine()? {
             // At the fabric's pace each message passes the ports by itself.
             let costs = Costs::of_machine(&machine);
-            return Ok(Costs { model: costs.model.with_plain_switches(), ..costs });
+            return Ok(Costs { engines: costs.engines.map(Model::with_plain_switches), ..costs });
         }
         // Found before: another name for the same.
         let transport = ubccl_transports::find(&config.transport).map_or("", |found| found.descriptor().name);
@@ -62,7 +71,7 @@ impl Costs {
             let model = models.remove(transport).or_else(|| models.remove("shm"));
             model.ok_or_else(|| Error::internal("there are no built-in costs"))
         };
-        Ok(Costs { model: tuned.map_or_else(built_in, Ok)?, cores: None })
+        Ok(Costs { engines: tuned.map_or_else(built_in, Ok)?.into(), cores: None })
     }
 
     /// With so many cores for all ranks.
@@ -72,24 +81,25 @@ impl Costs {
 
     /// Rank 0's, on every rank.
     pub(crate) fn of_first(self, exchange: &mut dyn Exchange, cores: u32) -> Result<Self> {
-        let mine = if exchange.rank() == 0 { self.model.to_toml()? } else { String::new() };
+        let mine = if exchange.rank() == 0 { self.engines.to_toml()? } else { String::new() };
         let all = exchange.all_gather(mine.as_bytes())?;
         let text = String::from_utf8_lossy(&all[0]);
-        let model = Model::from_toml(&text).map_err(|error| {
+        let engines = Engines::from_toml(&text).map_err(|error| {
             let message = format!("rank 0's costs are not understood (another version of ubccl?): {error}");
             Error::new(ErrorKind::Start, message)
         })?;
-        Ok(Costs { model, cores: Some(cores) })
+        Ok(Costs { engines, cores: Some(cores) })
     }
 
     /// To reckon with where ranks stand so: groups share the cores in proportion.
-    pub(crate) fn model(&self, layout: &Layout) -> Model {
+    pub(crate) fn engines(&self, layout: &Layout) -> Engines {
         let group = |cores: u32| {
             let (largest, ranks) =
                 (u64::from(layout.levels()[0].largest()), u64::from(layout.ranks().max(1)));
             (u64::from(cores) * largest / ranks).max(1) as u32
         };
-        Model { cores: self.cores.map(group), ..self.model.clone() }
+        let cores = self.cores.map(group);
+        self.engines.clone().map(|model| Model { cores, ..model })
     }
 }
 
@@ -163,7 +173,12 @@ impl Tuning {
             })
         };
         let points = measurements.iter().map(point).collect::<Result<Vec<_>>>()?;
-        let start = Model { cores: Some(cores), correction: Vec::new(), fitted: None, ..costs.model };
+        let start = Model {
+            cores: Some(cores),
+            correction: Vec::new(),
+            fitted: None,
+            ..costs.engines.first().clone()
+        };
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
         let (model, residuals) = start.fit(&points)?;
         let correction = corrections(&model, measurements, &points);

@@ -205,7 +205,7 @@ impl Execution {
             if *is_done {
                 return Ok(false);
             }
-            let key = Key { stream: *stream, lane: 0, signature: *signature };
+            let key = Key { stream: *stream, lane: 0, signature: *signature, engine: None };
             let before = round.progress();
             *is_done = round.go_on(plan, endpoint, &key, 1)?;
             return Ok(*is_done || round.progress() != before);
@@ -317,7 +317,8 @@ impl Execution {
             None => *signature,
             Some((side, number)) => self.binding.sizes().table(side)[number.at(step.at) as usize].signature,
         };
-        let key = Key { stream: *stream, lane: message_lane(*stream, lane), signature };
+        let engine = plan.spec().choice.engine;
+        let key = Key { stream: *stream, lane: message_lane(*stream, lane), signature, engine };
         let post = resolve(plan, &self.binding, bases, &step);
         let posted = endpoint.post(join(id, lane, slot), &key, &post)?;
         let state = &mut self.lanes[lane];

@@ -35,7 +35,7 @@ impl Planner {
         config.check()?;
         let layout = Arc::new(config.layout()?);
         let costs = Costs::of_config(config)?.on_cores(cores::own());
-        let chooser = Chooser::new(costs.model(&layout), &layout, &Wishes::of(config))?;
+        let chooser = Chooser::new(costs.engines(&layout), &layout, &Wishes::of(config))?;
         Ok(Planner { chooser, ranks: config.ranks })
     }
 
@@ -47,7 +47,7 @@ impl Planner {
         let machine = ubccl_transports::find(&config.transport)?.world(&options)?.machine();
         let layout = Arc::new(config.layout(&machine)?);
         let costs = Costs::of_machine(&machine);
-        let chooser = Chooser::new(costs.model(&layout), &layout, &Wishes::of_world(config))?;
+        let chooser = Chooser::new(costs.engines(&layout), &layout, &Wishes::of_world(config))?;
         Ok(Planner { chooser, ranks: config.ranks })
     }
 
@@ -66,6 +66,12 @@ impl Planner {
     pub fn candidates(&self, call: &Collective<'_>) -> Result<Vec<Candidate>> {
         call.check(self.ranks, 0)?;
         Ok(self.chooser.tuner().explain(call))
+    }
+
+    /// The names of the engines that calls choose from, as [`Choice::engine`](ubccl_core::Choice::engine) counts them;
+    /// none, where there is but one.
+    pub fn engines(&self) -> Vec<String> {
+        self.chooser.engines()
     }
 
     /// Where its ranks stand.

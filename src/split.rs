@@ -105,7 +105,7 @@ impl Shared {
     fn child_config(&self, rendezvous: Rendezvous, rank: u32, group: &[Rank]) -> Config {
         let Settings { transport, paced, wishes, layout, pair_bytes, peer_reads, start_timeout, .. } =
             self.settings.clone();
-        let Wishes { algorithm, reproducible, lanes, chunk_bytes } = wishes;
+        let Wishes { algorithm, reproducible, lanes, chunk_bytes, engine } = wishes;
         Config {
             rendezvous: Some(rendezvous),
             rank,
@@ -113,6 +113,7 @@ impl Shared {
             transport,
             paced,
             algorithm,
+            engine,
             layout: Some(layout.of_members(group).to_string()),
             reproducible,
             lanes,

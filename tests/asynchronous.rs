@@ -16,7 +16,7 @@ fn real_setups(ranks: u32) -> impl Iterator<Item = Setup> {
         transport: transport.name,
         ranks,
         algorithm: Some("ring"),
-        choice: Choice { lanes: 1, chunk_bytes: 4096 },
+        choice: Choice { lanes: 1, chunk_bytes: 4096, ..Choice::default() },
     })
 }
 

@@ -106,7 +106,11 @@ fn every_call(transport: &'static str) {
             }
         }
         let lanes = 1 + random.below(3) as u8;
-        let choice = Choice { lanes, chunk_bytes: [64, 4096, 256 << 10][random.below(3) as usize] };
+        let choice = Choice {
+            lanes,
+            chunk_bytes: [64, 4096, 256 << 10][random.below(3) as usize],
+            ..Choice::default()
+        };
         check(&Setup { transport, ranks: ranks as u32, algorithm, choice }, &cases);
     }
 }
@@ -140,7 +144,7 @@ fn random_floats_give_the_same_bits_on_every_transport_and_rank() {
             cases.extend(cases.clone().into_iter().map(|case| Case { in_place: true, ..case }));
             let mut seen: Option<Vec<Vec<u8>>> = None;
             for transport in ubccl::transports() {
-                let choice = Choice { lanes: 2, chunk_bytes: 1024 };
+                let choice = Choice { lanes: 2, chunk_bytes: 1024, ..Choice::default() };
                 let setup = Setup { transport: transport.name, ranks: ranks as u32, algorithm, choice };
                 for (rank, outputs) in run(&setup, &cases).into_iter().enumerate() {
                     let (apart, joint) = outputs.split_at(outputs.len() / 2);

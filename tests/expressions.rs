@@ -186,7 +186,7 @@ fn every_element_is_the_expression_that_its_plan_declares() {
     let mut orders = BTreeSet::new();
     for algorithm in ubccl::algorithms().map(|algorithm| algorithm.name) {
         for (turn, ranks) in [1_u32, 2, 3, 5, 8].into_iter().enumerate() {
-            let choice = Choice { lanes: 2, chunk_bytes: 1024 };
+            let choice = Choice { lanes: 2, chunk_bytes: 1024, ..Choice::default() };
             let mut trial = Trial::new(ranks, algorithm, Some(choice));
             for (number, call) in calls(ranks as usize, &mut random).into_iter().enumerate() {
                 let dtype = TYPES[(turn + number) % TYPES.len()];

@@ -1,4 +1,5 @@
-//! What the tuner predicts of simulated machines is about what simulations take, and its picks are about the best there is.
+//! What the tuner predicts of simulated machines is about what simulations take, and its picks (of engines too) are about the
+//! best there is.
 
 #![allow(clippy::print_stdout, reason = "says how near it was")]
 
@@ -117,4 +118,38 @@ fn switches_that_fold_and_copy_spare_ports() {
         let (name, times) = picked(kind);
         assert!(times < 1.01, "{} by {name}: {times}", kind.name());
     }
+}
+
+#[test]
+fn no_engine_that_is_forced_is_much_better_than_the_one_picked() {
+    let mut picked = std::collections::BTreeSet::new();
+    for (fabric, all_ranks) in [
+        ("cloudmatrix384-die+vector+host-isolated", [2, 5, 16, 24]),
+        ("cloudmatrix384-die+hixl-write+hixl-read+host-pipelined", [2, 7, 12, 16]),
+    ] {
+        for ranks in all_ranks {
+            let engines = World::new(config(fabric, ranks)).unwrap().engines();
+            for kind in [Kind::AllReduce, Kind::AllGather, Kind::AllToAll, Kind::Broadcast] {
+                for bytes in SIZES {
+                    let call = call(kind, bytes, ranks);
+                    let run = |engine: Option<&String>| {
+                        let config = WorldConfig { engine: engine.cloned(), ..config(fabric, ranks) };
+                        World::new(config).unwrap().run_phantom(&|_| call, false)
+                    };
+                    let free = run(None).unwrap();
+                    assert_eq!(free.wrong, 0);
+                    let engine = &engines[usize::from(free.choice.engine.expect("there are several"))];
+                    // What an engine does not do, it refuses.
+                    let forced =
+                        engines.iter().filter_map(|one| Some((run(Some(one)).ok()?.elapsed_ps, one)));
+                    let best = forced.min().expect("one does it");
+                    let text = format!("{call} on {ranks}: {engine} takes {}, {best:?}", free.elapsed_ps);
+                    println!("{:.3} {text}", free.elapsed_ps as f64 / best.0 as f64);
+                    assert!(free.elapsed_ps as f64 <= 1.05 * best.0 as f64, "{text}");
+                    picked.insert(engine.clone());
+                }
+            }
+        }
+    }
+    assert!(picked.len() >= 3, "{picked:?}");
 }

@@ -14,7 +14,7 @@ fn setups(ranks: u32) -> Vec<Setup> {
             transport: transport.name,
             ranks,
             algorithm,
-            choice: Choice { lanes: 2, chunk_bytes: 16 << 10 },
+            choice: Choice { lanes: 2, chunk_bytes: 16 << 10, ..Choice::default() },
         })
     };
     algorithms.into_iter().flat_map(|algorithm| setup(Some(algorithm))).chain(setup(None)).collect()

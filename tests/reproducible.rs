@@ -140,7 +140,7 @@ fn all_that_promise_it_give_the_same_bits_on_all_transports_wherever_ranks_stand
         for (turn, transport) in ubccl::transports().enumerate() {
             for (number, standing) in STANDINGS.iter().enumerate() {
                 let lanes = 1 + ((turn + number) % 3) as u8;
-                let choice = Choice { lanes, chunk_bytes: 1024 };
+                let choice = Choice { lanes, chunk_bytes: 1024, ..Choice::default() };
                 let setup =
                     Setup { transport: transport.name, ranks: RANKS as u32, algorithm: Some(name), choice };
                 check(standing, &setup, &cases, &expected);

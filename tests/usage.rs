@@ -52,7 +52,12 @@ fn reaches_processes(transport: &str) -> bool {
 }
 
 fn setup(transport: &'static str, ranks: u32) -> Setup {
-    Setup { transport, ranks, algorithm: Some("ring"), choice: Choice { chunk_bytes: 1 << 20, lanes: 1 } }
+    Setup {
+        transport,
+        ranks,
+        algorithm: Some("ring"),
+        choice: Choice { chunk_bytes: 1 << 20, lanes: 1, ..Choice::default() },
+    }
 }
 
 /// What a rank sends and receives in a ring all-reduce: 2(n − 1) blocks of an n-th.

@@ -28,7 +28,7 @@ static APPEND: UserOp = UserOp::new("append", false, append, 0);
 static XOR: UserOp = UserOp::new("exclusive or", true, xor, 0);
 
 fn setup(transport: &'static str, ranks: u32, algorithm: Option<&'static str>) -> Setup {
-    Setup { transport, ranks, algorithm, choice: Choice { lanes: 2, chunk_bytes: 4096 } }
+    Setup { transport, ranks, algorithm, choice: Choice { lanes: 2, chunk_bytes: 4096, ..Choice::default() } }
 }
 
 fn cases(op: &'static UserOp, ranks: usize, random: &mut Random) -> Vec<Case> {

@@ -33,9 +33,9 @@ mod tests {
             ];
             for call in calls {
                 for &algorithm in index().iter().filter(|one| one.supports_call(&call, ranks).is_ok()) {
-                    let choices = [1, 2, 8]
-                        .into_iter()
-                        .flat_map(|lanes| [1, 1 << 20].map(|chunk_bytes| Choice { lanes, chunk_bytes }));
+                    let choices = [1, 2, 8].into_iter().flat_map(|lanes| {
+                        [1, 1 << 20].map(|chunk_bytes| Choice { lanes, chunk_bytes, ..Choice::default() })
+                    });
                     let answers: BTreeSet<bool> = choices
                         .flat_map(|choice| [false, true].map(|in_place| (choice, in_place)))
                         .map(|(choice, in_place)| {

@@ -55,7 +55,11 @@ fn cases_of(algorithm: &'static dyn Algorithm, ranks: u32, turn: usize) -> Vec<C
             in_place: (turn + number).is_multiple_of(2),
             dtype: if kind == Kind::Group { DataType::U8 } else { DataType::F32 },
             // Families take turns by six.
-            choice: Choice { lanes: 1 + ((turn + turn / 6) % 3) as u8, chunk_bytes: 1 << 17 },
+            choice: Choice {
+                lanes: 1 + ((turn + turn / 6) % 3) as u8,
+                chunk_bytes: 1 << 17,
+                ..Choice::default()
+            },
         }
     };
     kinds.enumerate().map(case).collect()

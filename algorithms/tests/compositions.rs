@@ -19,7 +19,7 @@ fn prove(
     let layout = Arc::new(Layout::parse(layout, ranks).unwrap());
     let composition = Composition::parse(text, &layout).unwrap();
     composition.supports(kind, ranks).unwrap();
-    let choice = Choice { lanes, chunk_bytes: (count * 4 / 3).max(4) as u32 };
+    let choice = Choice { lanes, chunk_bytes: (count * 4 / 3).max(4) as u32, ..Choice::default() };
     let report = |root: u32| {
         let call = match kind {
             Kind::AllReduce => Collective::all_reduce(count, DataType::F32, ReduceOp::Sum),

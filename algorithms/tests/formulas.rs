@@ -182,6 +182,7 @@ fn case(algorithm: &'static dyn Algorithm, kind: Kind, ranks: u32) -> Case {
         choice: Choice {
             lanes: if algorithm.descriptor().name == "double-tree" { 4 } else { 1 },
             chunk_bytes: 1 << 31,
+            ..Choice::default()
         },
     }
 }

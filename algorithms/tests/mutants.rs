@@ -62,7 +62,7 @@ fn random_case(algorithm: &'static dyn Algorithm, kind: Kind, random: &mut Rando
         },
         in_place: random.below(2) == 0,
         dtype: DataType::U8,
-        choice: Choice { lanes: 1 + random.below(2) as u8, chunk_bytes: elements },
+        choice: Choice { lanes: 1 + random.below(2) as u8, chunk_bytes: elements, ..Choice::default() },
     }
 }
 

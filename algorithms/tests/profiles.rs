@@ -29,7 +29,7 @@ fn check(algorithm: &dyn Algorithm, kind: Kind, layout: &Layout) {
     let call = call(kind, ranks, count);
     // The two trees over three ranks wait for each other where they share a lane.
     let lanes = if (name, ranks) == ("double-tree", 3) { 2 } else { 1 };
-    let choice = Choice { lanes, chunk_bytes: 1 << 30 };
+    let choice = Choice { lanes, chunk_bytes: 1 << 30, ..Choice::default() };
     let spec = |rank| Spec::new(&call, ranks, rank, false, choice);
     let plan = |rank| algorithm.plan(&spec(rank));
     let report = verify(&plan, ranks, count).unwrap_or_else(|v| panic!("{name} {call} of {ranks}: {v}"));

@@ -80,7 +80,8 @@ fn add_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, kind: Kin
             // Operations take turns: each is proved of many plans, none of all.
             let operation = cases.len() as u32 / 2 % OPS;
             let dtype = dtypes[cases.len() % dtypes.len()];
-            let choice = Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32 };
+            let choice =
+                Choice { lanes, chunk_bytes: elements as u32 * dtype.size() as u32, ..Choice::default() };
             let lengths = NO_TABLES;
             cases.push(Case {
                 algorithm,
@@ -136,7 +137,7 @@ fn add_tabled_cases(cases: &mut Vec<Case>, algorithm: &'static dyn Algorithm, ki
             let dtype = [DataType::U8, DataType::F32, DataType::BF16][cases.len() % 3];
             // Messages of groups are counted in bytes.
             let dtype = if kind == Kind::Group { DataType::U8 } else { dtype };
-            let choice = Choice { lanes, chunk_bytes: elements * dtype.size() as u32 };
+            let choice = Choice { lanes, chunk_bytes: elements * dtype.size() as u32, ..Choice::default() };
             let lengths = Lengths { pattern, placement, scale, seed: cases.len() as u64 };
             let operation = cases.len() as u32 / 2 % OPS;
             cases.push(Case {
@@ -341,7 +342,7 @@ fn plans_stay_small_whatever_the_number_of_ranks() {
                     lengths: NO_TABLES,
                     in_place,
                     dtype: DataType::F32,
-                    choice: Choice { lanes: 8, chunk_bytes: 64 },
+                    choice: Choice { lanes: 8, chunk_bytes: 64, ..Choice::default() },
                 };
                 let plan = case.plan(rank);
                 let loops = plan.lanes().iter().flat_map(|lane| &lane.loops);

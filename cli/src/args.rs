@@ -199,6 +199,10 @@ pub(crate) struct HowArgs {
     /// `bench --algo all` measures each and compares the tuner's choice
     #[arg(long, value_name = "NAME", value_parser = parse_algorithm)]
     algo: Option<String>,
+    /// An engine for every call, of a fabric that has several: cloudmatrix384-die+read+write [default: by cost, or
+    /// UBCCL_ENGINE]
+    #[arg(long, value_name = "NAME")]
+    engine: Option<String>,
     /// Which ranks stand together: node=8, or node=5+8+3 [default: one level, or the fabric's; or UBCCL_LAYOUT]
     #[arg(long, value_name = "LEVELS")]
     layout: Option<String>,
@@ -233,6 +237,7 @@ impl HowArgs {
         let reproducible = self.reproducible.then(|| "1".to_owned());
         let named = [
             (&settings::ALGO, self.algo.clone().filter(|_| !self.is_contest())),
+            (&settings::ENGINE, self.engine.clone()),
             (&settings::LAYOUT, self.layout.clone()),
             (&settings::REPRODUCIBLE, reproducible),
             (&settings::LANES, lanes),

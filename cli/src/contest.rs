@@ -55,7 +55,7 @@ pub(crate) fn run<C: Crew>(
     let capacity = calls.iter().map(|(call, _)| call.bytes()).max().unwrap_or(0);
     let mut verdicts: Vec<Verdict> = Vec::new();
     for (call, _) in &calls {
-        let mut entries = entries(&target::candidates(planner, call)?)?;
+        let mut entries = entries(&target::candidates(planner, call)?, &planner.engines())?;
         rounds(stopwatch, call, capacity, &mut entries, ROUNDS)?;
         print(out, &table(call, &entries)?)?;
         finalists(&mut entries);
@@ -106,9 +106,9 @@ fn is_coprime(a: usize, b: usize) -> bool {
 }
 
 /// The ways to measure: the pick first, and again as the last.
-fn entries(candidates: &[Candidate]) -> Outcome<Vec<Entry>> {
+fn entries(candidates: &[Candidate], engines: &[String]) -> Outcome<Vec<Entry>> {
     let able: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.cost.is_ok()).collect();
-    let name = |candidate: &Candidate| candidate.algorithm.descriptor().name;
+    let name = |candidate: &Candidate| (candidate.algorithm.descriptor().name, candidate.choice.engine);
     let us = |candidate: &Candidate| candidate.cost.as_ref().map_or(f64::MAX, |cost| cost.total_ps() / 1e6);
     let pick = able.iter().copied().find(|candidate| candidate.is_picked);
     let pick = pick.ok_or_else(|| Failure::new("no algorithm can do this call"))?;
@@ -128,7 +128,7 @@ fn entries(candidates: &[Candidate]) -> Outcome<Vec<Entry>> {
     }
     chosen.push(pick);
     let entry = |candidate: &&Candidate| Entry {
-        how: target::how(name(candidate), candidate.choice),
+        how: target::how(candidate.algorithm.descriptor().name, candidate.choice, engines),
         predicted_us: us(candidate),
         is_picked: candidate.is_picked,
         times_us: Vec::new(),
@@ -156,10 +156,10 @@ fn table(call: &Call, entries: &[Entry]) -> Outcome<String> {
     let pick_us = median(&entries[0].times_us);
     let mut rows: Vec<&Entry> = entries[..entries.len() - 1].iter().collect();
     rows.sort_by(|a, b| median(&a.times_us).total_cmp(&median(&b.times_us)));
-    let width = rows.iter().map(|entry| entry.how.algorithm.len()).max().unwrap_or(0);
+    let width = rows.iter().map(|entry| entry.how.title().len()).max().unwrap_or(0);
     let mut text = format!("# {}\n", target::describe(call)?);
-    for Entry { how: How { algorithm: name, lanes, chunk_bytes }, predicted_us, is_picked, times_us } in rows
-    {
+    for Entry { how, predicted_us, is_picked, times_us } in rows {
+        let (name, How { lanes, chunk_bytes, .. }) = (how.title(), how);
         let measured_us = median(times_us);
         let least_us = times_us.iter().copied().fold(f64::INFINITY, f64::min);
         let most_us = times_us.iter().copied().fold(0.0, f64::max);
@@ -202,12 +202,12 @@ impl Verdict {
             ratios
         };
         let [low, high] = INTERVAL.map(|at| ratios(&entries[entries.len() - 1])[at]);
-        let pick = entries[0].how.algorithm.clone();
+        let pick = entries[0].how.title();
         let (mut best, mut ratio) = (pick.clone(), 1.0);
         for rival in &entries[1..entries.len() - 1] {
             let median = median(&ratios(rival));
             if median > ratio {
-                (best, ratio) = (rival.how.algorithm.clone(), median);
+                (best, ratio) = (rival.how.title(), median);
             }
         }
         Verdict { pick, best, ratio, noise: high.max(1.0 / low) }

@@ -26,22 +26,27 @@ pub(crate) fn run(args: &ExplainArgs, out: &mut dyn Write) -> Outcome<()> {
     };
     let fabric = is_virtual.then(|| args.fabric.specification()).transpose().map_err(Failure::new)?;
     let planner = target::planner(&given, ranks, fabric)?;
-    let candidates = target::candidates(&planner, &call)?;
+    let (candidates, engines) = (target::candidates(&planner, &call)?, planner.engines());
     let place = match is_virtual {
         true => args.fabric.name().to_owned(),
         false => target::configuration(&given)?.transport,
     };
     let head = format!("# {}, {place}, ranks stand {}\n", target::describe(&call)?, planner.layout());
     print(out, &head)?;
-    print(out, &table(&candidates))?;
-    print(out, &verdict(&candidates))
+    print(out, &table(&candidates, &engines))?;
+    print(out, &verdict(&candidates, &engines))
 }
 
-fn table(candidates: &[Candidate]) -> String {
+/// The algorithm, and the engine where there are several.
+fn title(candidate: &Candidate, engines: &[String]) -> String {
+    target::how(candidate.algorithm.descriptor().name, candidate.choice, engines).title()
+}
+
+fn table(candidates: &[Candidate], engines: &[String]) -> String {
     let able: Vec<(&Candidate, &Cost)> = able(candidates).collect();
     let shown = |place: usize, candidate: &Candidate| place < MOST_SHOWN || candidate.is_picked;
-    let names = able.iter().map(|(candidate, _)| candidate.algorithm.descriptor().name);
-    let width = names.map(str::len).max().unwrap_or(0).max("algorithm".len());
+    let titles = able.iter().map(|(candidate, _)| title(candidate, engines).len());
+    let width = titles.max().unwrap_or(0).max("algorithm".len());
     let mut text = format!(
         "# {:width$}  {:>5}  {:>8}  {:>12}  {:>12}  {:>12}  {:>12}  {:>12}\n",
         "algorithm", "lanes", "chunk", "predicted", "latency", "bandwidth", "reduction", "contention"
@@ -51,17 +56,29 @@ fn table(candidates: &[Candidate]) -> String {
         "", "", "", "(us)", "(us)", "(us)", "(us)", "(us)"
     );
     for (_, (candidate, cost)) in able.iter().enumerate().filter(|(place, row)| shown(*place, row.0)) {
-        text += &row(candidate, cost, width);
+        text += &row(candidate, cost, &format!("{:width$}", title(candidate, engines)));
     }
     if able.len() > MOST_SHOWN {
         text += &format!("# and {} more\n", able.len() - MOST_SHOWN);
     }
-    for candidate in candidates {
-        if let Err(refusal) = &candidate.cost {
-            text += &format!("# not {}: {}\n", candidate.algorithm.descriptor().name, refusal.message());
-        }
+    for (refused, refusal) in refused(candidates, engines) {
+        text += &format!("# not {refused}: {refusal}\n");
     }
     text
+}
+
+/// What can't do it, and why. An engine refuses whatever the algorithm, and is told once.
+fn refused<'a>(candidates: &'a [Candidate], engines: &'a [String]) -> Vec<(&'a str, &'a str)> {
+    let mut refused = Vec::new();
+    for Candidate { algorithm, choice, cost, .. } in candidates {
+        let Err(refusal) = cost else { continue };
+        let engine = choice.engine.and_then(|place| engines.get(usize::from(place)));
+        let told = (engine.map_or(algorithm.descriptor().name, String::as_str), refusal.message());
+        if engine.is_none() || !refused.contains(&told) {
+            refused.push(told);
+        }
+    }
+    refused
 }
 
 /// What can do it, with what it costs.
@@ -69,11 +86,11 @@ fn able(candidates: &[Candidate]) -> impl Iterator<Item = (&Candidate, &Cost)> {
     candidates.iter().filter_map(|candidate| Some((candidate, candidate.cost.as_ref().ok()?)))
 }
 
-fn row(candidate: &Candidate, cost: &Cost, width: usize) -> String {
-    let Candidate { algorithm, choice, is_chunked, is_picked, .. } = candidate;
+fn row(candidate: &Candidate, cost: &Cost, title: &str) -> String {
+    let Candidate { choice, is_chunked, is_picked, .. } = candidate;
     let mark = if *is_picked { '*' } else { ' ' };
     let chunk = if *is_chunked { show_bytes(choice.chunk_bytes.into()) } else { "-".to_owned() };
-    let mut text = format!("{mark} {:width$}  {:>5}  {chunk:>8}", algorithm.descriptor().name, choice.lanes);
+    let mut text = format!("{mark} {title}  {:>5}  {chunk:>8}", choice.lanes);
     let Cost { latency_ps, bandwidth_ps, reduction_ps, contention_ps } = *cost;
     for ps in [cost.total_ps(), latency_ps, bandwidth_ps, reduction_ps, contention_ps] {
         text += &format!("  {:>12.3}", ps / 1e6);
@@ -82,8 +99,8 @@ fn row(candidate: &Candidate, cost: &Cost, width: usize) -> String {
 }
 
 /// Why the pick is taken.
-fn verdict(candidates: &[Candidate]) -> String {
-    let name = |candidate: &Candidate| candidate.algorithm.descriptor().name;
+fn verdict(candidates: &[Candidate], engines: &[String]) -> String {
+    let name = |candidate: &Candidate| title(candidate, engines);
     let Some((best, cost)) = able(candidates).find(|row| row.0.is_picked) else {
         return "# nothing can do it\n".to_owned();
     };

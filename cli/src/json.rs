@@ -23,6 +23,9 @@ struct Row<'a> {
     algo: &'a str,
     lanes: u8,
     chunk_bytes: u32,
+    /// Where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'a str>,
     iters: u32,
     p50_us: f64,
     min_us: f64,
@@ -126,6 +129,7 @@ fn row(call: &Call, around: Circumstances<'_>, measured: &Measured) -> String {
         algo: &measured.how.algorithm,
         lanes: measured.how.lanes,
         chunk_bytes: measured.how.chunk_bytes,
+        engine: measured.how.engine.as_deref(),
         iters: measured.iterations,
         p50_us: measured.times.p50_us,
         min_us: measured.times.min_us,

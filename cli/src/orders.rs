@@ -72,12 +72,22 @@ pub(crate) struct How {
     pub(crate) lanes: u8,
     /// Bytes of a chunk, where the algorithm pipelines.
     pub(crate) chunk_bytes: u32,
+    /// What moves the bytes, where there are several.
+    pub(crate) engine: Option<String>,
+}
+
+impl How {
+    /// Algorithm and engine.
+    pub(crate) fn title(&self) -> String {
+        let engine = self.engine.as_ref().map_or_else(String::new, |engine| format!(" on {engine}"));
+        format!("{}{engine}", self.algorithm)
+    }
 }
 
 impl fmt::Display for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let How { algorithm, lanes, chunk_bytes } = self;
-        write!(f, "{algorithm}, lanes {lanes}, chunk {}", show_bytes(u64::from(*chunk_bytes)))
+        let How { lanes, chunk_bytes, .. } = self;
+        write!(f, "{}, lanes {lanes}, chunk {}", self.title(), show_bytes(u64::from(*chunk_bytes)))
     }
 }
 

@@ -142,7 +142,7 @@ pub(crate) mod tests {
             times: Times { p50_us: time_us, min_us: time_us, p99_us: time_us },
             iterations: 20,
             calls_per_iteration: 1,
-            how: How { algorithm: "ring".into(), lanes: 2, chunk_bytes: 65536 },
+            how: How { algorithm: "ring".into(), lanes: 2, chunk_bytes: 65536, engine: None },
             wrong,
             note: None,
             cpu_us: time_us,

@@ -143,14 +143,17 @@ impl Target for Member {
         if self.barriers.is_none() {
             self.barriers = Some(self.communicator.duplicate()?);
         }
-        self.communicator.force(wanted.map(|&How { ref algorithm, lanes, chunk_bytes }| {
-            (algorithm.as_str(), Choice { lanes, chunk_bytes })
+        let engines = self.communicator.engines();
+        self.communicator.force(wanted.map(|&How { ref algorithm, lanes, chunk_bytes, ref engine }| {
+            let place = engines.iter().position(|name| Some(name) == engine.as_ref());
+            (algorithm.as_str(), Choice { lanes, chunk_bytes, engine: place.map(|place| place as u8) })
         }))
     }
 
     fn how(&self) -> Result<How> {
         self.with_call(|communicator, call| {
-            Ok(how(communicator.algorithm_for(call)?, communicator.choice_for(call)?))
+            let choice = communicator.choice_for(call)?;
+            Ok(how(communicator.algorithm_for(call)?, choice, &communicator.engines()))
         })
     }
 
@@ -192,10 +195,10 @@ pub(crate) struct MachineOptions {
 
 /// A world as the command line, the environment and the file want it.
 fn world_config(settings: &Settings) -> Result<WorldConfig> {
-    let Config { algorithm, layout, reproducible, lanes, chunk_bytes, .. } = configuration(settings)?;
+    let Config { algorithm, engine, layout, reproducible, lanes, chunk_bytes, .. } = configuration(settings)?;
     let default = WorldConfig::default();
     let lanes = if lanes == Config::default().lanes { default.lanes } else { lanes };
-    Ok(WorldConfig { algorithm, layout, reproducible, lanes, chunk_bytes, ..default })
+    Ok(WorldConfig { algorithm, engine, layout, reproducible, lanes, chunk_bytes, ..default })
 }
 
 /// What one simulated call gave.
@@ -218,9 +221,9 @@ impl Machine {
             options.clone();
         let mut config = WorldConfig { fabric, ranks, seed, fidelity, faults, ..world_config(&settings)? };
         config.operation_timeout = timeout.unwrap_or(config.operation_timeout);
-        if let Some(How { algorithm, lanes, chunk_bytes }) = how {
-            config =
-                WorldConfig { algorithm: Some(algorithm), lanes, chunk_bytes: Some(chunk_bytes), ..config };
+        if let Some(How { algorithm, lanes, chunk_bytes, engine }) = how {
+            (config.algorithm, config.engine) = (Some(algorithm), engine.or(config.engine));
+            (config.lanes, config.chunk_bytes) = (lanes, Some(chunk_bytes));
         }
         if let Some(virtual_one) = ubccl::transports().find(|transport| transport.clock == Clock::Virtual) {
             config.transport = virtual_one.name.to_owned();
@@ -236,16 +239,14 @@ impl Machine {
     /// What its ranks' ports can do at best.
     pub(crate) fn ports(&self) -> Ports {
         let machine = self.world.machine();
-        let (topology, ranks) = (&machine.topology, self.world.ranks());
-        let farthest = topology.shared_level(0, ranks.saturating_sub(1));
-        let levels = &topology.levels()[..=farthest];
+        let farthest = machine.topology.shared_level(0, self.world.ranks().saturating_sub(1));
         // Overheads of both ranks are on the way too.
         let way = |link: &ubccl::Link| link.send_overhead_ps + link.latency_ps + link.receive_overhead_ps;
-        let links = || levels.iter().map(|level| &level.link);
+        let links = || machine.engines.iter().flat_map(|engine| &engine.links[..=farthest]);
         Ports {
             rate_bytes_per_s: links().map(|link| link.rate_bytes_per_s).max().unwrap_or(1),
             nearest_ps: links().map(way).min().unwrap_or(0),
-            farthest_ps: way(&levels[farthest].link),
+            farthest_ps: machine.engines.iter().map(|engine| way(&engine.links[farthest])).min().unwrap_or(0),
             folds: false,
             start_ps: 0,
         }
@@ -282,7 +283,8 @@ impl Machine {
     /// Runs a call on fingerprints of who contributed what.
     pub(crate) fn run_phantom(&mut self, call: &Call, in_place: bool) -> Result<Simulation> {
         let calls = Calls::new(call)?;
-        Ok(simulation(self.world.run_phantom(&|rank| calls.of(rank), in_place)?))
+        let outcome = self.world.run_phantom(&|rank| calls.of(rank), in_place)?;
+        Ok(simulation(outcome, &self.world.engines()))
     }
 
     /// Runs a call on real bytes: two buffers for each rank, or one in place.
@@ -307,11 +309,11 @@ impl Machine {
                 RankMemory::Apart { input, output } => [input, output],
             };
         }
-        Ok(simulation(outcome?))
+        Ok(simulation(outcome?, &self.world.engines()))
     }
 }
 
-fn simulation(outcome: ubccl::sim::Outcome) -> Simulation {
+fn simulation(outcome: ubccl::sim::Outcome, engines: &[String]) -> Simulation {
     let ubccl::sim::Outcome { elapsed_ps, stats, wrong, algorithm, choice, .. } = outcome;
     let events = Simulated {
         messages: stats.messages,
@@ -322,7 +324,7 @@ fn simulation(outcome: ubccl::sim::Outcome) -> Simulation {
         real_us: 0.0,
         bound_us: 0.0,
     };
-    Simulation { elapsed_ps, wrong, how: how(algorithm, choice), events }
+    Simulation { elapsed_ps, wrong, how: how(algorithm, choice, engines), events }
 }
 
 /// What plans and explains without a communicator.
@@ -333,10 +335,11 @@ pub(crate) fn planner(settings: &Settings, ranks: u32, fabric: Option<String>) -
     }
 }
 
-/// An algorithm and its numbers, as the program passes them on.
-pub(crate) fn how(algorithm: &str, choice: Choice) -> How {
-    let Choice { lanes, chunk_bytes } = choice;
-    How { algorithm: algorithm.to_owned(), lanes, chunk_bytes }
+/// An algorithm, its numbers and its engine, as the program passes them on.
+pub(crate) fn how(algorithm: &str, choice: Choice, engines: &[String]) -> How {
+    let Choice { lanes, chunk_bytes, engine } = choice;
+    let engine = engine.and_then(|place| engines.get(usize::from(place)).cloned());
+    How { algorithm: algorithm.to_owned(), lanes, chunk_bytes, engine }
 }
 
 /// The plan of one rank's call.
@@ -352,7 +355,7 @@ pub(crate) fn best_of_each(planner: &Planner, call: &Call) -> Result<Vec<(How, f
         if let Ok(cost) = candidate.cost
             && !best.iter().any(|known| known.0.algorithm == name)
         {
-            best.push((how(name, candidate.choice), cost.total_ps() / 1e6));
+            best.push((how(name, candidate.choice, &planner.engines()), cost.total_ps() / 1e6));
         }
     }
     Ok(best)

@@ -110,7 +110,7 @@ fn measure(
             let call = call.sized(bytes);
             let ways = target::ways(planner, &call)?;
             let hows: Vec<How> =
-                ways.iter().map(|(algorithm, choice)| target::how(algorithm, *choice)).collect();
+                ways.iter().map(|(algorithm, choice)| target::how(algorithm, *choice, &[])).collect();
             let times_us = tape.measure(&call, &hows)?;
             for ((algorithm, choice), us) in ways.into_iter().zip(times_us) {
                 measurements.push(target::measurement(&call, algorithm, choice, us / 1e6)?);

@@ -127,7 +127,7 @@ fn table(ranks: u32, draws: &[Draw]) -> String {
         "retest"
     );
     for draw in draws {
-        let How { algorithm, lanes, chunk_bytes } = &draw.how;
+        let How { algorithm, lanes, chunk_bytes, .. } = &draw.how;
         let chunk = show_bytes(u64::from(*chunk_bytes));
         text += &format!(
             "  {:kinds$}  {:>12}  {algorithm:width$}  {lanes:>5}  {chunk:>8}  {:>12.2}  {:>12.2}  {:>12.2}  {:>5.0}%  \

@@ -64,7 +64,7 @@ pub(crate) fn run(
     let planner = target::planner(&options.settings, options.ranks, Some(options.fabric.clone()))?;
     let mut verdicts: Vec<Verdict> = Vec::new();
     for (call, _) in &agenda.calls() {
-        let mut entries = entries(&target::candidates(&planner, call)?, call.ranks)?;
+        let mut entries = entries(&target::candidates(&planner, call)?, &planner.engines(), call.ranks)?;
         simulate(&mut entries, call, options, budget)?;
         print(out, &table(call, &entries)?)?;
         let verdict = Verdict::of(&entries);
@@ -75,12 +75,12 @@ pub(crate) fn run(
 }
 
 /// The ways to do a call, the pick first, then by predicted time. Chunks longer than the data are all the same.
-fn entries(candidates: &[Candidate], ranks: u32) -> Outcome<Vec<Entry>> {
+fn entries(candidates: &[Candidate], engines: &[String], ranks: u32) -> Outcome<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     for candidate in candidates {
         let Ok(cost) = &candidate.cost else { continue };
         let entry = Entry {
-            how: target::how(candidate.algorithm.descriptor().name, candidate.choice),
+            how: target::how(candidate.algorithm.descriptor().name, candidate.choice, engines),
             predicted_us: cost.total_ps() / 1e6,
             messages: candidate.messages * f64::from(ranks),
             is_picked: candidate.is_picked,
@@ -88,7 +88,7 @@ fn entries(candidates: &[Candidate], ranks: u32) -> Outcome<Vec<Entry>> {
         };
         let is_same = |other: &Entry| {
             let (ours, theirs) = (&entry.how, &other.how);
-            (&ours.algorithm, ours.lanes) == (&theirs.algorithm, theirs.lanes)
+            (&ours.algorithm, &ours.engine, ours.lanes) == (&theirs.algorithm, &theirs.engine, theirs.lanes)
                 && (entry.predicted_us, entry.messages) == (other.predicted_us, other.messages)
         };
         match entries.iter_mut().find(|other| is_same(other)) {
@@ -106,7 +106,7 @@ fn simulate(entries: &mut [Entry], call: &Call, options: &MachineOptions, budget
     let mut best_us = f64::INFINITY;
     let mut variants: BTreeMap<String, usize> = BTreeMap::new();
     for entry in entries {
-        let variant = variants.entry(entry.how.algorithm.clone()).or_default();
+        let variant = variants.entry(entry.how.title()).or_default();
         *variant += 1;
         entry.fate = match entry {
             Entry { messages, .. } if *messages > budget.messages => Fate::TooMany,
@@ -145,11 +145,10 @@ fn table(call: &Call, entries: &[Entry]) -> Outcome<String> {
         }
     }
     rows.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let width = rows.iter().map(|row| row.0.how.algorithm.len()).max().unwrap_or(0);
+    let width = rows.iter().map(|row| row.0.how.title().len()).max().unwrap_or(0);
     let mut text = format!("# {}\n", target::describe(call)?);
-    for (Entry { how: How { algorithm: name, lanes, chunk_bytes }, predicted_us, is_picked, .. }, us, sign) in
-        rows
-    {
+    for (Entry { how, predicted_us, is_picked, .. }, us, sign) in rows {
+        let (name, How { lanes, chunk_bytes, .. }) = (how.title(), how);
         let mark = if *is_picked { '*' } else { ' ' };
         let chunk = show_bytes(u64::from(*chunk_bytes));
         text += &format!(
@@ -182,8 +181,8 @@ impl Verdict {
             _ => None,
         };
         let name = |entry: &Entry| {
-            let How { algorithm, lanes, chunk_bytes } = &entry.how;
-            format!("{algorithm} {lanes} x {}", show_bytes(u64::from(*chunk_bytes)))
+            let How { lanes, chunk_bytes, .. } = &entry.how;
+            format!("{} {lanes} x {}", entry.how.title(), show_bytes(u64::from(*chunk_bytes)))
         };
         let finished: Vec<(&Entry, f64)> =
             entries.iter().filter_map(|entry| Some((entry, took(entry)?))).collect();

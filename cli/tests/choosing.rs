@@ -5,6 +5,7 @@ use common::{err, finish, out, run, ubccl};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use ubccl::sim::WorldConfig;
 use ubccl::{Collective, Config, DataType, Planner, ReduceOp};
 
 /// A file of this test's own, gone with it.
@@ -90,6 +91,67 @@ fn argument_environment_file_and_api_select_the_same_and_nonsense_lists_what_the
         for name in ["'rings'", "double-tree", "halving-doubling", "nhr"] {
             assert!(err(&output).contains(name), "{name} is not in {}", err(&output));
         }
+    }
+}
+
+#[test]
+fn an_engine_is_forced_by_argument_environment_file_and_api_and_told_wherever_it_runs() {
+    let fabric = "cloudmatrix384-die+hixl-write+hixl-read";
+    let explain = ["explain", "all_gather", "1M", "--fabric", fabric, "--ranks", "4"];
+    let file = Scratch::new("engine");
+    fs::write(&file.0, "engine = 'hixl-read'\n").unwrap();
+    let mut by_argument = ubccl("");
+    by_argument.args(explain).args(["--engine", "hixl-read"]);
+    let mut by_environment = ubccl("");
+    by_environment.args(explain).env("UBCCL_ENGINE", "hixl-read");
+    let mut by_file = ubccl("");
+    by_file.args(explain).env("UBCCL_CONFIG", &file.0);
+    let [first, second, third] = [by_argument, by_environment, by_file].map(|mut command| {
+        let output = finish(command.spawn().unwrap());
+        assert!(output.status.success(), "{}", err(&output));
+        out(&output)
+    });
+    assert!(first.contains(" on hixl-read ") && !first.contains("hixl-write "), "{first}");
+    assert_eq!((&first, &first), (&second, &third));
+    let free = out(&finish({
+        let mut command = ubccl("");
+        command.args(explain).spawn().unwrap()
+    }));
+    assert!(free.contains(" on hixl-read ") && free.contains(" on hixl-write "), "{free}");
+
+    let config = WorldConfig {
+        fabric: fabric.into(),
+        ranks: 4,
+        engine: Some("hixl-read".into()),
+        ..WorldConfig::default()
+    };
+    let planner = Planner::simulated(&config).unwrap();
+    let call = Collective::all_gather(64 << 10, DataType::F32);
+    let choices = planner.candidates(&call).unwrap();
+    let names = planner.engines();
+    let taken = choices.iter().find(|candidate| candidate.is_picked).unwrap();
+    assert_eq!(names[usize::from(taken.choice.engine.unwrap())], "hixl-read");
+    let is_forced =
+        |engine: Option<u8>| engine.is_none_or(|engine| names[usize::from(engine)] == "hixl-read");
+    assert!(choices.iter().all(|candidate| is_forced(candidate.choice.engine)));
+
+    let rows = Scratch::new("engine-rows");
+    let json = rows.0.to_str().unwrap();
+    let simulated = run(&format!(
+        "sim all_gather --fabric {fabric} --ranks 4 --engine hixl-read -b 1M -e 1M --json {json}"
+    ));
+    assert!(out(&simulated).contains(" on hixl-read, lanes "), "{} {}", out(&simulated), err(&simulated));
+    assert!(fs::read_to_string(json).unwrap().contains("\"engine\":\"hixl-read\""));
+
+    let nonsense = run(&format!("sim all_gather --fabric {fabric} --ranks 4 --engine hixl"));
+    let told = "unknown engine 'hixl'; there are: hixl-write, hixl-read";
+    assert!(!nonsense.status.success() && err(&nonsense).contains(told), "{}", err(&nonsense));
+    for place in
+        ["bench all_gather --ranks 2 -n 1 -w 0 -e 8", "explain all_gather 8 --ranks 2 --transport tcp"]
+    {
+        let refused = run(&format!("{place} --engine hixl-read"));
+        let told = "unknown engine 'hixl-read'; there is one, which has no name: leave it out";
+        assert!(!refused.status.success() && err(&refused).contains(told), "{}", err(&refused));
     }
 }
 

@@ -43,11 +43,13 @@ pub struct Choice {
     pub lanes: u8,
     /// Data is moved in chunks of this many bytes where an algorithm pipelines.
     pub chunk_bytes: u32,
+    /// Which of the machine's engines moves it, where there are several; no plan depends on it.
+    pub engine: Option<u8>,
 }
 
 impl Default for Choice {
     fn default() -> Self {
-        Choice { lanes: 1, chunk_bytes: 256 << 10 }
+        Choice { lanes: 1, chunk_bytes: 256 << 10, engine: None }
     }
 }
 

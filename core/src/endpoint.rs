@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use crate::direct::{DirectCall, DirectProgress};
 pub use crate::usage::Counters;
-pub use world::{CommunicatorId, Fidelity, Machine, Place, World, WorldOptions, WorldStats};
+pub use world::{CommunicatorId, EngineCosts, Fidelity, Machine, Place, World, WorldOptions, WorldStats};
 
 /// Names a piece of memory that was given to an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +89,8 @@ pub struct Key {
     pub lane: u8,
     /// What the sender (or receiver) called.
     pub signature: Signature,
+    /// Which of the transport's engines does it; none: the first.
+    pub engine: Option<u8>,
 }
 
 /// The lane of point-to-point messages without a tag.

@@ -119,6 +119,13 @@ impl Round {
         round
     }
 
+    /// How many terms are folded in, each as long as the messages are.
+    pub fn folds(&self) -> f64 {
+        let messages: u32 = self.traffic.iter().map(|traffic| traffic.messages).sum();
+        let bytes: f64 = self.traffic.iter().map(|traffic| traffic.share.of_bytes(1.0)).sum();
+        if bytes > 0.0 { self.reduced.of_bytes(1.0) * f64::from(messages) / bytes } else { 0.0 }
+    }
+
     /// One more message, to or from a further rank.
     pub fn add(&mut self, level: usize, parts: u64, of: u64) {
         match self.traffic.iter_mut().find(|traffic| traffic.level == level) {

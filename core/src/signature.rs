@@ -57,12 +57,6 @@ impl Signature {
         text
     }
 
-    /// Bytes of the call as its kind counts them (a block's, for a gather), if it is of this version.
-    pub fn bytes(self) -> Option<u64> {
-        let dtype = DataType::from_code((self.0 >> 108 & 0xff) as u8)?;
-        Some((self.0 >> 32 & ((1 << 48) - 1)) as u64 * dtype.size() as u64)
-    }
-
     /// The kind of call in it, if it is of this version.
     pub fn kind(self) -> Option<Kind> {
         Kind::from_code((self.0 >> 100 & 0xff) as u8)

@@ -42,6 +42,8 @@ pub struct ubccl_config {
     pub transport: *const c_char,
     /// An algorithm for every call; null: `UBCCL_ALGO` or chosen by size.
     pub algorithm: *const c_char,
+    /// An engine for every call, of a simulated fabric that has several; null: `UBCCL_ENGINE` or chosen by cost.
+    pub engine: *const c_char,
 }
 
 /// Makes a rendezvous: rank 0 does, gives its text to the other ranks (`rendezvous` of their configuration, or their
@@ -116,6 +118,7 @@ pub unsafe extern "C" fn ubccl_config_init(config: *mut ubccl_config) -> ubccl_r
             listener: std::ptr::null_mut(),
             transport: std::ptr::null(),
             algorithm: std::ptr::null(),
+            engine: std::ptr::null(),
         };
         // SAFETY: it is not null, and the caller vouches that it may be written.
         unsafe { config.write(filled) };
@@ -190,6 +193,7 @@ unsafe fn read_config(config: *const ubccl_config) -> Result<Config> {
         config.transport = transport;
     }
     config.algorithm = text(given.algorithm, "algorithm")?.or(config.algorithm);
+    config.engine = text(given.engine, "engine")?.or(config.engine);
     if given.operation_timeout_s > 0 {
         config.operation_timeout = Duration::from_secs(given.operation_timeout_s.into());
     }

@@ -64,6 +64,8 @@ pub struct Config {
     /// An algorithm for every call (`ring`), or a family for each level of the layout (`node:mesh;all:nhr`), instead of
     /// the tuner's.
     pub algorithm: Option<String>,
+    /// The engine for every call, of a paced fabric with several, instead of the tuner's.
+    pub engine: Option<String>,
     /// Which ranks stand together, as [`Layout::parse`](ubccl_core::Layout::parse) reads it; `None` is one level.
     pub layout: Option<String>,
     /// Only algorithms that give the same bits, whichever of them runs, on any transport and layout.
@@ -104,6 +106,7 @@ impl Default for Config {
             transport: "shm".into(),
             paced: None,
             algorithm: None,
+            engine: None,
             layout: None,
             reproducible: false,
             tuning: None,

@@ -119,6 +119,26 @@ pub static ALGO: Setting = Setting {
     },
 };
 
+/// An engine for every call.
+pub static ENGINE: Setting = Setting {
+    name: "engine",
+    variable: "UBCCL_ENGINE",
+    doc: "an engine for every call, of a simulated fabric that has several (`cloudmatrix384-die+read+write`): a software path \
+          with costs and limits of its own",
+    absent: "chosen by cost",
+    agreement: Agreement::Plans,
+    place: Place::Anywhere,
+    is_secret: false,
+    domain: Domain::Text {
+        form: "an engine's name",
+        get: |config| config.engine.clone(),
+        set: |config, text| {
+            config.engine = Some(text.to_owned());
+            Ok(())
+        },
+    },
+};
+
 /// Where ranks stand.
 pub static LAYOUT: Setting = Setting {
     name: "layout",
@@ -383,6 +403,7 @@ pub static SETTINGS: &[&Setting] = &[
     &TRANSPORT,
     &PACED,
     &ALGO,
+    &ENGINE,
     &LAYOUT,
     &REPRODUCIBLE,
     &TUNING,

@@ -63,6 +63,7 @@ fn every_setting_is_read_from_its_variable_and_shown_with_it() {
         ("UBCCL_TRANSPORT", "sim", "optical"),
         ("UBCCL_PACED", "ideal", "ideal"),
         ("UBCCL_ALGO", "mesh_one_shot", "mesh-one-shot"),
+        ("UBCCL_ENGINE", "read", "read"),
         ("UBCCL_LAYOUT", "node=2", "node=2"),
         ("UBCCL_REPRODUCIBLE", "yes", "1"),
         ("UBCCL_TUNING", "here.toml", "here.toml"),

@@ -89,7 +89,7 @@ impl Engine {
         let (stream, signature) = (Stream::Collective(self.sequence), known.signature);
         self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
         tell(self.sequence, signature);
-        let key = Key { stream, lane: 0, signature };
+        let key = Key { stream, lane: 0, signature, engine: None };
         if round.go_on(&known.plan, &mut *self.endpoint, &key, looks)? {
             self.last_signature = signature;
             self.shown = (self.sequence, None);
@@ -132,7 +132,8 @@ impl Engine {
         }
         // SAFETY: the caller vouches.
         unsafe { self.endpoint.register(NO_SLOT, memory.clone()) }?;
-        let key = Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, signature: call.signature(0) };
+        let (stream, lane) = (Stream::Direct, POINT_TO_POINT_LANE);
+        let key = Key { stream, lane, signature: call.signature(0), engine: None };
         let mut left = looks;
         while left > 0 {
             match self.endpoint.post_now(&key, &post)? {

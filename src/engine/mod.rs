@@ -118,7 +118,7 @@ impl Engine {
         Ok(self.recent[place].plan.clone())
     }
 
-    /// With how many lanes and what chunks a call runs.
+    /// With how many lanes and what chunks a call runs, and by which engine.
     pub(crate) fn choice(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Choice> {
         let place = self.look_up(call, in_place)?;
         Ok(self.recent[place].plan.spec().choice)
@@ -148,10 +148,11 @@ impl Engine {
         let spec = Spec::new(call, ranks, rank, in_place, choice);
         let direct_limit = self.endpoint.direct_limit();
         let make = || {
-            let Choice { lanes, chunk_bytes } = spec.choice;
+            let Choice { lanes, chunk_bytes, .. } = spec.choice;
+            let engine = self.options.chooser.tuner().engines().name(&spec.choice);
             tracing::debug!(
                 target: "ubccl::plan",
-                rank, in_place, lanes, chunk_bytes,
+                rank, in_place, lanes, chunk_bytes, engine,
                 "{name} for {call}, and for other counts of it"
             );
             Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), direct_limit))

@@ -31,7 +31,7 @@ impl Rig {
         let costs = Costs::of_machine(&world.machine());
         let layout = Arc::new(Layout::flat(ranks));
         let wishes = Wishes { lanes: 1, ..Wishes::default() };
-        let chooser = Chooser::new(costs.model(&layout), &layout, &wishes).unwrap();
+        let chooser = Chooser::new(costs.engines(&layout), &layout, &wishes).unwrap();
         let engine = |rank| {
             let options = EngineOptions { rank, ranks, chooser: chooser.clone() };
             Engine::new(world.endpoint(rank).unwrap(), options)

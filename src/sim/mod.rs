@@ -46,7 +46,7 @@ pub use tagged::{TaggedStep, TaggedWay};
 pub use ubccl_algorithms::tuner::Candidate;
 use ubccl_core::collective::Rank;
 use ubccl_core::endpoint::{self, WorldOptions, WorldStats};
-pub use ubccl_core::endpoint::{CommunicatorId, Fidelity, Machine};
+pub use ubccl_core::endpoint::{CommunicatorId, EngineCosts, Fidelity, Machine};
 use ubccl_core::plan::Plan;
 use ubccl_core::{Choice, Collective, Error, Layout, Result};
 pub use ubccl_transports::optical::{Fabric, FabricLevel};
@@ -63,6 +63,8 @@ pub struct WorldConfig {
     /// An algorithm for every call (`ring`), or a family for each level of the layout (`node:mesh;supernode:nhr`),
     /// instead of the tuner's.
     pub algorithm: Option<String>,
+    /// The engine for every call, of a fabric with several, instead of the tuner's.
+    pub engine: Option<String>,
     /// Which ranks stand together, as [`Layout::parse`] reads it, instead of the fabric's levels.
     pub layout: Option<String>,
     /// Only algorithms that give the same bits, whichever of them runs, on any transport and layout.
@@ -88,6 +90,7 @@ impl Default for WorldConfig {
             fabric: "cloudmatrix384".into(),
             ranks: 384,
             algorithm: None,
+            engine: None,
             layout: None,
             reproducible: false,
             chunk_bytes: None,
@@ -134,7 +137,7 @@ pub struct Outcome {
     pub wrong: u64,
     /// The algorithm that ran.
     pub algorithm: &'static str,
-    /// With how many lanes and what chunks.
+    /// With how many lanes and what chunks, and by which of the [engines](World::engines).
     pub choice: Choice,
 }
 
@@ -184,7 +187,7 @@ pub struct World {
 impl World {
     /// Makes a world.
     ///
-    /// Errors: InvalidArgument, for a fabric or algorithm that does not exist or too many ranks.
+    /// Errors: InvalidArgument, for a fabric, algorithm or engine that does not exist or too many ranks.
     pub fn new(config: WorldConfig) -> Result<Self> {
         if config.ranks == 0 {
             return Err(Error::invalid("a world needs at least one rank"));
@@ -346,6 +349,11 @@ impl World {
         Ok(Plan::clone(&*self.communicators[0].engines[rank as usize].plan(call, in_place)?))
     }
 
+    /// The names of the engines that calls choose from, as [`Choice::engine`] counts them; none, where there is but one.
+    pub fn engines(&self) -> Vec<String> {
+        self.communicators[0].engines[0].chooser().engines()
+    }
+
     /// What a call may be done with, by predicted time: the first is what it gets.
     pub fn candidates(&self, call: &Collective<'_>) -> Result<Vec<Candidate>> {
         call.check(self.config.ranks, 0)?;
@@ -422,7 +430,7 @@ impl World {
     fn add(&mut self, ranks: Vec<Rank>, endpoints: Vec<Box<dyn endpoint::Endpoint>>) -> Result<()> {
         let layout = Arc::new(self.layout.of_members(&ranks));
         let wishes = Wishes::of_world(&self.config);
-        let chooser = Chooser::new(self.costs.model(&layout), &layout, &wishes)?;
+        let chooser = Chooser::new(self.costs.engines(&layout), &layout, &wishes)?;
         let host = self.config.fabric.lines().next().unwrap_or_default();
         let host = format!("virtual {host}");
         let mut company = Company::new(ranks, endpoints, host, &chooser);

@@ -71,6 +71,18 @@ impl Ways {
         found
     }
 
+    /// The same by each of these engines.
+    pub(super) fn on(mut self, engines: &[Option<u8>]) -> Self {
+        if engines == [None] {
+            return self;
+        }
+        let by =
+            |way: &Way, &engine: &Option<u8>| Way { choice: Choice { engine, ..way.choice }, ..way.clone() };
+        self.ways =
+            self.ways.iter().flat_map(|way| engines.iter().map(move |engine| by(way, engine))).collect();
+        self
+    }
+
     fn consider(&mut self, algorithm: Selected, call: &Collective<'_>, layout: &Arc<Layout>, limits: Limits) {
         let spec = Spec::new(call, layout.ranks(), call.root().unwrap_or(0), false, Choice::default());
         let allowed = algorithm
@@ -136,7 +148,7 @@ fn variants(algorithm: &Selected, spec: &Spec, layout: &Layout, limits: Limits) 
 
 /// A way with all sizes of chunks, if it has any.
 fn chunkings(way: &Way, lanes: u8, limits: Limits) -> Vec<Way> {
-    let with = |chunk_bytes| Way { choice: Choice { lanes, chunk_bytes }, ..way.clone() };
+    let with = |chunk_bytes| Way { choice: Choice { lanes, chunk_bytes, ..way.choice }, ..way.clone() };
     match (way.profile.chunked, limits.chunk_bytes) {
         (Some(_), None) => CHUNKS.into_iter().map(with).collect(),
         (_, chunk_bytes) => vec![with(chunk_bytes.unwrap_or(way.choice.chunk_bytes))],

@@ -1,10 +1,11 @@
-//! The tuner: picks the algorithm, lanes and chunk of a call by predicted cost, and can say why.
+//! The tuner: picks the algorithm, lanes, chunk and engine of a call by predicted cost, and can say why.
 //!
 //! All ranks of a communicator have the same model and layout, and the arithmetic is the same everywhere (no operation
 //! beyond + − × ÷ and comparisons), so all pick alike without talking.
 
 mod candidates;
 mod correction;
+mod engines;
 mod fit;
 mod model;
 mod nnls;
@@ -14,6 +15,7 @@ mod table;
 mod usage;
 
 pub use correction::Correction;
+pub use engines::Engines;
 pub use fit::{Point, Residuals};
 pub use model::{Fitted, LinkCost, Model};
 pub use predict::Cost;
@@ -35,11 +37,13 @@ pub struct Limits {
     pub chunk_bytes: Option<u32>,
     /// Only what gives the same bits whatever is picked.
     pub reproducible: bool,
+    /// This of the engines, instead of the one that costs least.
+    pub engine: Option<u8>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { lanes: 4, chunk_bytes: None, reproducible: false }
+        Limits { lanes: 4, chunk_bytes: None, reproducible: false, engine: None }
     }
 }
 
@@ -48,7 +52,7 @@ impl Default for Limits {
 pub struct Pick {
     /// By which algorithm.
     pub algorithm: Selected,
-    /// With how many lanes and how long chunks.
+    /// With how many lanes and how long chunks, by which engine.
     pub choice: Choice,
 }
 
@@ -57,7 +61,7 @@ pub struct Pick {
 pub struct Candidate {
     /// By which algorithm.
     pub algorithm: Selected,
-    /// With how many lanes and how long chunks.
+    /// With how many lanes and how long chunks, by which engine.
     pub choice: Choice,
     /// What it is predicted to cost, or why it is refused.
     pub cost: Result<Cost>,
@@ -71,7 +75,7 @@ pub struct Candidate {
 
 /// Picks by predicted cost. One serves all ranks and threads of a process.
 pub struct Tuner {
-    model: Model,
+    engines: Engines,
     layout: Arc<Layout>,
     limits: Limits,
     /// The one algorithm for every call, with all lanes there are.
@@ -90,15 +94,21 @@ const CLASSES: usize = 4;
 
 impl Tuner {
     /// For the ranks of a layout. Tables are made when they are first asked for.
-    pub fn new(model: Model, layout: Arc<Layout>, limits: Limits) -> Self {
+    pub fn new(engines: impl Into<Engines>, layout: Arc<Layout>, limits: Limits) -> Self {
         let codes = Kind::TABLE.iter().map(|row| usize::from(row.kind.code())).max().unwrap_or(0) + 1;
         let tables = (0..codes * CLASSES).map(|_| OnceLock::new()).collect();
-        Tuner { model, layout, limits, only: None, tables, rooted: RwLock::default() }
+        let engines = engines.into();
+        Tuner { engines, layout, limits, only: None, tables, rooted: RwLock::default() }
     }
 
     /// The same with one algorithm for every call, and all lanes there are.
-    pub fn with_only(model: Model, layout: Arc<Layout>, limits: Limits, only: Selected) -> Self {
-        Tuner { only: Some(only), ..Tuner::new(model, layout, limits) }
+    pub fn with_only(
+        engines: impl Into<Engines>,
+        layout: Arc<Layout>,
+        limits: Limits,
+        only: Selected,
+    ) -> Self {
+        Tuner { only: Some(only), ..Tuner::new(engines, layout, limits) }
     }
 
     /// How a call is to be done: the cheapest way, or one that is hardly dearer and sends fewer messages.
@@ -106,14 +116,14 @@ impl Tuner {
     /// Errors: Unsupported, if no algorithm can do it; says why the first can't.
     pub fn pick(&self, call: &Collective<'_>) -> Result<Pick> {
         let bytes = self.bytes(call);
-        self.with_table(call, |table| table.pick(&self.model, &self.layout, bytes))?
+        self.with_table(call, |table| table.pick(&self.engines, &self.layout, bytes))?
             .ok_or_else(|| self.refusal(call))
     }
 
     /// Everything considered for a call, the cheapest first, those refused last.
     pub fn explain(&self, call: &Collective<'_>) -> Vec<Candidate> {
         let bytes = self.bytes(call);
-        self.with_table(call, |table| table.explain(&self.model, &self.layout, bytes)).unwrap_or_default()
+        self.with_table(call, |table| table.explain(&self.engines, &self.layout, bytes)).unwrap_or_default()
     }
 
     /// Where the ranks stand.
@@ -121,9 +131,9 @@ impl Tuner {
         &self.layout
     }
 
-    /// What the machine costs.
-    pub fn model(&self) -> &Model {
-        &self.model
+    /// What may do its calls, and what that costs.
+    pub fn engines(&self) -> &Engines {
+        &self.engines
     }
 
     /// What it may choose from.
@@ -145,7 +155,7 @@ impl Tuner {
         let key = usize::from(call.kind().code()) * CLASSES + class;
         let make = || {
             Table::new(
-                &self.model,
+                &self.engines,
                 &representative(call, &self.layout),
                 &self.layout,
                 (self.limits, self.only.as_ref()),

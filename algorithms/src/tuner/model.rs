@@ -4,8 +4,8 @@ use super::correction::Correction;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU64;
 use ubccl_core::algorithm::Switching;
-use ubccl_core::endpoint::Machine;
-use ubccl_core::topology::{Link, parse_toml};
+use ubccl_core::endpoint::EngineCosts;
+use ubccl_core::topology::{Link, Topology, parse_toml};
 use ubccl_core::{Error, Layout, Result};
 
 /// A machine's costs: LogGP for the links of each level, rates for what ranks do, and what happens where ranks share a
@@ -30,6 +30,9 @@ pub struct Model {
     /// Bytes that a rank folds in per second: a reduction of k terms of n bytes folds (k − 1)·n. None takes no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reduce_bytes_per_s: Option<f64>,
+    /// What each folded term costs beside its bytes.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub fold_ps: f64,
     /// Bytes that a rank copies per second. None takes no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copy_bytes_per_s: Option<f64>,
@@ -118,14 +121,16 @@ impl Model {
         toml::to_string(self).map_err(|error| Error::internal(format!("the cost model: {error}")))
     }
 
-    /// A simulated machine's.
-    pub fn of(machine: &Machine) -> Self {
+    /// That of an engine of a simulated machine.
+    pub fn of(topology: &Topology, costs: &EngineCosts) -> Self {
         let rate = |rate: Option<NonZeroU64>| rate.map(|rate| rate.get() as f64);
-        let level = machine.topology.levels().iter().map(|level| LinkCost::of(&level.name, &level.link));
+        let levels = topology.levels().iter().zip(&costs.links);
+        let level = levels.map(|(level, link)| LinkCost::of(&level.name, link));
         Model {
-            launch_ps: machine.start_ps as f64,
-            reduce_bytes_per_s: rate(machine.reduce_bytes_per_s),
-            copy_bytes_per_s: rate(machine.copy_bytes_per_s),
+            launch_ps: costs.start_ps as f64,
+            reduce_bytes_per_s: rate(costs.reduce_bytes_per_s),
+            fold_ps: costs.fold_overhead_ps as f64,
+            copy_bytes_per_s: rate(costs.copy_bytes_per_s),
             cores: None,
             level: level.collect(),
             correction: Vec::new(),
@@ -147,6 +152,7 @@ impl Model {
             check_rate(key, rate.unwrap_or(1.0)).or_else(wrong)?;
         }
         check_term("launch_ps", self.launch_ps).or_else(wrong)?;
+        check_term("fold_ps", self.fold_ps).or_else(wrong)?;
         if self.cores == Some(0) {
             return wrong(
                 "cores = 0: somebody must run; leave it out where every rank has its own".to_owned(),
@@ -280,6 +286,10 @@ fn is_not(flag: &bool) -> bool {
     !flag
 }
 
+fn is_nothing(ps: &f64) -> bool {
+    *ps == 0.0
+}
+
 fn check_term(key: &str, value: f64) -> std::result::Result<(), String> {
     let most = Link::MAX_TERM_PS as f64;
     match (0.0..=most).contains(&value) {
@@ -298,7 +308,6 @@ fn check_rate(key: &str, value: f64) -> std::result::Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ubccl_core::Topology;
 
     const TEXT: &str = "launch_ps = 300000\nreduce_bytes_per_s = 12_000_000_000\ncores = 2\n[[level]]\nname = 'node'\n\
         latency_ps = 800000.5\noverhead_ps = 90000\nrate_bytes_per_s = 9e9\n[[level]]\nname = 'all'\n\
@@ -353,18 +362,19 @@ mod tests {
         let text = "unit = 'NPU'\n[[level]]\nname = 'node'\nholds = 4\nlink = { latency_ps = 7, \
                     rate_bytes_per_s = 1000, send_overhead_ps = 2, receive_overhead_ps = 3, gap_ps = 4 }";
         let topology = Topology::from_toml(text).unwrap();
-        let machine = Machine {
-            topology,
+        let costs = EngineCosts {
+            links: topology.levels().iter().map(|level| level.link).collect(),
             reduce_bytes_per_s: NonZeroU64::new(5),
-            copy_bytes_per_s: None,
             start_ps: 6,
-            fold_overhead_ps: 0,
+            fold_overhead_ps: 7,
+            ..EngineCosts::default()
         };
-        let model = Model::of(&machine);
+        let model = Model::of(&topology, &costs);
         model.check().unwrap();
         let LinkCost { latency_ps, overhead_ps, gap_ps, ports, .. } = &model.level[0];
         assert_eq!((*latency_ps, *overhead_ps, *gap_ps, *ports), (7.0, 5.0, 4.0, None));
         assert_eq!((model.reduce_bytes_per_s, model.copy_bytes_per_s), (Some(5.0), None));
+        assert_eq!((model.launch_ps, model.fold_ps), (6.0, 7.0));
         assert_eq!((model.level[0].byte_ps(), byte_ps(None)), (1e9, 0.0));
     }
 }

@@ -79,17 +79,6 @@ impl Model {
         (reckoning.usage().total_ps(self), !is_needed)
     }
 
-    /// How many messages the busiest rank sends, or takes in.
-    pub(super) fn messages(&self, profile: &Profile, bytes: u64, choice: &Choice) -> f64 {
-        let others = profile.also.iter().map(|other| self.messages(other, bytes, choice)).fold(0.0, f64::max);
-        let of = |traffic: &[Traffic]| traffic.iter().map(|part| f64::from(part.messages)).sum::<f64>();
-        let each = match profile.busiest[..] {
-            [] => profile.rounds.iter().map(|round| f64::from(round.times) * of(&round.traffic)).sum(),
-            _ => of(&profile.busiest),
-        };
-        (pieces(profile, bytes as f64, choice).0 / f64::from(profile.spread.max(1)) * each).max(others)
-    }
-
     /// What the whole of it is made of.
     pub(super) fn usage(&self, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> Usage {
         Reckoning::new(self, profile, bytes, choice, layout).usage()
@@ -239,13 +228,14 @@ impl<'a> Reckoning<'a> {
 
     /// What a round does for so many pieces, which are together such a part of everything.
     fn parts(&self, round: &Round, pieces: f64, part: f64) -> Parts {
-        let bytes = self.bytes * part;
+        let (bytes, shares) = (self.bytes * part, pieces / f64::from(self.profile.spread.max(1)));
         let rank = Usage {
+            folds: round.folds() * shares,
             reduced_bytes: round.reduced.of_bytes(bytes),
             copied_bytes: round.copied.of_bytes(bytes),
             ..Usage::default()
         };
-        let ports = self.ports(&round.traffic, pieces / f64::from(self.profile.spread.max(1)), part, round);
+        let ports = self.ports(&round.traffic, shares, part, round);
         let mut parts = Parts { ports, rank, ..Parts::default() };
         for port in 0..self.model.ports() {
             let own = round.traffic.iter().filter(|traffic| self.is_of_port(traffic, port));
@@ -332,6 +322,17 @@ impl<'a> Reckoning<'a> {
         };
         traffic.fold(Usage::default(), |longest, traffic| longer(self.model, longest, one(traffic)))
     }
+}
+
+/// How many messages the busiest rank sends, or takes in.
+pub(super) fn messages(profile: &Profile, bytes: u64, choice: &Choice) -> f64 {
+    let others = profile.also.iter().map(|other| messages(other, bytes, choice)).fold(0.0, f64::max);
+    let of = |traffic: &[Traffic]| traffic.iter().map(|part| f64::from(part.messages)).sum::<f64>();
+    let each = match profile.busiest[..] {
+        [] => profile.rounds.iter().map(|round| f64::from(round.times) * of(&round.traffic)).sum(),
+        _ => of(&profile.busiest),
+    };
+    (pieces(profile, bytes as f64, choice).0 / f64::from(profile.spread.max(1)) * each).max(others)
 }
 
 /// How many ranks of a group share each of its ports to a level.

@@ -145,7 +145,8 @@ fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
         turn.messages.push(Message { level, port, port_ps, alone_ps, rest_ps, latency_ps });
         turn.steps += traffic.messages * if round.reduced.parts > 0 { 1 } else { 2 };
     }
-    turn.compute_ps = round.reduced.of_bytes(bytes) * byte_ps(model.reduce_bytes_per_s)
+    turn.compute_ps = round.folds() * model.fold_ps
+        + round.reduced.of_bytes(bytes) * byte_ps(model.reduce_bytes_per_s)
         + round.copied.of_bytes(bytes) * byte_ps(model.copy_bytes_per_s);
     turn.steps += u32::from(round.reduced.parts > 0);
     turn

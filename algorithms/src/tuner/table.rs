@@ -1,7 +1,9 @@
 //! The picks of one kind of call, by size.
 
 use super::candidates::{Way, Ways};
-use super::{Candidate, Correction, Limits, Model, Pick};
+use super::engines::Reach;
+use super::predict::messages;
+use super::{Candidate, Correction, Engines, Limits, Pick};
 use crate::Selected;
 use std::sync::{Arc, OnceLock};
 use ubccl_core::{Choice, Collective, Layout};
@@ -11,12 +13,13 @@ pub(super) struct Table {
     ways: Ways,
     /// What is known of each way beside.
     corrections: Vec<Option<Correction>>,
+    reach: Reach,
     /// By the number of bits of a size.
     octaves: Vec<OnceLock<Octave>>,
 }
 
-/// From which size on which way is picked, in order of size.
-type Octave = Vec<(u64, Pick)>;
+/// From which size on which way is picked, if there is one, in order of size.
+type Octave = Vec<(u64, Option<Pick>)>;
 
 /// A way that costs this much more than the cheapest is as good, if it sends fewer messages: they cost what no model knows.
 const AS_GOOD: f64 = 1.02;
@@ -28,7 +31,7 @@ const AS_FEW: f64 = 1.5;
 impl Table {
     /// Of all calls like this one, whatever their size.
     pub(super) fn new(
-        model: &Model,
+        engines: &Engines,
         call: &Collective<'_>,
         layout: &Arc<Layout>,
         (limits, only): (Limits, Option<&Selected>),
@@ -36,13 +39,18 @@ impl Table {
         let octaves = (0..=u64::BITS).map(|_| OnceLock::new()).collect();
         let ways = match only {
             Some(only) => Ways::of(only, call, layout, limits),
-            None => Ways::find(model, call, layout, limits),
+            // Of all engines switches do the same.
+            None => Ways::find(engines.first(), call, layout, limits),
         };
+        let ways = ways.on(&engines.choices(limits.engine));
         let correction = |way: &Way| {
-            model.correction(call.kind(), way.algorithm.descriptor().name, layout.ranks()).cloned()
+            engines
+                .model(&way.choice)
+                .correction(call.kind(), way.algorithm.descriptor().name, layout.ranks())
+                .cloned()
         };
         let corrections = ways.ways.iter().map(correction).collect();
-        Table { ways, corrections, octaves }
+        Table { ways, corrections, reach: Reach::new(engines, call, layout.ranks()), octaves }
     }
 
     /// How many times as long as the model's numbers say a way takes.
@@ -51,21 +59,25 @@ impl Table {
     }
 
     /// How a call of so many bytes is to be done, if there is a way.
-    pub(super) fn pick(&self, model: &Model, layout: &Layout, bytes: u64) -> Option<Pick> {
+    pub(super) fn pick(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Option<Pick> {
         let bits = (u64::BITS - bytes.leading_zeros()) as usize;
-        let octave = self.octaves[bits].get_or_init(|| self.octave(model, layout, bits as u32));
+        let octave = self.octaves[bits].get_or_init(|| self.octave(engines, layout, bits as u32));
         let next = octave.partition_point(|(start, _)| *start <= bytes);
-        octave.get(next.checked_sub(1)?).map(|(_, pick)| pick.clone())
+        octave.get(next.checked_sub(1)?)?.1.clone()
     }
 
     /// Every way for so many bytes, the cheapest first, then those refused.
-    pub(super) fn explain(&self, model: &Model, layout: &Layout, bytes: u64) -> Vec<Candidate> {
-        let picked = self.best(model, layout, bytes);
+    pub(super) fn explain(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Vec<Candidate> {
+        let picked = self.best(engines, layout, bytes);
+        let cost = |(index, way): (usize, &Way)| {
+            let cost = engines.model(&way.choice).cost(&way.profile, bytes, &way.choice, layout);
+            cost.times(self.factor(index, bytes))
+        };
         let candidate = |(index, way): (usize, &Way)| Candidate {
             algorithm: way.algorithm.clone(),
             choice: way.choice,
-            cost: Ok(model.cost(&way.profile, bytes, &way.choice, layout).times(self.factor(index, bytes))),
-            messages: model.messages(&way.profile, bytes, &way.choice),
+            cost: self.reach.check(&way.choice, bytes).map(|()| cost((index, way))),
+            messages: messages(&way.profile, bytes, &way.choice),
             is_chunked: way.profile.chunked.is_some(),
             is_picked: Some(index) == picked,
         };
@@ -84,31 +96,47 @@ impl Table {
     }
 
     /// The picks for sizes of so many bits.
-    fn octave(&self, model: &Model, layout: &Layout, bits: u32) -> Octave {
-        let sizes = grid(bits);
-        let best = |bytes| self.best(model, layout, bytes);
-        let mut picks: Vec<(u64, usize)> = Vec::new();
-        let Some(mut now) = best(sizes[0]) else { return Vec::new() };
-        picks.push((sizes[0], now));
+    fn octave(&self, engines: &Engines, layout: &Layout, bits: u32) -> Octave {
+        let sizes = self.grid(bits);
+        let best = |bytes| self.best(engines, layout, bytes);
+        let mut now = best(sizes[0]);
+        let mut picks = vec![(sizes[0], now)];
         for ends in sizes.windows(2) {
             let (mut low, high) = (ends[0], ends[1]);
             // From border to border, until the pick is that of the end.
-            while best(high) != Some(now) {
-                let border = border(low, high, |bytes| best(bytes) == Some(now));
-                now = best(border).unwrap_or(now);
+            while best(high) != now {
+                let border = border(low, high, |bytes| best(bytes) == now);
+                now = best(border);
                 picks.push((border, now));
                 low = border;
             }
         }
-        let pick = |way: &Way| Pick { algorithm: way.algorithm.clone(), choice: way.choice };
-        picks.into_iter().map(|(start, way)| (start, pick(&self.ways.ways[way]))).collect()
+        let pick = |way: usize| {
+            let Way { algorithm, choice, .. } = &self.ways.ways[way];
+            Pick { algorithm: algorithm.clone(), choice: *choice }
+        };
+        picks.into_iter().map(|(start, way)| (start, way.map(pick))).collect()
     }
 
-    /// What each way costs for a size; of ways that cannot be the pick, at least.
-    fn costs(&self, model: &Model, layout: &Layout, bytes: u64) -> Vec<f64> {
+    /// Sizes of so many bits at which ways are compared: there engines reach no farther, which is no matter of being near.
+    fn grid(&self, bits: u32) -> Vec<u64> {
+        let mut sizes = grid(bits);
+        let (first, last) = (sizes[0], sizes[sizes.len() - 1]);
+        let borders = self.reach.borders().flat_map(|most| [most, most + 1]);
+        sizes.extend(borders.filter(|size| (first..=last).contains(size)));
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
+    /// What each way costs for a size, without end if its engine does not do it; of ways that cannot be the pick, at least.
+    fn costs(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Vec<f64> {
         let ways = self.ways.ways.iter().enumerate();
         let least = |(index, way): (usize, &Way)| {
-            let (ps, is_all) = model.least_ps(&way.profile, bytes, &way.choice, layout);
+            if self.reach.check(&way.choice, bytes).is_err() {
+                return (f64::INFINITY, true);
+            }
+            let (ps, is_all) = engines.model(&way.choice).least_ps(&way.profile, bytes, &way.choice, layout);
             (ps * self.factor(index, bytes), is_all)
         };
         let (mut costs, mut are_all): (Vec<f64>, Vec<bool>) = ways.map(least).unzip();
@@ -125,18 +153,18 @@ impl Table {
                 break;
             }
             let way = &self.ways.ways[index];
-            let ps = model.total_ps(&way.profile, bytes, &way.choice, layout);
+            let ps = engines.model(&way.choice).total_ps(&way.profile, bytes, &way.choice, layout);
             (costs[index], are_all[index]) = (ps * self.factor(index, bytes), true);
         }
         costs
     }
 
     /// Which way is picked for a size.
-    fn best(&self, model: &Model, layout: &Layout, bytes: u64) -> Option<usize> {
-        let costs = self.costs(model, layout, bytes);
-        let least = costs.iter().copied().reduce(f64::min)?;
+    fn best(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Option<usize> {
+        let costs = self.costs(engines, layout, bytes);
+        let least = costs.iter().copied().reduce(f64::min).filter(|least| least.is_finite())?;
         let messages =
-            |&way: &usize| model.messages(&self.ways.ways[way].profile, bytes, &self.ways.ways[way].choice);
+            |&way: &usize| messages(&self.ways.ways[way].profile, bytes, &self.ways.ways[way].choice);
         let good: Vec<usize> = (0..costs.len()).filter(|&way| costs[way] <= least * AS_GOOD).collect();
         let few = good.iter().map(messages).reduce(f64::min)?;
         // Of equals the first: the index has those first that keep ranks in step.
@@ -150,7 +178,7 @@ impl Table {
 /// Borders are found to this part of a size: near them, neighbours cost as much.
 const NEAR: u64 = 64;
 
-/// Sizes of so many bits at which ways are compared, four to the octave, the last included.
+/// Sizes of so many bits, four to the octave, the last included.
 fn grid(bits: u32) -> Vec<u64> {
     let Some(below) = bits.checked_sub(1) else { return vec![0] };
     let (first, last) = (1_u64 << below, u64::MAX >> (u64::BITS - bits));

@@ -1,8 +1,10 @@
 //! What the tuner promises: the cheapest way, no cliffs, the same everywhere.
 
 use super::*;
+use ubccl_core::endpoint::{EngineCosts, Machine};
 use ubccl_core::plan::Association;
-use ubccl_core::{DataType, ErrorKind, ReduceOp, Spec, UserOp};
+use ubccl_core::topology::Link;
+use ubccl_core::{DataType, ErrorKind, ReduceOp, Spec, Topology, UserOp};
 
 fn link(name: &str, latency_ps: f64, rate_bytes_per_s: f64) -> LinkCost {
     LinkCost {
@@ -23,6 +25,7 @@ fn model(level: Vec<LinkCost>) -> Model {
     Model {
         launch_ps: 0.0,
         reduce_bytes_per_s: None,
+        fold_ps: 0.0,
         copy_bytes_per_s: None,
         cores: None,
         level,
@@ -260,4 +263,85 @@ fn what_wants_clever_switches_is_considered_only_where_they_are() {
     }
     assert!(find(switched(false, true), &scatter).is_ok());
     assert!(find(switched(true, false), &gather).is_ok());
+}
+
+/// A quick engine for little, on few ranks, and one that is strong.
+fn quick_and_strong() -> Machine {
+    let topology = Topology::flat("rank", Link::plain(1_000_000, 1_000_000_000)).unwrap();
+    let engine = |name: &str, link| EngineCosts {
+        name: Some(name.to_owned()),
+        links: vec![link],
+        ..EngineCosts::default()
+    };
+    let quick = engine("quick", Link::plain(1_000_000, 1_000_000_000));
+    let strong = engine("strong", Link::plain(1_000_000_000, 100_000_000_000));
+    let quick = EngineCosts { most_bytes: Some(40_000), most_ranks: Some(8), ..quick };
+    Machine { topology, engines: vec![quick, strong] }
+}
+
+fn picked_engine(tuner: &Tuner, call: &Collective<'_>) -> Option<u8> {
+    tuner.pick(call).unwrap().choice.engine
+}
+
+fn picked_ps(tuner: &Tuner, call: &Collective<'_>) -> f64 {
+    let picked = tuner.explain(call).into_iter().find(|candidate| candidate.is_picked).unwrap();
+    assert_eq!(picked.choice, tuner.pick(call).unwrap().choice);
+    picked.cost.unwrap().total_ps()
+}
+
+#[test]
+fn the_engine_that_costs_least_is_picked_among_those_that_do_the_call() {
+    let machine = quick_and_strong();
+    let boundless = EngineCosts { most_bytes: None, ..machine.engines[0].clone() };
+    let machine = Machine { engines: vec![boundless, machine.engines[1].clone()], ..machine };
+    for ranks in [2, 5, 8] {
+        let layout = Arc::new(Layout::flat(ranks));
+        let tuner = |limits| Tuner::new(Engines::of(&machine), layout.clone(), limits);
+        let free = tuner(Limits::default());
+        let forced = [0, 1].map(|engine| tuner(Limits { engine: Some(engine), ..Limits::default() }));
+        let mut taken = Vec::new();
+        for bits in 3..30 {
+            let call = call(Kind::AllReduce, 1 << bits, ranks);
+            let [quick_ps, strong_ps] = forced.each_ref().map(|tuner| picked_ps(tuner, &call));
+            assert!(picked_ps(&free, &call) <= quick_ps.min(strong_ps) * 1.02, "{call}");
+            taken.push(picked_engine(&free, &call));
+            assert_eq!(picked_engine(&forced[1], &call), Some(1));
+        }
+        assert_eq!((taken[0], taken[taken.len() - 1]), (Some(0), Some(1)), "{ranks} ranks");
+    }
+}
+
+#[test]
+fn an_engine_does_what_is_within_its_limits_to_the_byte() {
+    let few = Arc::new(Layout::flat(4));
+    let tuner = |machine: &Machine, layout: &Arc<Layout>, engine| {
+        let limits = Limits { engine, ..Limits::default() };
+        Tuner::new(Engines::of(machine), layout.clone(), limits)
+    };
+    let machine = quick_and_strong();
+    let free = tuner(&machine, &few, None);
+    let sum = |bytes| Collective::all_reduce(bytes, DataType::U8, ReduceOp::Sum);
+    // A gather counts what one rank brings.
+    let gather = |bytes| Collective::all_gather(bytes, DataType::U8);
+    for (within, beyond) in [(sum(40_000), sum(40_001)), (gather(40_000), gather(40_001))] {
+        assert_eq!([&within, &beyond].map(|call| picked_engine(&free, call)), [Some(0), Some(1)]);
+        let refused = free.explain(&beyond).into_iter().filter(|one| one.choice.engine == Some(0));
+        let reasons: Vec<String> = refused.map(|one| one.cost.unwrap_err().message().to_owned()).collect();
+        let reason = "the engine quick does calls of up to 40000 bytes on up to 8 ranks";
+        assert!(!reasons.is_empty() && reasons.iter().all(|told| told == reason), "{reasons:?}");
+        let forced = tuner(&machine, &few, Some(0));
+        assert_eq!(picked_engine(&forced, &within), Some(0));
+        let error = forced.pick(&beyond).unwrap_err();
+        assert!(error.kind() == ErrorKind::Unsupported && error.message().contains(reason), "{error}");
+    }
+    let unknown = Collective::gather_v(1, DataType::U8, 0, None);
+    assert_eq!(picked_engine(&free, &unknown), Some(1), "nobody knows whether it is within the limit");
+    assert_eq!(picked_engine(&tuner(&machine, &Arc::new(Layout::flat(9)), None), &sum(1)), Some(1));
+    // What none does, the last does all the same.
+    let weak = EngineCosts { most_bytes: Some(10), ..machine.engines[1].clone() };
+    let weak = Machine { engines: vec![machine.engines[0].clone(), weak], ..machine.clone() };
+    let calls = [sum(40_000), sum(40_001)];
+    assert_eq!(calls.map(|call| picked_engine(&tuner(&weak, &few, None), &call)), [Some(0), Some(1)]);
+    let alone = Machine { engines: vec![machine.engines[0].clone()], ..machine };
+    assert_eq!(picked_engine(&tuner(&alone, &few, None), &sum(1 << 20)), None, "nothing to choose");
 }

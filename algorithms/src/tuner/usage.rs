@@ -12,6 +12,7 @@ pub(super) struct Usage {
     pub(super) gaps: [f64; MAX_LEVELS],
     /// On links.
     pub(super) bytes: [f64; MAX_LEVELS],
+    pub(super) folds: f64,
     pub(super) reduced_bytes: f64,
     pub(super) copied_bytes: f64,
 }
@@ -27,6 +28,7 @@ impl Usage {
             self.gaps[level] += times * other.gaps[level];
             self.bytes[level] += times * other.bytes[level];
         }
+        self.folds += times * other.folds;
         self.reduced_bytes += times * other.reduced_bytes;
         self.copied_bytes += times * other.copied_bytes;
     }
@@ -56,7 +58,8 @@ impl Usage {
 
     /// What reducing and copying take.
     pub(super) fn reduction_ps(&self, model: &Model) -> f64 {
-        self.reduced_bytes * byte_ps(model.reduce_bytes_per_s)
+        self.folds * model.fold_ps
+            + self.reduced_bytes * byte_ps(model.reduce_bytes_per_s)
             + self.copied_bytes * byte_ps(model.copy_bytes_per_s)
     }
 

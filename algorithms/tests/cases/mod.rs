@@ -84,7 +84,7 @@ impl Case {
 
     pub(crate) fn text(&self) -> String {
         let place = if self.in_place { "in place" } else { "out of place" };
-        let Choice { lanes, chunk_bytes } = self.choice;
+        let Choice { lanes, chunk_bytes, .. } = self.choice;
         let tables = match self.kind.row().tabled {
             true => format!(", {:?}", self.lengths),
             false => String::new(),

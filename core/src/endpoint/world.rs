@@ -4,7 +4,7 @@ use super::Endpoint;
 use crate::collective::Rank;
 use crate::error::{Error, Result};
 use crate::record::Record;
-use crate::topology::Topology;
+use crate::topology::{Link, Topology};
 use std::num::NonZeroU64;
 
 /// What a virtual transport may be told.
@@ -189,8 +189,23 @@ pub trait World: Send {
 /// What a simulated machine costs, for a tuner to reckon with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Where ranks stand, and the links between them.
+    /// Where ranks stand, and the links between them as the first engine drives them.
     pub topology: Topology,
+    /// What may move a call's bytes: one, or several of which each call takes one.
+    pub engines: Vec<EngineCosts>,
+}
+
+/// A software path: what it does, and what that costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineCosts {
+    /// What it is called, if the machine names its engines.
+    pub name: Option<String>,
+    /// By level of the topology.
+    pub links: Vec<Link>,
+    /// It does calls of so many bytes, as the kind counts them (a block's); none: any.
+    pub most_bytes: Option<u64>,
+    /// It does calls of so many ranks; none: any.
+    pub most_ranks: Option<u32>,
     /// Bytes that a rank folds in per second: a reduction of k terms of n bytes folds (k − 1)·n. None takes no time.
     pub reduce_bytes_per_s: Option<NonZeroU64>,
     /// Bytes that a rank copies per second. None takes no time.

@@ -239,7 +239,7 @@ impl Plan {
             _ => "",
         };
         let fields = fields.into_iter().flat_map(u32::to_le_bytes);
-        let bytes = self.algorithm.bytes().chain(fields).chain(user_op.bytes());
+        let bytes = self.algorithm.bytes().chain(fields).chain(user_op.bytes()).chain(choice.engine);
         // FNV-1a: short, stable everywhere, and nobody gains by a collision.
         bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
     }

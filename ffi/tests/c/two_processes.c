@@ -65,6 +65,9 @@ static void bad_starts_are_refused(void)
     config.transport = NULL;
     config.algorithm = "guess";
     REFUSED(ubccl_comm_init(&config, &comm), UBCCL_INVALID_ARGUMENT, "guess");
+    config.algorithm = NULL;
+    config.engine = "strong";
+    REFUSED(ubccl_comm_init(&config, &comm), UBCCL_INVALID_ARGUMENT, "unknown engine 'strong'; there is one");
     config.rank = 2;
     REFUSED(ubccl_comm_init(&config, &comm), UBCCL_INVALID_ARGUMENT, "rank 2");
     config.size--;

@@ -77,7 +77,7 @@ mod tests {
             Stream::Tagged(0),
             Stream::Tagged(u32::MAX),
         ] {
-            let key = Key { stream, lane: 3, signature: Signature(u128::MAX - 5) };
+            let key = Key { stream, lane: 3, signature: Signature(u128::MAX - 5), engine: None };
             let header = Label::new(&key, 77).header();
             assert_eq!(header, Header { stream, signature: key.signature, len: 77 });
             let label = Label::new(&key, 77);

@@ -85,7 +85,7 @@ impl Network {
             // The dead wait for ever.
             return Ok(Posted::Pending);
         }
-        self.operate(seat, key);
+        self.operate(seat, key)?;
         if let Some(recorder) = &mut self.recorder {
             let Seat { place, rank, .. } = self.seats[seat];
             recorder.posted((place, rank), key, post, self.now_ps);
@@ -125,12 +125,12 @@ impl Network {
 
     /// Finds the engine for the operation that a seat posts for; a collective's first post starts it.
     #[inline]
-    fn operate(&mut self, seat: SeatId, key: &Key) {
+    fn operate(&mut self, seat: SeatId, key: &Key) -> Result<(), Fault> {
         let before = self.seats[seat].operation;
-        if before.stream == Some(key.stream) {
-            return;
+        let engine = self.fabric.engine(key.engine)?;
+        if (before.stream, before.engine) == (Some(key.stream), engine) {
+            return Ok(());
         }
-        let engine = self.fabric.engine_for(key.signature, self.seats.size(seat));
         let mut operation = Operation { stream: Some(key.stream), engine, ready_ps: self.now_ps, ..before };
         if let Stream::Collective(sequence) = key.stream
             && sequence > before.started
@@ -139,6 +139,7 @@ impl Network {
             operation.ready_ps = self.now_ps.saturating_add(self.fabric.costs(engine).start_ps);
         }
         self.seats[seat].operation = operation;
+        Ok(())
     }
 
     fn send(
@@ -433,7 +434,7 @@ mod tests {
     use ubccl_core::endpoint::{Fidelity, Memory, RegionId, WorldOptions};
     use ubccl_core::symbolic::{Piece, Value};
 
-    const KEY: Key = Key { stream: Stream::Collective(1), lane: 0, signature: Signature(1) };
+    const KEY: Key = Key { stream: Stream::Collective(1), lane: 0, signature: Signature(1), engine: None };
     const OTHER: Key = Key { signature: Signature(2), ..KEY };
     const WORDS: Span = Span { region: RegionId(0), offset: 0, len: 8 };
 

@@ -166,7 +166,8 @@ mod tests {
     use ubccl_core::endpoint::{Key, Stream};
 
     fn label(len: u64) -> Label {
-        Label::new(&Key { stream: Stream::Collective(7), lane: 0, signature: Signature(3 << 70 | 9) }, len)
+        let (stream, signature) = (Stream::Collective(7), Signature(3 << 70 | 9));
+        Label::new(&Key { stream, lane: 0, signature, engine: None }, len)
     }
 
     #[test]

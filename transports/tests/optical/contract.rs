@@ -18,8 +18,8 @@ fn two(elements: usize) -> Harness {
 #[test]
 fn a_tagged_message_without_a_post_wakes_its_receiver() {
     let mut harness = two(4);
-    let tagged = Key { stream: Stream::Tagged(9), lane: TAGGED_LANE, signature: SIGNATURE };
-    let direct = Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, signature: SIGNATURE };
+    let tagged = Key { stream: Stream::Tagged(9), lane: TAGGED_LANE, ..key(0) };
+    let direct = Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, ..key(0) };
     for (key, woken) in [(direct, false), (tagged, true)] {
         harness.woken.clear();
         harness.post_with(0, 1, &key, &send(span(INPUT, 0, 16), 1)).unwrap();
@@ -167,6 +167,7 @@ fn inspect_finds_what_can_no_longer_be_taken() {
         stream: Stream::Collective(sequence),
         signature: Signature(signature),
         lane: 0,
+        engine: None,
     };
     let tagged = Key { stream: Stream::Tagged(9), ..of(0, 5) };
     let cases = [

@@ -1,8 +1,8 @@
 //! What the fluid fidelity adds, and what both make of ports, planes, links between switches, and switches that copy and
 //! fold. Rates are 1 byte in a nanosecond, times in nanoseconds.
 
-use crate::harness::{Harness, INPUT, OUTPUT, receive, reduce, send, span};
-use ubccl_core::endpoint::{Fidelity, Post};
+use crate::harness::{Harness, INPUT, OUTPUT, key, receive, reduce, send, span};
+use ubccl_core::endpoint::{Fault, Fidelity, Key, POINT_TO_POINT_LANE, Post, Stream};
 use ubccl_core::plan::PeerRun;
 
 const PLAIN: &str = "custom:latency_ps=1000000,bytes_per_s=1000000000";
@@ -108,6 +108,30 @@ fn planes_are_taken_as_the_fabric_says() {
     assert_eq!(sent("pinned"), [200, 200], "both on the plane of rank 0");
     let hashed = sent("hash");
     assert!(hashed == [100, 100] || hashed == [200, 200], "{hashed:?}");
+}
+
+#[test]
+fn each_post_is_done_by_the_engine_that_it_names() {
+    for fidelity in Fidelity::ALL {
+        let fabric = "cloudmatrix384-die+write+read";
+        // What Table 1 says of 512 bytes to another NPU of the node. Posts without a tag are of one stream.
+        for (engine, published_ns) in [(None, 1300), (Some(0), 1300), (Some(1), 1200)] {
+            let mut harness = Harness::with_fidelity(fabric, 4, fidelity).unwrap().with_phantom(1000, 1);
+            let direct = |engine| Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, engine, ..key(0) };
+            // An empty one before it goes by the other engine.
+            let other = Some(1 - engine.unwrap_or(0));
+            for (to, engine, bytes) in [(3, other, 0), (2, engine, 512)] {
+                harness.post_with(to, 1, &direct(engine), &receive(span(OUTPUT, 0, bytes), 0)).unwrap();
+                harness.post_with(0, to.into(), &direct(engine), &send(span(INPUT, 0, bytes), to)).unwrap();
+            }
+            harness.run();
+            assert_eq!(nearest_ns(harness.time(2, 1).unwrap()), published_ns, "{fidelity} {engine:?}");
+        }
+        let mut harness = Harness::with_fidelity(fabric, 4, fidelity).unwrap().with_phantom(8, 1);
+        let unknown = Key { engine: Some(2), ..key(0) };
+        let fault = harness.post_with(0, 1, &unknown, &send(span(INPUT, 0, 8), 1)).unwrap_err();
+        assert!(matches!(&fault, Fault::Other(error) if error.message().contains("engine 2")), "{fault:?}");
+    }
 }
 
 #[test]

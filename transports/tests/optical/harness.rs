@@ -32,7 +32,7 @@ pub(crate) const OUTPUT: RegionId = RegionId(1);
 
 /// The key of the first collective on a lane.
 pub(crate) fn key(lane: u8) -> Key {
-    Key { stream: Stream::Collective(1), lane, signature: SIGNATURE }
+    Key { stream: Stream::Collective(1), lane, signature: SIGNATURE, engine: None }
 }
 
 pub(crate) fn span(region: RegionId, offset: u64, len: u64) -> Span {

@@ -11,17 +11,17 @@ pub fn call() -> Signature {
 
 /// The key of collective `sequence` on `lane`.
 pub fn key(sequence: u64, lane: u8) -> Key {
-    Key { stream: Stream::Collective(sequence), lane, signature: call() }
+    Key { stream: Stream::Collective(sequence), lane, signature: call(), engine: None }
 }
 
 /// The key of a tagged message.
 pub fn tagged(tag: u32) -> Key {
-    Key { stream: Stream::Tagged(tag), lane: TAGGED_LANE, signature: sent() }
+    Key { stream: Stream::Tagged(tag), lane: TAGGED_LANE, signature: sent(), engine: None }
 }
 
 /// The key of a point-to-point message without a tag.
 pub fn direct() -> Key {
-    Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, signature: sent() }
+    Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, signature: sent(), engine: None }
 }
 
 fn sent() -> Signature {

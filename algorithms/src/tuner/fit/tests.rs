@@ -24,6 +24,7 @@ fn truth() -> Model {
     };
     Model {
         launch_ps: 2.9e5,
+        fold_ps: 0.0,
         reduce_bytes_per_s: Some(1.7e10),
         copy_bytes_per_s: Some(1.1e10),
         cores: Some(2),
@@ -63,7 +64,7 @@ fn points(model: &Model, noise: impl Fn(usize) -> f64) -> Vec<Point> {
                     if algorithm.supports_call(&call, ranks).is_err() {
                         continue;
                     }
-                    let choice = Choice { lanes: 1, chunk_bytes: 256 << 10 };
+                    let choice = Choice { lanes: 1, chunk_bytes: 256 << 10, ..Choice::default() };
                     let profile = algorithm.profile(&Spec::new(&call, ranks, 0, false, choice), &layout);
                     let bytes = call.longest_bytes(ranks);
                     let ps = model.cost(&profile, bytes, &choice, &layout).total_ps();

@@ -7,9 +7,9 @@ use super::timing::Wiring;
 use description::{Description, EngineDescription, RankDescription};
 pub(super) use description::{Striping, Uplink};
 use std::num::NonZeroU64;
-use ubccl_core::endpoint::Machine;
+use ubccl_core::endpoint::{EngineCosts, Machine};
 use ubccl_core::topology::{Link, Topology, parse_toml};
-use ubccl_core::{Error, Result, Signature};
+use ubccl_core::{Error, Rank, Result};
 
 /// A fabric: read from a preset's name, the `custom:` form, or TOML text.
 ///
@@ -38,12 +38,12 @@ pub struct Fabric {
 }
 
 /// A software path that is used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Engine {
     /// None, if the description has no engines.
     name: Option<String>,
-    most_bytes: u64,
-    most_ranks: u32,
+    most_bytes: Option<u64>,
+    most_ranks: Option<u32>,
     costs: Costs,
 }
 
@@ -88,13 +88,11 @@ impl Fabric {
         }
         let topology = Topology::flat("rank", Link::plain(latency_ps, bytes_per_s))?;
         let links = topology.levels().iter().map(|level| level.link).collect();
-        let engine =
-            Engine { name: None, most_bytes: u64::MAX, most_ranks: u32::MAX, costs: Costs::default() };
         Ok(Fabric {
             name: "custom".to_owned(),
             topology,
             links,
-            engines: vec![engine],
+            engines: vec![Engine::default()],
             planes: Vec::new(),
             uplinks: Vec::new(),
             streams: None,
@@ -105,7 +103,7 @@ impl Fabric {
     }
 
     /// A fabric from a preset's name, the form `custom:latency_ps=…,bytes_per_s=…`, or TOML text. A preset's name may go
-    /// on with engines of it, `cloudmatrix384-die+read`: of several the first that does a call of its size does it.
+    /// on with engines of it, `cloudmatrix384-die+read`: of several each post says which does it.
     ///
     /// Errors: InvalidArgument, listing the presets or naming the wrong key.
     pub fn parse(text: &str) -> Result<Self> {
@@ -154,12 +152,12 @@ impl Fabric {
         let engine = |engine: Option<&EngineDescription>| {
             let costs = Costs { start_ps: 0, fold_ps: 0, reduce_bytes_per_s, copy_bytes_per_s };
             let Some(own) = engine else {
-                return Engine { name: None, most_bytes: u64::MAX, most_ranks: u32::MAX, costs };
+                return Engine { costs, ..Engine::default() };
             };
             Engine {
                 name: Some(own.name.clone()),
-                most_bytes: own.most_bytes.unwrap_or(u64::MAX),
-                most_ranks: own.most_ranks.unwrap_or(u32::MAX),
+                most_bytes: own.most_bytes,
+                most_ranks: own.most_ranks,
                 costs: Costs {
                     start_ps: own.start_ps,
                     fold_ps: own.fold_ps,
@@ -219,16 +217,32 @@ impl Fabric {
         &self.topology
     }
 
-    /// What a tuner reckons with: the first engine.
+    /// What a tuner reckons with.
     pub fn machine(&self) -> Machine {
-        let Costs { start_ps, fold_ps, reduce_bytes_per_s, copy_bytes_per_s } = self.engines[0].costs;
+        let costs = |(engine, links): (&Engine, &[Link])| {
+            let Costs { start_ps, fold_ps, reduce_bytes_per_s, copy_bytes_per_s } = engine.costs;
+            EngineCosts {
+                name: engine.name.clone(),
+                links: links.to_vec(),
+                most_bytes: engine.most_bytes,
+                most_ranks: engine.most_ranks,
+                reduce_bytes_per_s,
+                copy_bytes_per_s,
+                start_ps,
+                fold_overhead_ps: fold_ps,
+            }
+        };
+        let links = self.links.chunks(self.topology.levels().len());
         Machine {
             topology: self.topology.clone(),
-            reduce_bytes_per_s,
-            copy_bytes_per_s,
-            start_ps,
-            fold_overhead_ps: fold_ps,
+            engines: self.engines.iter().zip(links).map(costs).collect(),
         }
+    }
+
+    /// The link from one rank to another as an engine drives it.
+    pub(super) fn link(&self, engine: u8, from: Rank, to: Rank) -> &Link {
+        let levels = self.topology.levels().len();
+        &self.links[usize::from(engine) * levels + self.topology.shared_level(from, to)]
     }
 
     /// What the links out of a group of a level pass together, each way, if they are told.
@@ -257,15 +271,17 @@ impl Fabric {
         }
     }
 
-    /// Which engine does this call: the first that does one of its size, or the last.
+    /// Which engine a post is for: the one it names, or the first.
+    ///
+    /// Errors: Internal, for one that there is not.
     #[inline]
-    pub(super) fn engine_for(&self, call: Signature, ranks: u32) -> u8 {
-        if self.engines.len() == 1 {
-            return 0;
+    pub(super) fn engine(&self, wanted: Option<u8>) -> Result<u8> {
+        let engine = wanted.unwrap_or(0);
+        if usize::from(engine) < self.engines.len() {
+            return Ok(engine);
         }
-        let bytes = call.bytes().unwrap_or(0);
-        let does = |engine: &Engine| bytes <= engine.most_bytes && ranks <= engine.most_ranks;
-        self.engines.iter().position(does).unwrap_or(self.engines.len() - 1) as u8
+        let (name, engines) = (&self.name, self.engines.len());
+        Err(Error::internal(format!("a post for engine {engine} of fabric '{name}', which has {engines}")))
     }
 
     /// What an engine costs beside its links.

@@ -51,6 +51,7 @@ pub(super) struct PacedEndpoint {
 struct Operation {
     token: Token,
     stream: Stream,
+    engine: u8,
     /// When, as far as the pace is concerned.
     posted_ps: u64,
     /// Of a message.
@@ -76,7 +77,7 @@ impl PacedEndpoint {
             inner,
             side,
             heads: Heads::new(ranks),
-            ports: Ports::new(fabric, rank, ranks),
+            ports: Ports::new(fabric, rank),
             epoch_ns,
             operations: Vec::new(),
             free: Vec::new(),
@@ -112,11 +113,14 @@ impl PacedEndpoint {
         Ok(number)
     }
 
-    fn operation(&mut self, token: Token, stream: Stream, len: u64, is_receive: bool) -> u32 {
+    /// Errors: Internal, for an engine that there is not.
+    fn operation(&mut self, token: Token, key: &Key, len: u64, is_receive: bool) -> Result<u32> {
+        let (stream, engine) = (key.stream, self.ports.engine(key.engine)?);
         let posted_ps = self.post_ps(stream);
         let new = Operation {
             token,
             stream,
+            engine,
             posted_ps,
             len,
             is_receive,
@@ -127,31 +131,31 @@ impl PacedEndpoint {
         };
         let Some(id) = self.free.pop() else {
             self.operations.push(new);
-            return self.operations.len() as u32 - 1;
+            return Ok(self.operations.len() as u32 - 1);
         };
         let old = &mut self.operations[id as usize];
         let parts = std::mem::take(&mut old.parts);
         *old = Operation { parts, ..new };
-        id
+        Ok(id)
     }
 
     fn send(&mut self, token: Token, key: &Key, from: Span, to: PeerRun) -> Result<Posted, Fault> {
         if to.is_empty() {
             return Ok(Posted::Done);
         }
-        let now_ps = self.post_ps(key.stream);
+        let id = self.operation(token, key, from.len, false)?;
+        let Operation { engine, posted_ps, .. } = self.operations[id as usize];
         let buffer = self.take()?;
         let mut sent_ps = 0;
         for peer in to.iter() {
             if peer as usize >= self.counters.len() {
                 return Err(Error::internal(format!("rank {} sends to rank {peer}", self.rank)).into());
             }
-            let injection = self.ports.inject(now_ps, peer, from.len);
+            let injection = self.ports.inject(posted_ps, (engine, peer), from.len);
             self.heads.set(buffer, peer, injection.head_ps);
             self.counters[peer as usize].sent(from.len);
             sent_ps = sent_ps.max(injection.sent_ps);
         }
-        let id = self.operation(token, key.stream, from.len, false);
         let operation = &mut self.operations[id as usize];
         (operation.due_ps, operation.missing) = (sent_ps, 2);
         operation.parts.push((self.rank, buffer));
@@ -170,7 +174,7 @@ impl PacedEndpoint {
         (post, len): (&Post, u64),
     ) -> Result<Posted, Fault> {
         let own = matches!(post, Post::ReceiveReduce { .. }).then_some(self.rank);
-        let id = self.operation(token, key.stream, len, true);
+        let id = self.operation(token, key, len, true)?;
         for source in sources.iter().filter(|&source| Some(source) != own) {
             let buffer = self.take()?;
             self.operations[id as usize].parts.push((source, buffer));
@@ -207,7 +211,8 @@ impl PacedEndpoint {
         if part != PAYLOAD {
             let (peer, buffer) = operation.parts[part as usize];
             if operation.is_receive {
-                let arrived_ps = self.ports.receive(self.heads.of(buffer, self.rank), peer, operation.len);
+                let from = (operation.engine, peer);
+                let arrived_ps = self.ports.receive(self.heads.of(buffer, self.rank), from, operation.len);
                 operation.due_ps = operation.due_ps.max(arrived_ps);
                 self.counters[peer as usize].received(operation.len);
             }
@@ -245,7 +250,7 @@ impl Endpoint for PacedEndpoint {
             Post::Receive { into, from } => self.receive(token, key, PeerRun::one(from), (post, into.len)),
             Post::ReceiveReduce { sources, into, .. } => self.receive(token, key, sources, (post, into.len)),
             Post::Copy { into, .. } => {
-                let id = self.operation(token, key.stream, into.len, false);
+                let id = self.operation(token, key, into.len, false)?;
                 self.operations[id as usize].missing = 1;
                 self.post_part(id, PAYLOAD, key, post)?;
                 Ok(Posted::Pending)

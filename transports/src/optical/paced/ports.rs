@@ -2,14 +2,13 @@
 //! share.
 
 use crate::optical::Fabric;
-use ubccl_core::Rank;
-use ubccl_core::topology::Link;
+use ubccl_core::{Rank, Result};
 
 /// The injection and the reception port of one rank.
 #[derive(Debug)]
 pub(super) struct Ports {
-    /// To and from each peer.
-    links: Vec<Link>,
+    fabric: Fabric,
+    rank: Rank,
     injection_free_ps: u64,
     reception_free_ps: u64,
 }
@@ -24,14 +23,20 @@ pub(super) struct Injection {
 }
 
 impl Ports {
-    pub(super) fn new(fabric: &Fabric, rank: Rank, ranks: u32) -> Self {
-        let links = (0..ranks).map(|peer| *fabric.topology().link(rank, peer)).collect();
-        Ports { links, injection_free_ps: 0, reception_free_ps: 0 }
+    pub(super) fn new(fabric: &Fabric, rank: Rank) -> Self {
+        Ports { fabric: fabric.clone(), rank, injection_free_ps: 0, reception_free_ps: 0 }
     }
 
-    /// A message is posted now.
-    pub(super) fn inject(&mut self, now_ps: u64, peer: Rank, bytes: u64) -> Injection {
-        let link = &self.links[peer as usize];
+    /// The engine that a post is for.
+    ///
+    /// Errors: Internal, for one that there is not.
+    pub(super) fn engine(&self, wanted: Option<u8>) -> Result<u8> {
+        self.fabric.engine(wanted)
+    }
+
+    /// A message is posted now, for an engine to send.
+    pub(super) fn inject(&mut self, now_ps: u64, (engine, peer): (u8, Rank), bytes: u64) -> Injection {
+        let link = self.fabric.link(engine, self.rank, peer);
         let serialisation_ps = link.serialisation_ps(bytes);
         let start_ps = now_ps.saturating_add(link.send_overhead_ps).max(self.injection_free_ps);
         self.injection_free_ps = start_ps.saturating_add(link.gap_ps.max(serialisation_ps));
@@ -40,8 +45,8 @@ impl Ports {
     }
 
     /// A message's head came at that time; when the message is there.
-    pub(super) fn receive(&mut self, head_ps: u64, peer: Rank, bytes: u64) -> u64 {
-        let link = &self.links[peer as usize];
+    pub(super) fn receive(&mut self, head_ps: u64, (engine, peer): (u8, Rank), bytes: u64) -> u64 {
+        let link = self.fabric.link(engine, peer, self.rank);
         let delivered_ps = head_ps.max(self.reception_free_ps).saturating_add(link.serialisation_ps(bytes));
         self.reception_free_ps = delivered_ps;
         delivered_ps.saturating_add(link.receive_overhead_ps)
@@ -56,24 +61,36 @@ mod tests {
         let toml = "name = 'slow'\n[topology]\nunit = 'NPU'\n[[topology.level]]\nname = 'node'\nholds = 4\n
             link = { latency_ps = 5000, rate_bytes_per_s = 1_000_000_000_000, send_overhead_ps = 10,
             receive_overhead_ps = 20, gap_ps = 100 }";
-        Ports::new(&Fabric::parse(toml).unwrap(), 0, 4)
+        Ports::new(&Fabric::parse(toml).unwrap(), 0)
     }
 
     #[test]
     fn messages_follow_one_another_through_a_port() {
         let mut ports = ports();
-        assert_eq!(ports.inject(1000, 1, 64), Injection { head_ps: 6010, sent_ps: 1074 });
+        assert_eq!(ports.inject(1000, (0, 1), 64), Injection { head_ps: 6010, sent_ps: 1074 });
         // After the gap, which is longer than 64 bytes take.
-        assert_eq!(ports.inject(1000, 2, 300), Injection { head_ps: 6110, sent_ps: 1410 });
-        assert_eq!(ports.inject(1000, 1, 0), Injection { head_ps: 6410, sent_ps: 1410 });
-        assert_eq!(ports.inject(9000, 1, 1), Injection { head_ps: 14_010, sent_ps: 9011 });
+        assert_eq!(ports.inject(1000, (0, 2), 300), Injection { head_ps: 6110, sent_ps: 1410 });
+        assert_eq!(ports.inject(1000, (0, 1), 0), Injection { head_ps: 6410, sent_ps: 1410 });
+        assert_eq!(ports.inject(9000, (0, 1), 1), Injection { head_ps: 14_010, sent_ps: 9011 });
+    }
+
+    #[test]
+    fn a_message_takes_the_link_of_its_engine() {
+        let mut ports = Ports::new(&Fabric::parse("cloudmatrix384-die+write+read").unwrap(), 0);
+        // What Table 1 says of 512 bytes to another NPU of the node.
+        for (engine, published_ps) in [(0, 1_300_000), (1, 1_200_000)] {
+            let start_ps = u64::from(engine) * 5_000_000;
+            let head_ps = ports.inject(start_ps, (engine, 2), 512).head_ps;
+            assert_eq!(ports.receive(head_ps, (engine, 2), 512), start_ps + published_ps);
+        }
+        assert!(ports.engine(Some(2)).is_err());
     }
 
     #[test]
     fn what_comes_together_is_received_in_turn() {
         let mut ports = ports();
-        assert_eq!(ports.receive(6000, 1, 64), 6084);
-        assert_eq!(ports.receive(6000, 2, 1000), 7084);
-        assert_eq!(ports.receive(9000, 3, 1), 9021);
+        assert_eq!(ports.receive(6000, (0, 1), 64), 6084);
+        assert_eq!(ports.receive(6000, (0, 2), 1000), 7084);
+        assert_eq!(ports.receive(9000, (0, 3), 1), 9021);
     }
 }

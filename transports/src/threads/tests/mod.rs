@@ -123,11 +123,11 @@ impl Rig {
 
 /// The key of collective `sequence` on `lane`.
 fn key(sequence: u64, lane: u8) -> Key {
-    Key { stream: Stream::Collective(sequence), lane, signature: Signature(0x1234 << 64 | 5) }
+    Key { stream: Stream::Collective(sequence), lane, signature: Signature(0x1234 << 64 | 5), engine: None }
 }
 
 fn tagged(tag: u32) -> Key {
-    Key { stream: Stream::Tagged(tag), lane: POINT_TO_POINT_LANE, signature: Signature(9) }
+    Key { stream: Stream::Tagged(tag), lane: POINT_TO_POINT_LANE, signature: Signature(9), engine: None }
 }
 
 fn send(from: Span, to: Rank) -> Post {

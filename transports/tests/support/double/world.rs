@@ -4,7 +4,9 @@ use super::Defect;
 use super::endpoint::DoubleEndpoint;
 use super::net::Net;
 use std::sync::Arc;
-use ubccl_core::endpoint::{CommunicatorId, Endpoint, Fidelity, Machine, Place, World, WorldStats};
+use ubccl_core::endpoint::{
+    CommunicatorId, Endpoint, EngineCosts, Fidelity, Machine, Place, World, WorldStats,
+};
 use ubccl_core::topology::Link;
 use ubccl_core::{Rank, Result, Topology};
 
@@ -87,13 +89,8 @@ impl World for DoubleWorld {
     }
 
     fn machine(&self) -> Machine {
-        let topology = Topology::flat("rank", Link::plain(1_000, 1_000_000_000)).expect("a plain link");
-        Machine {
-            topology,
-            reduce_bytes_per_s: None,
-            copy_bytes_per_s: None,
-            start_ps: 0,
-            fold_overhead_ps: 0,
-        }
+        let link = Link::plain(1_000, 1_000_000_000);
+        let topology = Topology::flat("rank", link).expect("a plain link");
+        Machine { topology, engines: vec![EngineCosts { links: vec![link], ..EngineCosts::default() }] }
     }
 }
