@@ -3,6 +3,7 @@
 
 use crate::communicator::Shared;
 use crate::engine::{Buffers, Eligible, Engine, Express};
+use crate::round::Places;
 use crate::sim::{is_in_program, refuse_blocking};
 use parking_lot::MutexGuard;
 use ubccl_core::{Collective, Kind, Result, Signature};
@@ -21,8 +22,8 @@ impl Shared {
         self.control.board().start(sequence, signature.0);
     }
 
-    /// Does a small call that was made before, with nothing checked but what may have changed since. None if it is to be
-    /// checked and run like any other.
+    /// Does a small call that was made before, with nothing checked but what may have changed since, or a message that can
+    /// go at once. None if it is to be checked and run like any other.
     ///
     /// # Safety
     /// As `Communicator::run_raw`.
@@ -34,10 +35,22 @@ impl Shared {
         output: *mut u8,
     ) -> Option<Result<()>> {
         let mut engine = self.engine.try_lock()?;
+        if is_in_program() || self.control.poison().is_set() {
+            return None;
+        }
+        if call.kind() == Kind::SendReceive {
+            if call.to().is_some_and(|to| to >= self.ranks || self.control.left(to).is_some()) {
+                return None;
+            }
+            let places = Places::at(input, output);
+            // SAFETY: the caller vouches.
+            return match unsafe { engine.express_message(call, places, self.looks()) } {
+                Ok(is_done) => is_done.then_some(Ok(())),
+                Err(fault) => Some(Err(self.fail(&mut engine, fault))),
+            };
+        }
         let eligible = engine.repeats(call, input, output)?;
-        let is_fine = !is_in_program()
-            && !self.control.poison().is_set()
-            && self.control.check_left(engine.sequence() + 1).is_none();
+        let is_fine = self.control.check_left(engine.sequence() + 1).is_none();
         // SAFETY: the caller vouches.
         is_fine.then(|| unsafe { self.run_express(engine, call, eligible) })
     }
@@ -84,11 +97,13 @@ impl Shared {
         let mut engine = self.lock();
         self.check_present(&mut engine, call)?;
         if call.kind() == Kind::SendReceive {
-            // SAFETY: the caller vouches; nothing of it is under way when this returns.
-            match unsafe { engine.express_message(call, &buffers, self.looks()) } {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
-                Err(fault) => return Err(self.fail(&mut engine, fault)),
+            if let Some(places) = buffers.places(call, self.rank) {
+                // SAFETY: the caller vouches; nothing of it is under way when this returns.
+                match unsafe { engine.express_message(call, places, self.looks()) } {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    Err(fault) => return Err(self.fail(&mut engine, fault)),
+                }
             }
         } else if let Some(eligible) = engine.eligible(call, &buffers)? {
             // SAFETY: the caller vouches.

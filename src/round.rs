@@ -13,6 +13,17 @@ pub(crate) struct Places {
     pub(crate) output: HostPointer,
 }
 
+impl Places {
+    /// Where two buffers of a caller are, who vouches for them.
+    #[inline]
+    pub(crate) fn at(input: *const u8, output: *mut u8) -> Self {
+        Places {
+            input: HostPointer(input.expose_provenance()),
+            output: HostPointer(output.expose_provenance()),
+        }
+    }
+}
+
 /// How far it has come. It ends with an answer of `true` or an error of [`Round::go_on`], or with the endpoint's `cancel`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Round {

@@ -152,7 +152,22 @@ pub enum Posted {
     Pending,
 }
 
-/// The answer to a post that was to complete at once.
+/// A message to send or receive at once. Its memory is no region: to give it a name would take as long as a small message.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageNow {
+    /// Who gets it or sent it.
+    pub peer: Rank,
+    /// Whether this rank sends it.
+    pub is_send: bool,
+    /// Where it is or goes.
+    pub memory: HostPointer,
+    /// Bytes.
+    pub len: u64,
+    /// How often to look for each next piece of one that is received, at least once.
+    pub looks: u32,
+}
+
+/// What has become of a message that was to go at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Now {
     /// It is done.
@@ -254,7 +269,7 @@ impl Header {
 ///     call, until it answers `true`; no other direct call begins before, but posts may be under way. A publication with
 ///     another header is a [`Fault::Mismatch`]; the input may be overwritten once it answers `true`. 1, 8 and 10 hold for it,
 ///     publications of one sequence number meet, and a rank that publishes may run ahead of its readers by a few.
-/// 13. `post_now` does what `post` would have answered [`Posted::Done`] to, or leaves everything as it was, or begins a
+/// 13. `message_now` does what `post` would have answered [`Posted::Done`] to, or leaves everything as it was, or begins a
 ///     receive, which the post after it goes on with.
 pub trait Endpoint: Send {
     /// Gives memory a name, replacing what had it.
@@ -297,9 +312,12 @@ pub trait Endpoint: Send {
     /// Starts something.
     fn post(&mut self, token: Token, key: &Key, post: &Post) -> Result<Posted, Fault>;
 
-    /// Does a post if it can complete at once, and otherwise nothing or the beginning of it. Only sends to one peer and
-    /// receives from one are asked for.
-    fn post_now(&mut self, _key: &Key, _post: &Post) -> Result<Now, Fault> {
+    /// Sends or receives a message if that can be done at once, and otherwise does nothing or the beginning of it.
+    ///
+    /// # Safety
+    /// During the call the memory is valid for `len` bytes, and touched by nobody else if it is written.
+    #[expect(unsafe_code, reason = "the caller vouches for memory")]
+    unsafe fn message_now(&mut self, _key: &Key, _message: &MessageNow) -> Result<Now, Fault> {
         Ok(Now::Never)
     }
 

@@ -4,10 +4,9 @@
 
 use super::recent::Known;
 use super::slots::{Buffers, OpId, Role};
-use super::{CALLS_KEPT, Engine};
+use super::{CALLS_KEPT, Engine, EngineOptions};
 use crate::round::{Places, Round};
-use ubccl_core::endpoint::{Fault, Key, Now, POINT_TO_POINT_LANE, Post, RegionId, Span, Stream};
-use ubccl_core::plan::PeerRun;
+use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, POINT_TO_POINT_LANE, Stream};
 use ubccl_core::{Collective, Result, Signature};
 
 /// How a call stands that was done at once.
@@ -24,9 +23,6 @@ pub(crate) struct Eligible {
     round: usize,
     places: Places,
 }
-
-/// The region of a message that has no slot.
-const NO_SLOT: RegionId = RegionId(0);
 
 impl Engine {
     /// Whether a call can be done at once now; looks its plan up.
@@ -103,47 +99,35 @@ impl Engine {
     }
 
     /// Does a send or a receive if it can be done at once, looking up to `looks` times for each next piece; `false` if it is
-    /// to be issued.
+    /// to be issued. It need not have been checked.
     ///
     /// # Safety
-    /// As for [`Engine::issue`].
+    /// The memory is valid for the message, and touched by nobody else if it is received.
     #[inline]
     pub(crate) unsafe fn express_message(
         &mut self,
         call: &Collective<'_>,
-        buffers: &Buffers,
+        Places { input, output }: Places,
         looks: u32,
     ) -> Result<bool, Fault> {
-        let Buffers::Apart { input, output } = buffers else { return Ok(false) };
-        let len = call.count() * call.dtype().size() as u64;
-        let whole = Span { region: NO_SLOT, offset: 0, len };
-        let (memory, post, looks) = match (call.to(), call.from()) {
-            (Some(to), None) if to != self.options.rank => {
-                // Room does not come while one looks.
-                (input, Post::Send { from: whole, to: PeerRun::one(to) }, 1)
-            }
-            (None, Some(from)) if from != self.options.rank => {
-                (output, Post::Receive { into: whole, from }, looks)
-            }
+        let (peer, memory, is_send) = match (call.to(), call.from()) {
+            (Some(to), None) => (to, input, true),
+            (None, Some(from)) => (from, output, false),
             _ => return Ok(false),
         };
-        if !self.is_idle() || self.breakdown.is_some() {
+        let EngineOptions { rank, ranks, .. } = self.options;
+        let is_fine = peer < ranks && peer != rank && call.count() <= Collective::MAX_COUNT;
+        if !is_fine || !self.is_idle() || self.breakdown.is_some() {
             return Ok(false);
         }
-        // SAFETY: the caller vouches.
-        unsafe { self.endpoint.register(NO_SLOT, memory.clone()) }?;
+        let len = call.count() * call.dtype().size() as u64;
+        if memory == HostPointer(0) && len > 0 {
+            return Ok(false);
+        }
         let (stream, lane) = (Stream::Direct, POINT_TO_POINT_LANE);
         let key = Key { stream, lane, signature: call.signature(0), engine: None };
-        let mut left = looks;
-        while left > 0 {
-            match self.endpoint.post_now(&key, &post)? {
-                Now::Done => return Ok(true),
-                Now::NotYet => left -= 1,
-                Now::Begun => left = looks,
-                Now::Never => return Ok(false),
-            }
-            std::hint::spin_loop();
-        }
-        Ok(false)
+        let message = MessageNow { peer, is_send, memory, len, looks };
+        // SAFETY: the caller vouches.
+        Ok(unsafe { self.endpoint.message_now(&key, &message) }? == Now::Done)
     }
 }

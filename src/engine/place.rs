@@ -10,10 +10,10 @@ use ubccl_core::{Collective, Result};
 /// Input, output, scratch.
 const REGIONS_PER_SLOT: u32 = 3;
 
-/// The first region of a slot; those before the first slot's are of who has none.
+/// The first region of a slot.
 #[inline]
 pub(super) fn region(slot: usize) -> RegionId {
-    RegionId((slot as u32 + 1) * REGIONS_PER_SLOT)
+    RegionId(slot as u32 * REGIONS_PER_SLOT)
 }
 
 /// Makes a call's buffers known as the two regions from `first` on; answers where input and output begin.

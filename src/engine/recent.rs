@@ -4,7 +4,6 @@ use crate::planned::Planned;
 use crate::round::Places;
 use std::ops::Index;
 use std::sync::Arc;
-use ubccl_core::endpoint::HostPointer;
 use ubccl_core::{Collective, DataType, Kind, Rank, ReduceOp, Signature, Spec};
 
 /// Places; a call has one by what it is. Enough for the calls of a training step, few enough to stay in a cache.
@@ -88,14 +87,14 @@ impl Known {
         if input.is_null() && input_bytes > 0 || output.is_null() && output_bytes > 0 {
             return None;
         }
-        let (first, into) = (input.expose_provenance(), output.expose_provenance());
+        let (first, into) = (input.addr(), output.addr());
         let end = |start: usize, len: u64| (start as u64).saturating_add(len);
         let are_fine = first == into.wrapping_add(ahead)
             || end(first, input_bytes) <= into as u64
             || end(into, output_bytes) <= first as u64
             || input_bytes == 0
             || output_bytes == 0;
-        are_fine.then_some(Places { input: HostPointer(first), output: HostPointer(into) })
+        are_fine.then(|| Places::at(input, output))
     }
 }
 

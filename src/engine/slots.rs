@@ -42,7 +42,7 @@ impl Buffers {
 impl Buffers {
     /// Where input and output are in real memory; none if they are not.
     #[inline]
-    pub(super) fn places(&self, call: &Collective<'_>, rank: Rank) -> Option<Places> {
+    pub(crate) fn places(&self, call: &Collective<'_>, rank: Rank) -> Option<Places> {
         match self {
             Buffers::Apart {
                 input: Memory::Host { address: input, .. },

@@ -23,6 +23,18 @@ use ubccl_core::{Error, ErrorKind, Exchange, Result};
 /// Channels of a pair beside the lanes: that of direct messages, then that of tagged ones.
 pub(crate) const POINT_TO_POINT_CHANNELS: usize = 2;
 
+/// Looks that follow one another without a pause: for about as long as a line takes from another processor.
+const EAGER_LOOKS: u32 = 64;
+
+/// Whether something is there, at the `look`-th of many looks.
+#[inline]
+pub(crate) fn is_there(look: u32, mut is_there: impl FnMut() -> bool) -> bool {
+    if look >= EAGER_LOOKS {
+        std::hint::spin_loop();
+    }
+    is_there()
+}
+
 /// Tells the others how it went, so that the rank that knows why is the one that all of them name.
 pub(crate) fn agree<T>(exchange: &mut dyn Exchange, endpoint: Result<T>) -> Result<T> {
     let failure = endpoint.as_ref().err().map_or_else(String::new, |error| error.to_string());

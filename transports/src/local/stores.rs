@@ -143,6 +143,32 @@ impl Stores {
     }
 }
 
+/// The first 8 of `left` bytes as a word; if there are fewer, the rest is 0.
+///
+/// # Safety
+/// They are valid for reads, and there are some.
+#[inline]
+#[allow(unsafe_code)]
+pub(crate) unsafe fn word_at(from: *const u8, left: usize) -> u64 {
+    match left {
+        8.. => {
+            // SAFETY: the caller vouches for 8 bytes; unaligned reads need no more.
+            unsafe { from.cast::<u64>().read_unaligned() }
+        }
+        4 => {
+            // SAFETY: the same with 4.
+            let [a, b, c, d] = unsafe { from.cast::<[u8; 4]>().read() };
+            u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0])
+        }
+        _ => {
+            let mut word = [0; 8];
+            // SAFETY: the caller vouches for `left` bytes, fewer than 8.
+            unsafe { kernels::copy(from, word.as_mut_ptr(), left) };
+            u64::from_ne_bytes(word)
+        }
+    }
+}
+
 /// Picoseconds a line.
 pub(crate) fn per_line(took: Duration, bytes: usize) -> u64 {
     (took.as_nanos() as u64).saturating_mul(1000 * LINE_BYTES as u64) / (bytes as u64).max(1)

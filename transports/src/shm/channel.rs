@@ -6,7 +6,7 @@ use super::geometry::{ENTRY_BYTES, Geometry, RingShape};
 use super::segment::Segment;
 use crate::local::label::Label;
 use crate::local::scattered::Scattered;
-use crate::local::stores::{Stores, clock, per_line};
+use crate::local::stores::{Stores, clock, per_line, word_at};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -148,22 +148,35 @@ impl ChannelMemory {
         done: u64,
         stores: &mut Stores,
     ) -> u64 {
+        if label.len() <= INLINE_BYTES {
+            let len = label.len() as usize;
+            for at in (0..len.div_ceil(8)).rev() {
+                // SAFETY: the word begins inside the message, which the caller vouches for, and what is read of it is.
+                let value = unsafe { word_at(message.wrapping_add(8 * at), len - 8 * at) };
+                self.word(number, INLINE_OFFSET / 8 + at).store(value, Ordering::Relaxed);
+            }
+            self.write_label(number, label);
+            return label.len();
+        }
         let bite = (label.len() - done).min(self.slot_bytes as u64);
         let payload = self.payload(number, label.len(), done);
         let source = message.wrapping_add(done as usize);
         let reading = || self.reading().load(Ordering::Relaxed);
-        // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite:
-        // a slot by `min` and `offset`, an entry because a message that is inline has at most INLINE_BYTES (slots have 64 or more).
+        // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite, by `min`
+        // and `offset`.
         let is_timed = unsafe { stores.copy(source, payload, bite as usize, reading) };
-        if label.len() > INLINE_BYTES {
-            self.word(number, TIMED_WORD).store(u64::from(is_timed), Ordering::Relaxed);
-        }
-        // After the payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does
-        // the line travels.
+        self.word(number, TIMED_WORD).store(u64::from(is_timed), Ordering::Relaxed);
+        self.write_label(number, label);
+        bite
+    }
+
+    /// After the payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does the line
+    /// travels.
+    #[inline]
+    fn write_label(&self, number: u64, label: &Label) {
         for (at, value) in (1..).zip(label.0) {
             self.word(number, at).store(value, Ordering::Relaxed);
         }
-        bite
     }
 
     /// Writes entry `number`, except its stamp, of a message whose bytes stay where they are: three words say where.

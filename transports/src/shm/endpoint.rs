@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Allocation, Counters, DirectCall, DirectProgress, Endpoint, Fault, Header, Key, Memory, Now,
+    Allocation, Counters, DirectCall, DirectProgress, Endpoint, Fault, Header, Key, Memory, MessageNow, Now,
     POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
@@ -373,12 +373,15 @@ impl Endpoint for ShmEndpoint {
     }
 
     #[inline]
-    fn post_now(&mut self, key: &Key, post: &Post) -> Result<Now, Fault> {
+    #[expect(unsafe_code, reason = "the contract's caller vouches for memory")]
+    unsafe fn message_now(&mut self, key: &Key, message: &MessageNow) -> Result<Now, Fault> {
         let channel = self.lane(key)?;
-        let now = match post {
-            Post::Send { from, to } if to.len() == 1 => self.send_now(channel, key, *from, to.get(0))?,
-            Post::Receive { into, from } => self.receive_now(channel, key, *into, *from)?,
-            _ => Now::Never,
+        let index = self.index(message.peer, channel)?;
+        let now = match message.is_send {
+            // SAFETY: the caller vouches.
+            true => unsafe { self.send_now(index, key, message) }?,
+            // SAFETY: as above.
+            false => unsafe { self.receive_now(index, key, message) }?,
         };
         self.bells.ring();
         Ok(now)

@@ -5,9 +5,10 @@
 use super::endpoint::ShmEndpoint;
 use super::geometry::Geometry;
 use super::segment::Segment;
+use crate::local::is_there;
 use crate::local::label::Label;
 use crate::local::publication::{Author, Depth, finish, show, stamp_of};
-use crate::local::stores::Stores;
+use crate::local::stores::{Stores, word_at};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use ubccl_core::direct::Part;
@@ -16,8 +17,6 @@ use ubccl_core::{Error, Rank, Result, kernels};
 
 /// Words of an entry before the payload of a small publication: stamp, signature (low, high), length.
 const HEADER_BYTES: usize = 32;
-/// Looks at a publication without a pause: for about as long as a line takes from another processor.
-const EAGER_LOOKS: u32 = 64;
 /// The longest payload that stands in the head.
 const IN_HEAD_BYTES: u64 = (Geometry::PUBLICATION_HEAD - HEADER_BYTES) as u64;
 
@@ -231,12 +230,11 @@ impl ShmEndpoint {
         while let Some(&writer) = call.direct.writers.get(progress.ready as usize) {
             let peer = writer as usize;
             let word = shelves[peer].word(number, 0);
-            let Some(stamp) = (0..call.looks).map(|look| look_at(word, look)).find(|&stamp| stamp >= number)
-            else {
+            if !(0..call.looks).any(|look| is_there(look, || stamp_of(word) >= number)) {
                 *awaited = Some(Awaited::Publication(peer, number));
                 return Ok(false);
-            };
-            let theirs = shelves[peer].label(number);
+            }
+            let (stamp, theirs) = (stamp_of(word), shelves[peer].label(number));
             if stamp > number || theirs != *label {
                 return Err(mismatch(writer, stamp, &theirs, label));
             }
@@ -310,40 +308,6 @@ impl ShmEndpoint {
 #[inline]
 fn label_of(key: &Key, call: &DirectCall<'_>) -> Label {
     Label::new(key, call.direct.longest * call.block_bytes)
-}
-
-/// The stamp of a publication that is looked at again and again; the first looks follow one another at once.
-#[inline]
-fn look_at(stamp: &AtomicU64, look: u32) -> u64 {
-    if look >= EAGER_LOOKS {
-        std::hint::spin_loop();
-    }
-    stamp_of(stamp)
-}
-
-/// The first 8 of `left` bytes as a word; if there are fewer, the rest is 0.
-///
-/// # Safety
-/// They are valid for reads, and there are some.
-#[inline]
-unsafe fn word_at(from: *const u8, left: usize) -> u64 {
-    match left {
-        8.. => {
-            // SAFETY: the caller vouches for 8 bytes; unaligned reads need no more.
-            unsafe { from.cast::<u64>().read_unaligned() }
-        }
-        4 => {
-            // SAFETY: the same with 4.
-            let [a, b, c, d] = unsafe { from.cast::<[u8; 4]>().read() };
-            u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0])
-        }
-        _ => {
-            let mut word = [0; 8];
-            // SAFETY: the caller vouches for `left` bytes, fewer than 8.
-            unsafe { kernels::copy(from, word.as_mut_ptr(), left) };
-            u64::from_ne_bytes(word)
-        }
-    }
 }
 
 /// A byte of a caller's buffer.

@@ -7,11 +7,12 @@ use super::endpoint::{AT_ONCE, Incoming, ShmEndpoint, Source, Step};
 use super::foreign::Unreadable;
 use super::sends::{too_many, too_many_with};
 use crate::host::HostMemory;
+use crate::local::is_there;
 use crate::local::label::Label;
 use crate::local::stores::per_line;
 use crate::local::ways::Ways;
 use std::time::{Duration, Instant};
-use ubccl_core::endpoint::{Fault, Key, Now, Post, Posted, Span, Token};
+use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, Post, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{DataType, Error, Rank, ReduceOp, kernels};
 
@@ -84,54 +85,59 @@ impl ShmEndpoint {
         Ok(Posted::Pending)
     }
 
-    /// Receives as much of a message as is there now.
+    /// Receives as much of a message as is there now, or comes while it looks.
+    ///
+    /// # Safety
+    /// As for `Endpoint::message_now`.
     #[inline]
-    pub(crate) fn receive_now(
+    pub(crate) unsafe fn receive_now(
         &mut self,
-        channel: usize,
+        index: usize,
         key: &Key,
-        into: Span,
-        from: Rank,
+        message: &MessageNow,
     ) -> Result<Now, Fault> {
-        let destination = self.memory.address(into)?;
-        let index = self.index(from, channel)?;
+        let MessageNow { peer, len, looks, memory: HostPointer(address), .. } = *message;
         let Incoming { memory, consumer, queue, begun, counters, .. } = &mut self.incoming[index];
         if !queue.is_empty() {
             return Ok(Now::Never);
         }
         let mut now = Now::NotYet;
-        while consumer.has_entry(memory.stamp(consumer.next())) {
+        loop {
             let number = consumer.next();
+            let stamp = memory.stamp(number);
+            if !(0..looks).any(|look| is_there(look, || consumer.has_entry(stamp))) {
+                return Ok(now);
+            }
             if *begun == 0 {
                 if memory.is_announced(number) {
                     return Ok(Now::Never);
                 }
-                let (theirs, ours) = (memory.label(number), Label::new(key, into.len));
+                let (theirs, ours) = (memory.label(number), Label::new(key, len));
                 if !ours.is_of(theirs) {
-                    return Err(Fault::Mismatch { peer: from, theirs: theirs.header(), ours: ours.header() });
+                    return Err(Fault::Mismatch { peer, theirs: theirs.header(), ours: ours.header() });
                 }
             }
-            let bite = (into.len - *begun).min(memory.slot_bytes() as u64);
-            let payload = memory.payload(number, into.len, *begun);
-            let start = (into.len > INLINE_BYTES && memory.is_timed(number)).then(Instant::now);
-            // SAFETY: `address` checked the destination for the whole length, of which `begun` bytes were filled; the
+            let bite = (len - *begun).min(memory.slot_bytes() as u64);
+            let payload = memory.payload(number, len, *begun);
+            let into = std::ptr::with_exposed_provenance_mut(address + *begun as usize);
+            let start = (len > INLINE_BYTES && memory.is_timed(number)).then(Instant::now);
+            // SAFETY: the caller vouches for the destination for the whole length, of which `begun` bytes were filled; the
             // payload has a bite by the layout and is in no region.
-            unsafe { kernels::copy(payload, destination.wrapping_add(*begun as usize), bite as usize) };
+            unsafe { kernels::copy(payload, into, bite as usize) };
             if let Some(start) = start {
                 memory.tell_reading(start.elapsed(), bite);
             }
             if consumer.take(memory.consumed(), bite > LARGE_BITE) {
-                self.bells.mark(from as usize);
+                self.bells.mark(peer as usize);
             }
             *begun += bite;
-            if *begun == into.len {
+            if *begun == len {
                 *begun = 0;
-                counters.received(into.len);
+                counters.received(len);
                 return Ok(Now::Done);
             }
             now = Now::Begun;
         }
-        Ok(now)
     }
 
     fn receive_op(&self, token: Token, key: &Key, post: &Post) -> Result<ReceiveOp, Fault> {

@@ -6,7 +6,8 @@ use super::endpoint::{AT_ONCE, ShmEndpoint, Step};
 use crate::local::label::Label;
 use crate::local::queue::{MAX_PENDING, MAX_PENDING_PER_PEER};
 use crate::local::ring::Corrupt;
-use ubccl_core::endpoint::{Fault, HostPointer, Key, Now, Posted, Span, Token};
+use super::channel::INLINE_BYTES;
+use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{Error, Rank};
 
@@ -64,21 +65,27 @@ impl ShmEndpoint {
     }
 
     /// Sends a message if there is room for all of it now.
+    ///
+    /// # Safety
+    /// As for `Endpoint::message_now`.
     #[inline]
-    pub(crate) fn send_now(&mut self, channel: usize, key: &Key, from: Span, to: Rank) -> Result<Now, Fault> {
-        let message = self.memory.address(from)?;
-        let index = self.index(to, channel)?;
-        if !self.outgoing[index].queue.is_empty() || self.heap_place(message, from.len).is_some() {
+    pub(crate) unsafe fn send_now(&mut self, index: usize, key: &Key, message: &MessageNow) -> Result<Now, Fault> {
+        let MessageNow { len, memory: HostPointer(address), .. } = *message;
+        let from = std::ptr::with_exposed_provenance(address);
+        if !self.outgoing[index].queue.is_empty() || self.heap_place(from, len).is_some() {
             return Ok(Now::Never);
         }
         let out = &mut self.outgoing[index];
-        let bites = from.len.div_ceil(out.memory.slot_bytes() as u64).max(1);
+        let bites = match len {
+            ..=INLINE_BYTES => 1,
+            _ => len.div_ceil(out.memory.slot_bytes() as u64),
+        };
         let has_room = out.producer.has_room_for(bites, out.memory.consumed());
         if !has_room.map_err(|corrupt| spoilt(out.peer, corrupt))? {
             return Ok(Now::Never);
         }
-        // SAFETY: `address` checked the span against a region whose owner vouches for it during the call.
-        let step = unsafe { self.push(index, &Label::new(key, from.len), message, u64::MAX) }?;
+        // SAFETY: the caller vouches.
+        let step = unsafe { self.push(index, &Label::new(key, len), from, u64::MAX) }?;
         debug_assert_eq!(step, Step::Finished);
         Ok(Now::Done)
     }

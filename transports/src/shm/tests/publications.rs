@@ -2,7 +2,7 @@
 
 use super::*;
 use ubccl_core::direct::{Direct, Part};
-use ubccl_core::endpoint::{DirectCall, DirectProgress, Header, HostPointer, Now, Stream};
+use ubccl_core::endpoint::{DirectCall, DirectProgress, Header, HostPointer, MessageNow, Now, Stream};
 use ubccl_core::{DataType, Rank, ReduceOp};
 
 /// An all-reduce of `ranks`, as rank `rank` sees it.
@@ -139,20 +139,25 @@ fn a_message_at_once_is_sent_if_there_is_room_and_taken_if_it_is_there() {
     let from = rig.area(0, &bytes);
     let into = rig.area(1, &vec![0; 100_000]);
     let part = |span: Span, len| Span { len, ..span };
-    let now =
-        |rig: &mut Rig, rank: usize, post: Post| rig.endpoints[rank].post_now(&key(1, 0), &post).unwrap();
-    assert_eq!(now(&mut rig, 1, receive(part(into, 100), 0)), Now::NotYet);
-    assert_eq!(now(&mut rig, 0, send(from, 1)), Now::Never, "it takes more than one go");
-    assert_eq!(now(&mut rig, 0, send(part(from, 100), 1)), Now::Done);
-    let fault = rig.endpoints[1].post_now(&key(1, 0), &receive(part(into, 99), 0)).unwrap_err();
+    let try_now = |rig: &mut Rig, rank: usize, peer: Rank, span: Span| {
+        let memory = HostPointer(rig.endpoints[rank].memory.address(span).unwrap().addr());
+        let message = MessageNow { peer, is_send: rank == 0, memory, len: span.len, looks: 1 };
+        // SAFETY: the rig's areas live as long as its endpoints, and this span was checked against them.
+        unsafe { rig.endpoints[rank].message_now(&key(1, 0), &message) }
+    };
+    let now = |rig: &mut Rig, rank, peer, span| try_now(rig, rank, peer, span).unwrap();
+    assert_eq!(now(&mut rig, 1, 0, part(into, 100)), Now::NotYet);
+    assert_eq!(now(&mut rig, 0, 1, from), Now::Never, "it takes more than one go");
+    assert_eq!(now(&mut rig, 0, 1, part(from, 100)), Now::Done);
+    let fault = try_now(&mut rig, 1, 0, part(into, 99)).unwrap_err();
     assert!(matches!(fault, Fault::Mismatch { peer: 0, .. }), "{fault:?}");
-    assert_eq!(now(&mut rig, 1, receive(part(into, 100), 0)), Now::Done);
+    assert_eq!(now(&mut rig, 1, 0, part(into, 100)), Now::Done);
     assert_eq!(rig.bytes(1, part(into, 101)), [&bytes[..100], &[0]].concat());
     // Behind one that waits nothing goes at once.
     rig.post(1, 1, &key(1, 0), receive(part(into, 10), 0)).unwrap();
-    assert_eq!(now(&mut rig, 1, receive(part(into, 10), 0)), Now::Never);
+    assert_eq!(now(&mut rig, 1, 0, part(into, 10)), Now::Never);
     let mut sent = 0;
-    while now(&mut rig, 0, send(part(from, 10), 1)) == Now::Done {
+    while now(&mut rig, 0, 1, part(from, 10)) == Now::Done {
         sent += 1;
     }
     assert!((2..1000).contains(&sent), "{sent} messages that nobody takes found room");
