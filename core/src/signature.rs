@@ -57,6 +57,20 @@ impl Signature {
         text
     }
 
+    /// Bytes of the longest buffer of the call among so many ranks, or about as many if lengths differ by rank; 0 if it is
+    /// of no version of ours.
+    pub fn buffer_bytes(self, ranks: u32) -> u64 {
+        let dtype = DataType::from_code((self.0 >> 108 & 0xff) as u8);
+        let count = (self.0 >> 32 & ((1 << 48) - 1)) as u64;
+        let bytes = dtype.map_or(0, |dtype| count * dtype.size() as u64);
+        match self.kind() {
+            Some(Kind::AllGather | Kind::ReduceScatter | Kind::AllToAll | Kind::Gather | Kind::Scatter) => {
+                bytes.saturating_mul(u64::from(ranks))
+            }
+            _ => bytes,
+        }
+    }
+
     /// The kind of call in it, if it is of this version.
     pub fn kind(self) -> Option<Kind> {
         Kind::from_code((self.0 >> 100 & 0xff) as u8)
@@ -98,6 +112,7 @@ mod tests {
             assert_eq!(signature.describe(), call.to_string());
             assert_eq!(signature.plan(), 0xdead_beef);
             assert_eq!(signature.reduces(), call.kind() == Kind::AllReduce);
+            assert_eq!(signature.buffer_bytes(3), call.longest_bytes(3), "{call}");
         }
         assert!(Signature(0).describe().starts_with("no call"));
     }

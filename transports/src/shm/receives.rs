@@ -32,6 +32,8 @@ pub(crate) struct ReceiveOp {
     into: Span,
     /// How to combine; nothing to combine if there is one source.
     fold: Option<(DataType, ReduceOp)>,
+    /// Whether what is copied goes past the caches.
+    streams: bool,
     /// Whether any source is another rank.
     remote: bool,
     /// Bytes that are finished.
@@ -97,6 +99,7 @@ impl ShmEndpoint {
         message: &MessageNow,
     ) -> Result<Now, Fault> {
         let MessageNow { peer, len, looks, memory: HostPointer(address), .. } = *message;
+        let streams = self.is_beyond_caches(key);
         let Incoming { memory, consumer, queue, begun, counters, .. } = &mut self.incoming[index];
         if !queue.is_empty() {
             return Ok(Now::Never);
@@ -123,7 +126,7 @@ impl ShmEndpoint {
             let start = (len > INLINE_BYTES && memory.is_timed(number)).then(Instant::now);
             // SAFETY: the caller vouches for the destination for the whole length, of which `begun` bytes were filled; the
             // payload has a bite by the layout and is in no region.
-            unsafe { kernels::copy(payload, into, bite as usize) };
+            unsafe { copy(payload, into, bite as usize, streams) };
             if let Some(start) = start {
                 memory.tell_reading(start.elapsed(), bite);
             }
@@ -138,6 +141,15 @@ impl ShmEndpoint {
             }
             now = Now::Begun;
         }
+    }
+
+    /// Whether the buffers of a call, of all ranks, are more than the cache that they share: what is written to an output is
+    /// not read from there, and to fetch its lines before would be for nothing. (Measured on two far processors, all-to-all:
+    /// 16 MiB 3.13 -> 2.82 ms, 64 MiB 12.9 -> 10.2.)
+    #[inline]
+    fn is_beyond_caches(&self, key: &Key) -> bool {
+        let buffers = key.signature.buffer_bytes(self.ranks as u32).saturating_mul(2 * self.ranks as u64);
+        buffers > self.caches.third
     }
 
     fn receive_op(&self, token: Token, key: &Key, post: &Post) -> Result<ReceiveOp, Fault> {
@@ -173,6 +185,7 @@ impl ShmEndpoint {
             own,
             into,
             fold,
+            streams: self.is_beyond_caches(key),
             remote: false,
             done: 0,
             ready: 0,
@@ -317,7 +330,7 @@ impl ShmEndpoint {
         debug_assert!(op.label.len() > INLINE_BYTES || op.done == 0);
         let bite = (op.label.len() - op.done).min(bite);
         let into = Span { offset: op.into.offset + op.done, len: bite, ..op.into };
-        let (fold, has_slots) = (op.fold, op.label.len() > INLINE_BYTES);
+        let (fold, streams, has_slots) = (op.fold, op.streams, op.label.len() > INLINE_BYTES);
         if self.sources.iter().any(|source| source.elsewhere.is_some()) {
             let start = Instant::now();
             if !self.read_elsewhere(bite)? {
@@ -334,7 +347,7 @@ impl ShmEndpoint {
         // SAFETY: own memory was checked for the whole length by `address`; payloads hold `bite` bytes by the layout
         // and are not in anybody's regions; announced messages were checked for the whole length by `message`, and are
         // mapped at addresses of their own, even if a rank of this process announced them. `into` is `own` or apart from it, which the poster vouches for.
-        unsafe { self.run_kernel(fold, into) }?;
+        unsafe { self.run_kernel(fold, into, streams) }?;
         if let (Some(source), Some(start)) = (timed, start) {
             self.incoming[source.index].memory.tell_reading(start.elapsed(), bite);
         }
@@ -374,14 +387,19 @@ impl ShmEndpoint {
     /// # Safety
     /// Every pointer in `self.pointers` is valid for `into.len` bytes, and is `into` itself or apart from it.
     #[inline]
-    unsafe fn run_kernel(&self, fold: Option<(DataType, ReduceOp)>, into: Span) -> Result<(), Error> {
+    unsafe fn run_kernel(
+        &self,
+        fold: Option<(DataType, ReduceOp)>,
+        into: Span,
+        streams: bool,
+    ) -> Result<(), Error> {
         match fold {
             // SAFETY: as the caller vouches.
             Some(fold) => unsafe { self.memory.reduce(fold, &self.pointers.0, into) },
             None => {
                 let destination = self.memory.address(into)?;
                 // SAFETY: as the caller vouches; `address` checked the destination.
-                unsafe { kernels::copy(self.pointers.0[0], destination, into.len as usize) };
+                unsafe { copy(self.pointers.0[0], destination, into.len as usize, streams) };
                 Ok(())
             }
         }
@@ -409,5 +427,20 @@ impl ShmEndpoint {
         };
         let incoming = &self.incoming[peer * self.channels + channel];
         !op.remote || peer == self.rank || incoming.queue.front() == Some(number) && incoming.has_entry()
+    }
+}
+
+/// Copies, past the caches or through them.
+///
+/// # Safety
+/// As for `kernels::copy`.
+#[inline]
+unsafe fn copy(from: *const u8, into: *mut u8, bytes: usize, streams: bool) {
+    if streams && from != into.cast_const() {
+        // SAFETY: as the caller vouches; what is not the same is apart.
+        unsafe { kernels::copy_streaming(from, into, bytes) }
+    } else {
+        // SAFETY: as the caller vouches.
+        unsafe { kernels::copy(from, into, bytes) }
     }
 }

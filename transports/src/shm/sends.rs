@@ -2,11 +2,11 @@
 #![allow(unsafe_code)] // reads the caller's memory
 
 use super::announcements::Place;
+use super::channel::INLINE_BYTES;
 use super::endpoint::{AT_ONCE, ShmEndpoint, Step};
 use crate::local::label::Label;
 use crate::local::queue::{MAX_PENDING, MAX_PENDING_PER_PEER};
 use crate::local::ring::Corrupt;
-use super::channel::INLINE_BYTES;
 use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{Error, Rank};
@@ -69,7 +69,12 @@ impl ShmEndpoint {
     /// # Safety
     /// As for `Endpoint::message_now`.
     #[inline]
-    pub(crate) unsafe fn send_now(&mut self, index: usize, key: &Key, message: &MessageNow) -> Result<Now, Fault> {
+    pub(crate) unsafe fn send_now(
+        &mut self,
+        index: usize,
+        key: &Key,
+        message: &MessageNow,
+    ) -> Result<Now, Fault> {
         let MessageNow { len, memory: HostPointer(address), .. } = *message;
         let from = std::ptr::with_exposed_provenance(address);
         if !self.outgoing[index].queue.is_empty() || self.heap_place(from, len).is_some() {
