@@ -62,6 +62,9 @@ pub struct LinkCost {
     /// to different ranks overlap; a processor does one after the other.
     #[serde(default)]
     pub overhead_ps: f64,
+    /// What of that holds the sender's port, before the bytes; of a processor all does.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub port_overhead_ps: f64,
     /// The least time from one message's start to the next one's on a port; overlaps its bytes.
     #[serde(default)]
     pub gap_ps: f64,
@@ -231,6 +234,7 @@ impl LinkCost {
             name: name.to_owned(),
             latency_ps: link.latency_ps as f64,
             overhead_ps: (link.send_overhead_ps + link.receive_overhead_ps) as f64,
+            port_overhead_ps: link.send_overhead_ps as f64,
             gap_ps: link.gap_ps as f64,
             rate_bytes_per_s: link.rate_bytes_per_s as f64,
             port_bytes_per_s: link.port_bytes_per_s.map(|rate| rate.get() as f64),
@@ -253,9 +257,16 @@ impl LinkCost {
         self.port_bytes_per_s.map_or(1.0, |rate| (rate / self.rate_bytes_per_s).max(1.0))
     }
 
+    /// Which share of a message's overhead holds a port that is no processor.
+    #[inline]
+    pub(super) fn port_share(&self) -> f64 {
+        if self.overhead_ps > 0.0 { self.port_overhead_ps / self.overhead_ps } else { 0.0 }
+    }
+
     fn check(&self) -> std::result::Result<(), String> {
         check_term("latency_ps", self.latency_ps)?;
         check_term("overhead_ps", self.overhead_ps)?;
+        check_term("port_overhead_ps", self.port_overhead_ps)?;
         check_term("gap_ps", self.gap_ps)?;
         check_rate("rate_bytes_per_s", self.rate_bytes_per_s)?;
         check_rate("port_bytes_per_s", self.port_bytes_per_s.unwrap_or(1.0))?;
@@ -373,6 +384,7 @@ mod tests {
         model.check().unwrap();
         let LinkCost { latency_ps, overhead_ps, gap_ps, ports, .. } = &model.level[0];
         assert_eq!((*latency_ps, *overhead_ps, *gap_ps, *ports), (7.0, 5.0, 4.0, None));
+        assert_eq!((model.level[0].port_overhead_ps, model.level[0].port_share()), (2.0, 0.4));
         assert_eq!((model.reduce_bytes_per_s, model.copy_bytes_per_s), (Some(5.0), None));
         assert_eq!((model.launch_ps, model.fold_ps), (6.0, 7.0));
         assert_eq!((model.level[0].byte_ps(), byte_ps(None)), (1e9, 0.0));

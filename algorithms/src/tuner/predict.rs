@@ -10,8 +10,8 @@
 //!
 //! Where chunks of several lanes overlap, the rounds of one rank are replayed instead (see `replay.rs`).
 //!
-//! A port takes a message for `max(gap, bytes / rate)`, as the simulated machine does; a processor, where `cores` are
-//! named, for `overhead` more, and it is the same that reduces and copies. Where ranks share a group's way out, bytes take
+//! A port takes a message for `max(gap, port overhead + bytes / rate)`, as the simulated machine does; a processor, where
+//! `cores` are named, for the whole `overhead`, and it is the same that reduces and copies. Where ranks share a group's way out, bytes take
 //! as many times longer as there are more ranks than ports. What comes of sharing ports and cores is told as contention:
 //! the prediction less that for the same machine with enough of both.
 
@@ -282,7 +282,7 @@ impl<'a> Reckoning<'a> {
             let is_alone = round.alone || !self.shared;
             let bytes = bytes * if is_alone { 1.0 } else { crowd(self.layout, traffic.level, link.ports) };
             let bytes = bytes / link.abreast(peers(link.port));
-            let overheads = if self.model.cores.is_some() { messages } else { 0.0 };
+            let overheads = messages * if self.model.cores.is_some() { 1.0 } else { link.port_share() };
             if messages * link.gap_ps > bytes * link.byte_ps() + overheads * link.overhead_ps {
                 usage.gaps[index] += messages;
             } else {
@@ -310,7 +310,7 @@ impl<'a> Reckoning<'a> {
             let index = self.model.link(self.layout, traffic.level);
             let (link, messages) = (&self.model.level[index], f64::from(traffic.messages));
             usage.latencies[index] = 1.0;
-            usage.overheads[index] = if self.model.cores.is_some() { 0.0 } else { 1.0 };
+            usage.overheads[index] = if self.model.cores.is_some() { 0.0 } else { 1.0 - link.port_share() };
             // What is left of the last message, where a message is slower than the port.
             let slower = (link.abreast(f64::from(traffic.peers)) - 1.0) / link.streams();
             let meets = if is_irregular && traffic.peers > 1 { 1.0 / link.streams() } else { 0.0 };

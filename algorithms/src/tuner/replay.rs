@@ -7,7 +7,7 @@
 //! ```text
 //! a lane   does its rounds for one chunk after the other; a round begins when the one before it is over for this chunk,
 //!          and a lane goes on to the next chunk once it has posted its last round, as far as its window goes
-//! a port   takes messages in the order they come, each for max(gap, bytes / rate); if one message is slower than the port,
+//! a port   takes messages in the order they come, each for max(gap, overhead + bytes / rate); if one message is slower than the port,
 //!          the next to the same rank waits for its end, those to others do not
 //! ```
 //!
@@ -65,6 +65,8 @@ struct Message {
     /// Which of a rank's ports takes them, and for how long.
     port: usize,
     port_ps: f64,
+    /// For how long the receiver's takes them.
+    taken_ps: f64,
     /// How long each is on its way to its rank, and how much longer than the port.
     alone_ps: f64,
     rest_ps: f64,
@@ -138,11 +140,15 @@ fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
         let (link, messages) = (&model.level[level], f64::from(traffic.messages.max(1)));
         let crowd = if round.alone { 1.0 } else { crowd(layout, traffic.level, link.ports) };
         let bytes_ps = traffic.share.of_bytes(bytes) * link.byte_ps() * crowd;
-        let port_ps = (bytes_ps / link.streams()).max(messages * link.gap_ps);
-        let alone_ps = (bytes_ps / f64::from(traffic.peers.max(1))).max(link.gap_ps);
-        let rest_ps = bytes_ps / messages * (1.0 - 1.0 / link.streams());
+        let (overheads_ps, gaps_ps) = (messages * link.port_overhead_ps, messages * link.gap_ps);
+        let port_ps = (overheads_ps + bytes_ps / link.streams()).max(gaps_ps);
+        let taken_ps = (bytes_ps / link.streams()).max(gaps_ps);
+        let alone_ps = ((overheads_ps + bytes_ps) / f64::from(traffic.peers.max(1))).max(link.gap_ps);
+        // What is left when the receiver's port has taken as many bytes: of the last message, and of overheads before it.
+        let rest_ps =
+            bytes_ps / messages * (1.0 - 1.0 / link.streams()) + overheads_ps - link.port_overhead_ps;
         let (port, latency_ps) = (usize::from(link.port), link.latency_ps + link.overhead_ps);
-        turn.messages.push(Message { level, port, port_ps, alone_ps, rest_ps, latency_ps });
+        turn.messages.push(Message { level, port, port_ps, taken_ps, alone_ps, rest_ps, latency_ps });
         turn.steps += traffic.messages * if round.reduced.parts > 0 { 1 } else { 2 };
     }
     turn.compute_ps = round.folds() * model.fold_ps
@@ -303,9 +309,9 @@ impl<'a> Run<'a> {
 
     fn head(&mut self, now_ps: f64, at: usize, message: usize) {
         let turns = self.replay.turns.len();
-        let Message { port, port_ps, rest_ps, .. } = self.replay.turns[at % turns].messages[message];
+        let Message { port, taken_ps, rest_ps, .. } = self.replay.turns[at % turns].messages[message];
         let part = self.replay.part(at / turns);
-        let taken_ps = now_ps.max(self.reception_free_ps[port]) + port_ps * part;
+        let taken_ps = now_ps.max(self.reception_free_ps[port]) + taken_ps * part;
         self.reception_free_ps[port] = taken_ps;
         self.push(taken_ps + rest_ps * part, at, What::Arrived);
     }

@@ -11,6 +11,7 @@ fn link(name: &str, latency_ps: f64, rate_bytes_per_s: f64) -> LinkCost {
         name: name.to_owned(),
         latency_ps,
         overhead_ps: 0.0,
+        port_overhead_ps: 0.0,
         gap_ps: 0.0,
         rate_bytes_per_s,
         port_bytes_per_s: None,

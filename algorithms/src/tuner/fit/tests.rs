@@ -14,6 +14,7 @@ fn truth() -> Model {
         name: "host".to_owned(),
         latency_ps: 7.1e5,
         overhead_ps: 1.3e5,
+        port_overhead_ps: 0.0,
         gap_ps: 0.0,
         rate_bytes_per_s: 6.4e9,
         port_bytes_per_s: None,
