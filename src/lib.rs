@@ -45,7 +45,7 @@ pub use region::{Buffer, Region};
 pub use ubccl_algorithms::tuner::{Candidate, Cost};
 pub use ubccl_core::endpoint::{Clock, Counters, Reach, TransportDescriptor};
 pub use ubccl_core::group::GroupSide;
-pub use ubccl_core::topology::{Level, Link, Topology};
+pub use ubccl_core::topology::{Level, Link, Ring, Topology};
 pub use ubccl_core::usage::MemoryKind;
 pub use ubccl_core::{
     Algorithm, AlgorithmDescriptor, Blocks, Cause, Choice, Collective, Culprit, DataType, Element, Error,

@@ -3,7 +3,8 @@
 //! A rank's port must pass the bytes that nccl-tests' bus bandwidth counts, whatever the algorithm: 2(n − 1)/n of the
 //! buffer for an all-reduce, (n − 1)/n for an all-gather, … Where switches both copy and fold, an all-reduce's port need
 //! pass the buffer only once. They pass at most at the rate of the fastest link in use, the first of them after that
-//! link's latency; and no rank is done before something has come from the farthest.
+//! link's latency; and no rank is done before something has come from the farthest. Of an all-to-all on a ring of n ranks
+//! n²/8 blocks ((n² − 1)/8, if n is odd) pass every link, each way, if no link passes more than another.
 
 use crate::call::Call;
 use crate::target::Kind;
@@ -18,6 +19,8 @@ pub(crate) struct Ports {
     pub(crate) nearest_ps: u64,
     /// The same on the way to the farthest rank.
     pub(crate) farthest_ps: u64,
+    /// Whether all ranks stand in one ring; `rate_bytes_per_s` is then that of both links of a rank.
+    pub(crate) around: bool,
     /// Whether switches in use copy and fold.
     pub(crate) folds: bool,
     /// What a call costs each rank before its first message.
@@ -39,6 +42,12 @@ impl Ports {
     fn bytes(&self, call: &Call) -> f64 {
         if self.folds && call.kind == Kind::AllReduce {
             return call.bytes() as f64;
+        }
+        if self.around && call.kind == Kind::AllToAll {
+            // Through both links of a rank; two ranks have one.
+            let (n, odd) = (f64::from(call.ranks), f64::from(call.ranks % 2));
+            let blocks = if call.ranks == 2 { 1.0 } else { (n * n - odd) / 4.0 };
+            return blocks * call.bytes() as f64 / n;
         }
         // In one microsecond, GB/s are thousands of bytes.
         call.bandwidths(1.0).1 * 1e3
@@ -74,6 +83,7 @@ mod tests {
         rate_bytes_per_s: 1_000_000_000,
         nearest_ps: 1_000_000,
         farthest_ps: 3_000_000,
+        around: false,
         folds: false,
         start_ps: 0,
     };
@@ -95,6 +105,19 @@ mod tests {
         let ports = Ports { folds: true, start_ps: 5_000_000, ..PORTS };
         assert_eq!(ports.bound_us(&call(Kind::AllReduce, 1_000_000, 4)), 5.0 + 1.0 + 4000.0);
         assert_eq!(ports.bound_us(&call(Kind::ReduceScatter, 250_000, 4)), 5.0 + 1.0 + 3000.0);
+    }
+
+    #[test]
+    fn blocks_of_an_all_to_all_on_a_ring_pass_many_links() {
+        let ring = Ports { around: true, rate_bytes_per_s: 2_000_000_000, ..PORTS };
+        let blocks = |ranks: u32| {
+            let call = call(Kind::AllToAll, 1000, ranks);
+            (ring.bound_us(&call) - 1.0) / (call.bytes() as f64 / f64::from(ranks) / 1e3)
+        };
+        // Through a link, of two that pass 1 kB a microsecond each; two ranks have one of 2 kB here.
+        for (ranks, most) in [(2, 0.5), (3, 1.0), (4, 2.0), (5, 3.0), (8, 8.0)] {
+            assert!((blocks(ranks) - most).abs() < 1e-9, "{ranks} ranks: {}", blocks(ranks));
+        }
     }
 
     #[test]

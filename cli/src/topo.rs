@@ -113,6 +113,15 @@ fn latencies(levels: &[FabricLevel]) -> Vec<Vec<String>> {
     if let Some(first) = rows.get_mut(1) {
         first[0] = format!("one {}", levels[0].name);
     }
+    if let Some(around_ps) = levels.first().filter(|level| level.ring.is_some()).map(FabricLevel::around_ps) {
+        let (level, far) = (&levels[0], format!("one {}, half way round", levels[0].name));
+        rows[1][0] = format!("one {}, neighbours", level.name);
+        let mut row = rows[1].clone();
+        (row[0], row[1]) = (far, show_picoseconds(level.link.latency_ps + around_ps));
+        row.truncate(4);
+        row.extend(SIZES.map(|bytes| show_picoseconds(level.lone_ps(bytes) + around_ps)));
+        rows.insert(2, row);
+    }
     rows
 }
 

@@ -45,6 +45,18 @@ pub struct Level {
     pub holds: u32,
     /// The link between two ranks that share this group and no smaller one.
     pub link: Link,
+    /// If its ranks stand in a ring of links between neighbours; innermost level only. [`Level::link`] is then that
+    /// between neighbours, and its rate that of one link, one direction: each rank has two.
+    #[serde(default)]
+    pub ring: Option<Ring>,
+}
+
+/// What a ring takes that a switch does not. The ring is closed over the ranks that are used, if they do not fill it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ring {
+    /// How much later a message's first byte is there for each rank that it passes on its way.
+    pub hop_ps: u64,
 }
 
 /// A link class, in the terms of the LogGP model.
@@ -94,7 +106,7 @@ impl Topology {
 
     /// One level, on which every rank reaches every other over the same link.
     pub fn flat(unit: &str, link: Link) -> Result<Self> {
-        let level = Level { name: "flat".to_owned(), holds: Self::MAX_RANKS, link };
+        let level = Level { name: "flat".to_owned(), holds: Self::MAX_RANKS, link, ring: None };
         Self::new(unit.to_owned(), vec![level]).map_err(Error::invalid)
     }
 
@@ -113,6 +125,12 @@ impl Topology {
         let mut ranks = 1_u32;
         for (index, level) in levels.iter().enumerate() {
             level.check()?;
+            if index > 0 && level.ring.is_some() {
+                return Err(format!(
+                    "level '{}' is a ring: only ranks, the innermost level, can be",
+                    level.name
+                ));
+            }
             if levels[..index].iter().any(|earlier| earlier.name == level.name) {
                 return Err(format!("two levels are called '{}'", level.name));
             }
@@ -174,7 +192,29 @@ impl Topology {
         (0..outermost).find(|&level| self.group(level, a) == self.group(level, b)).unwrap_or(outermost)
     }
 
-    /// The link between two ranks: that of the innermost level they share.
+    /// How many links of a ring a message between two of so many ranks passes, the shorter way round; 1 where its level is
+    /// no ring.
+    pub fn hops(&self, a: Rank, b: Rank, ranks: u32) -> u32 {
+        if self.levels[0].ring.is_none() || self.shared_level(a, b) > 0 {
+            return 1;
+        }
+        let first = a - a % self.levels[0].holds;
+        let clockwise = a.abs_diff(b);
+        clockwise.min(self.levels[0].holds.min(ranks - first) - clockwise)
+    }
+
+    /// How long the first byte of a message between two of so many ranks travels: [`Link::latency_ps`], and what a ring adds.
+    pub fn latency_ps(&self, a: Rank, b: Rank, ranks: u32) -> u64 {
+        self.link(a, b).latency_ps.saturating_add(self.passing_ps(a, b, ranks))
+    }
+
+    /// What it takes of that to pass the ranks of a ring between two of so many.
+    pub fn passing_ps(&self, a: Rank, b: Rank, ranks: u32) -> u64 {
+        let hop_ps = self.levels[0].ring.map_or(0, |ring| ring.hop_ps);
+        u64::from(self.hops(a, b, ranks).saturating_sub(1)).saturating_mul(hop_ps)
+    }
+
+    /// The link between two ranks: that of the innermost level they share. On a ring, that of neighbours.
     pub fn link(&self, a: Rank, b: Rank) -> &Link {
         &self.levels[self.shared_level(a, b)].link
     }
@@ -208,9 +248,22 @@ impl fmt::Display for Topology {
 
 impl Level {
     fn check(&self) -> Result<(), String> {
-        let Level { name, holds, link } = self;
+        let Level { name, holds, link, ring } = self;
         if name.is_empty() || *holds == 0 {
             return Err(format!("level '{name}' needs a name and must hold at least one"));
+        }
+        if let Some(Ring { hop_ps }) = ring {
+            if *hop_ps > Link::MAX_TERM_PS {
+                return Err(format!(
+                    "hop_ps = {hop_ps} of level '{name}' is over {} (1000 s)",
+                    Link::MAX_TERM_PS
+                ));
+            }
+            if link.multicast || link.reduces {
+                return Err(format!(
+                    "level '{name}' is a ring: it has no switches that copy (multicast) or fold (reduces)"
+                ));
+            }
         }
         link.check().map_err(|what| format!("the link of level '{name}': {what}"))
     }
@@ -358,6 +411,19 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_goes_the_shorter_way_round_the_ranks_that_are_used() {
+        let text = "unit = 'NPU'\nlevel = [{ name = 'ring', holds = 8, ring = { hop_ps = 5 }, link = { latency_ps = 20, \
+                    rate_bytes_per_s = 1 } }, { name = 'pod', holds = 2, link = { latency_ps = 70, rate_bytes_per_s = 1 } }]";
+        let topology = Topology::from_toml(text).unwrap();
+        let hops = |ranks| [(0, 1), (1, 0), (0, 4), (0, 6), (5, 1)].map(|(a, b)| topology.hops(a, b, ranks));
+        assert_eq!(hops(16), [1, 1, 4, 2, 4]);
+        assert_eq!(hops(7), [1, 1, 3, 1, 3]);
+        // The second ring has three ranks; between rings there is one link.
+        assert_eq!((topology.hops(8, 10, 11), topology.hops(0, 10, 11)), (1, 1));
+        assert_eq!([(0, 4), (0, 1), (0, 9)].map(|(a, b)| topology.latency_ps(a, b, 16)), [35, 20, 70]);
+    }
+
+    #[test]
     fn a_real_host_has_memory_nodes() {
         let topology = Topology::from_toml(TWO_LEVELS).unwrap();
         assert_eq!(topology.memory(), None);
@@ -380,6 +446,22 @@ mod tests {
                 "latency_ps = 20000000000000000 is over",
             ),
             (TWO_LEVELS.replace("'node'", "'NPU'"), "two levels are called 'NPU'"),
+            (TWO_LEVELS.replace("holds = 8", "holds = 8\nring = {}"), "missing field `hop_ps`"),
+            (TWO_LEVELS.replace("holds = 8", "holds = 8\nring = { hops_ps = 1 }"), "did you mean `hop_ps`?"),
+            (
+                TWO_LEVELS.replace("holds = 8", "holds = 8\nring = { hop_ps = 1 }"),
+                "level 'node' is a ring: only ranks",
+            ),
+            (
+                TWO_LEVELS.replace("holds = 2", "holds = 2\nring = { hop_ps = 2000000000000000 }"),
+                "hop_ps = 2000000000000000",
+            ),
+            (
+                TWO_LEVELS
+                    .replace("holds = 2", "holds = 2\nring = { hop_ps = 1 }")
+                    .replace("10,", "10, reduces = true,"),
+                "'NPU' is a ring: it has no switches",
+            ),
             (TWO_LEVELS.replace("unit = 'die'", "unit = 'die'\nports = 7"), "unknown field `ports`"),
             ("unit = 'die'\nlevel = []".to_owned(), "at least one level"),
         ];

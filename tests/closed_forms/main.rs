@@ -2,6 +2,7 @@
 //! picosecond, `fluid` within a picosecond for each step and a part in 10⁹, since it rounds rates down.
 
 mod recurrences;
+mod rings;
 
 use recurrences::{Walk, queued_ps, shared_ps};
 use ubccl::sim::{Fidelity, Outcome, World, WorldConfig};
@@ -10,9 +11,13 @@ use ubccl::{Blocks, Collective, DataType, ReduceOp};
 const LATENCY_PS: u64 = 2_100_000;
 const BYTES_PER_S: u64 = 392_000_000_000;
 
-/// ⌈bytes · 10¹² / rate⌉.
 fn serialisation_ps(bytes: u64) -> u64 {
-    (u128::from(bytes) * 1_000_000_000_000).div_ceil(u128::from(BYTES_PER_S)) as u64
+    serialised_ps(bytes, BYTES_PER_S)
+}
+
+/// ⌈bytes · 10¹² / rate⌉.
+fn serialised_ps(bytes: u64, bytes_per_s: u64) -> u64 {
+    (u128::from(bytes) * 1_000_000_000_000).div_ceil(u128::from(bytes_per_s)) as u64
 }
 
 fn world(ranks: u32, algorithm: &str, latency_ps: u64, fidelity: Fidelity) -> World {

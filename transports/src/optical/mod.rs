@@ -28,6 +28,12 @@
 //! Messages of one pair follow each other, max(g, o + time of the flow) apart. Where planes are not sprayed, a flow takes one
 //! plane of the ports, and one of the links out of a group.
 //!
+//! # Rings
+//! Where ranks stand in a ring, each has a port to the next rank and one to the rank before. A message goes the shorter way
+//! round (half way round every other rank goes either way) and passes a port of each rank on its way, h (`hop_ps`) later each. In `loggp` it
+//! waits at each for what came or was posted there before; in `fluid` it holds all of them at once. Ranks pass messages on
+//! whatever their software does, even if it is dead.
+//!
 //! # Both
 //! Levels may share a port of the rank or have their own. An engine (a software path) may have a start-up, paid once by
 //! each rank and collective, and links of its own. Where switches copy, a send to many passes the sender's port once; where

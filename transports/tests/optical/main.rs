@@ -9,3 +9,4 @@ mod harness;
 mod memory;
 mod model;
 mod rate;
+mod rings;

@@ -240,10 +240,29 @@ impl Description {
             let link = &mut links[position(levels, &path.level)?];
             link.latency_ps = link.latency_ps.saturating_add(self.wire.latency_ps(path));
         }
+        if levels[0].ring.is_some() {
+            self.check_ring(&links)?;
+        }
         for (level, link) in levels.iter().zip(&links) {
             link.check().map_err(|what| format!("the link of level '{}': {what}", level.name))?;
         }
         Ok(links)
+    }
+
+    /// The links of a ring are its own: no other level's messages pass them, and each takes all its planes.
+    fn check_ring(&self, links: &[Link]) -> Result<(), String> {
+        let (own, name) = (links[0].port, &self.topology.levels()[0].name);
+        let others = links.iter().zip(self.topology.levels()).skip(1);
+        if let Some((_, other)) = others.clone().find(|(link, _)| link.port == own) {
+            return Err(format!(
+                "level '{name}' is a ring, and level '{}' uses the same port: give each a [[port]] of its own",
+                other.name
+            ));
+        }
+        match self.port.get(usize::from(own)).filter(|port| port.striping != Striping::Spray) {
+            Some(port) => Err(format!("port '{}' is a ring's: its striping can only be \"spray\"", port.name)),
+            None => Ok(()),
+        }
     }
 
     /// The links out of the groups of each level.

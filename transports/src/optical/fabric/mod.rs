@@ -3,7 +3,7 @@
 mod description;
 
 use super::events::NO_LINK;
-use super::timing::Wiring;
+use super::timing::{Rings, Wiring};
 use description::{Description, EngineDescription, RankDescription};
 pub(super) use description::{Striping, Uplink};
 use std::num::NonZeroU64;
@@ -63,6 +63,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("cloudmatrix384-host", include_str!("../../../fabrics/cloudmatrix384-host.toml")),
     ("gb200-nvl72", include_str!("../../../fabrics/gb200-nvl72.toml")),
     ("ideal", include_str!("../../../fabrics/ideal.toml")),
+    ("ring", include_str!("../../../fabrics/ring.toml")),
     ("switch", include_str!("../../../fabrics/switch.toml")),
 ];
 
@@ -266,6 +267,7 @@ impl Fabric {
             planes: &self.planes,
             uplinks: &self.uplinks,
             streams: self.streams,
+            rings: Rings::of(&self.topology, ranks, self.links.iter().map(|link| link.port).max().unwrap_or(0) + 1),
             ranks,
             seed,
         }
@@ -369,7 +371,7 @@ mod tests {
         let cases = [
             (
                 "cloudmatrix385".to_owned(),
-                "there are: cloudmatrix384, cloudmatrix384-die, cloudmatrix384-host, gb200-nvl72, ideal",
+                "there are: cloudmatrix384, cloudmatrix384-die, cloudmatrix384-host, gb200-nvl72, ideal, ring",
             ),
             ("custom".to_owned(), "unknown fabric 'custom'"),
             ("custom:latency_ps=1".to_owned(), "needs both numbers"),
@@ -385,6 +387,18 @@ mod tests {
             let error = Fabric::parse(&text).unwrap_err();
             assert!(error.message().contains(expected), "{error}, expected {expected}");
         }
+        let ring = PRESETS.iter().find(|preset| preset.0 == "ring").unwrap().1;
+        let outer = "[[topology.level]]\nname = 'pod'\nholds = 2\nlink = { latency_ps = 1, rate_bytes_per_s = 1 }\n";
+        let port = "[[port]]\nname = 'wire'\nlevels = ['ring']\nplanes = 2\nlane_bytes_per_s = 50_000_000_000\n";
+        for (text, expected) in [
+            (format!("{ring}{outer}"), "level 'pod' uses the same port"),
+            (format!("{ring}{port}striping = 'hash'"), "port 'wire' is a ring's: its striping"),
+            (ring.replace("{ hop_ps", "{ hops"), "did you mean `hop_ps`?"),
+        ] {
+            let error = Fabric::parse(&text).unwrap_err();
+            assert!(error.message().contains(expected), "{error}, expected {expected}");
+        }
+        assert!(Fabric::parse(&format!("{ring}{outer}{port}")).unwrap_err().message().contains("same port"));
         let error = Fabric::parse("cloudmatrix384").unwrap().check_ranks(385).unwrap_err();
         assert!(error.message().contains("1 to 384 ranks (each a NPU), not 385"), "{error}");
     }

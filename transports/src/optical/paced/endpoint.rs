@@ -77,7 +77,7 @@ impl PacedEndpoint {
             inner,
             side,
             heads: Heads::new(ranks),
-            ports: Ports::new(fabric, rank),
+            ports: Ports::new(fabric, rank, ranks),
             epoch_ns,
             operations: Vec::new(),
             free: Vec::new(),

@@ -12,7 +12,7 @@
 //! from an epoch that rank 0 sets.
 //!
 //! Not seen: copies and reductions take what they take here; each communicator has ports of its own; heads of several
-//! senders are served in the order in which this rank takes their messages in.
+//! senders are served in the order in which this rank takes their messages in; links of a ring that others' messages pass.
 
 mod endpoint;
 mod heads;

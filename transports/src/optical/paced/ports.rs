@@ -9,6 +9,7 @@ use ubccl_core::{Rank, Result};
 pub(super) struct Ports {
     fabric: Fabric,
     rank: Rank,
+    ranks: u32,
     injection_free_ps: u64,
     reception_free_ps: u64,
 }
@@ -23,8 +24,8 @@ pub(super) struct Injection {
 }
 
 impl Ports {
-    pub(super) fn new(fabric: &Fabric, rank: Rank) -> Self {
-        Ports { fabric: fabric.clone(), rank, injection_free_ps: 0, reception_free_ps: 0 }
+    pub(super) fn new(fabric: &Fabric, rank: Rank, ranks: u32) -> Self {
+        Ports { fabric: fabric.clone(), rank, ranks, injection_free_ps: 0, reception_free_ps: 0 }
     }
 
     /// The engine that a post is for.
@@ -40,7 +41,8 @@ impl Ports {
         let serialisation_ps = link.serialisation_ps(bytes);
         let start_ps = now_ps.saturating_add(link.send_overhead_ps).max(self.injection_free_ps);
         self.injection_free_ps = start_ps.saturating_add(link.gap_ps.max(serialisation_ps));
-        let head_ps = start_ps.saturating_add(link.latency_ps);
+        let passing_ps = self.fabric.topology().passing_ps(self.rank, peer, self.ranks);
+        let head_ps = start_ps.saturating_add(link.latency_ps).saturating_add(passing_ps);
         Injection { head_ps, sent_ps: start_ps.saturating_add(serialisation_ps) }
     }
 
@@ -61,7 +63,7 @@ mod tests {
         let toml = "name = 'slow'\n[topology]\nunit = 'NPU'\n[[topology.level]]\nname = 'node'\nholds = 4\n
             link = { latency_ps = 5000, rate_bytes_per_s = 1_000_000_000_000, send_overhead_ps = 10,
             receive_overhead_ps = 20, gap_ps = 100 }";
-        Ports::new(&Fabric::parse(toml).unwrap(), 0)
+        Ports::new(&Fabric::parse(toml).unwrap(), 0, 4)
     }
 
     #[test]
@@ -76,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_message_takes_the_link_of_its_engine() {
-        let mut ports = Ports::new(&Fabric::parse("cloudmatrix384-die+write+read").unwrap(), 0);
+        let mut ports = Ports::new(&Fabric::parse("cloudmatrix384-die+write+read").unwrap(), 0, 64);
         // What Table 1 says of 512 bytes to another NPU of the node.
         for (engine, published_ps) in [(0, 1_300_000), (1, 1_200_000)] {
             let start_ps = u64::from(engine) * 5_000_000;

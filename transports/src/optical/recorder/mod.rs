@@ -5,7 +5,7 @@
 
 mod ports;
 
-pub(super) use ports::{Injection, Reception};
+pub(super) use ports::{Injection, Passing, Reception};
 
 use std::collections::BTreeMap;
 use ubccl_core::Rank;

@@ -32,6 +32,21 @@ pub(in super::super) struct Injection {
     pub(in super::super) pair_ps: Option<u64>,
 }
 
+/// A message passes a rank on its way round a ring.
+#[derive(Debug)]
+pub(in super::super) struct Passing {
+    pub(in super::super) message: u32,
+    pub(in super::super) level: u8,
+    pub(in super::super) port: LinkId,
+    pub(in super::super) now_ps: u64,
+    /// When the port takes it, and its first byte leaves: later, if the link is down.
+    pub(in super::super) taken_ps: u64,
+    pub(in super::super) first_ps: u64,
+    /// When the port is free again.
+    pub(in super::super) port_ps: u64,
+    pub(in super::super) latency_ps: u64,
+}
+
 /// A message is at its receiver's port.
 #[derive(Debug)]
 pub(in super::super) struct Reception {
@@ -86,6 +101,19 @@ impl Recorder {
         }
         let way = (first_ps, first_ps + it.latency_ps);
         let head = self.stretch(What::Latency, At::Level(it.level), way, ready);
+        self.lead(it.message, head);
+    }
+
+    /// See [`Passing`].
+    pub(in super::super) fn passes(&mut self, it: &Passing) {
+        let Some(head) = self.reason_of(it.message) else { return self.free(it.port, Reason::Unknown) };
+        let taken = if it.taken_ps > it.now_ps { self.free_by(it.port) } else { head };
+        let first = self.stretch(What::Recovery, At::Link(it.port), (it.taken_ps, it.first_ps), taken);
+        self.occupy(it.port, it.message, (it.first_ps, it.port_ps));
+        let free = self.stretch(What::Serialisation, At::Link(it.port), (it.first_ps, it.port_ps), first);
+        self.free(it.port, free);
+        let way = (it.first_ps, it.first_ps + it.latency_ps);
+        let head = self.stretch(What::Latency, At::Level(it.level), way, first);
         self.lead(it.message, head);
     }
 

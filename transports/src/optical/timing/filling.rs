@@ -1,6 +1,6 @@
 //! One solution of max-min fair shares: the tightest resource first, its flows get equal shares and are taken out.
 
-use super::sharing::{Hop, MOST_HOPS};
+use super::sharing::Hop;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
@@ -29,20 +29,28 @@ pub(super) struct Resource {
     pub(super) weights: u64,
 }
 
-/// What a flow crosses.
+/// What flows cross, each as many places as the longest way so far: apart from the flows, since a solution reads nothing
+/// else of most.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    most: usize,
+    hops: Vec<Hop>,
+    /// How long each is, and the last search that met it.
+    pub(super) marks: Vec<Mark>,
+}
+
+/// See [`Paths`].
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Path {
-    pub(super) len: u32,
-    /// Of the last search that met it.
+pub(super) struct Mark {
+    len: u32,
     pub(super) epoch: u32,
-    pub(super) hops: [Hop; MOST_HOPS],
 }
 
 /// A solution that is being made, of the flows and resources that the last search reached.
 #[derive(Debug)]
 pub(super) struct Filling<'a> {
     pub(super) resources: &'a mut [Resource],
-    pub(super) ways: &'a [Path],
+    pub(super) ways: &'a Paths,
     /// What each flow gets, or [`OPEN`].
     pub(super) next_rates: &'a mut [u64],
     /// Marks what was reached.
@@ -63,11 +71,44 @@ impl Resource {
     }
 }
 
-impl Path {
+impl Paths {
     #[inline]
-    pub(super) fn hops(&self) -> &[Hop] {
-        &self.hops[..self.len as usize]
+    pub(super) fn hops(&self, flow: u32) -> &[Hop] {
+        let first = flow as usize * self.most;
+        &self.hops[first..first + self.marks[flow as usize].len as usize]
     }
+
+    /// The most places that a way has had.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Sets the way of a flow.
+    pub(super) fn set(&mut self, flow: u32, way: &[Hop]) {
+        let flow = flow as usize;
+        if self.marks.len() <= flow {
+            self.marks.resize(flow + 1, Mark::default());
+        }
+        if way.len() > self.most {
+            self.hops = widened(&self.hops, self.most, way.len());
+            self.most = way.len();
+        }
+        self.hops.resize(self.hops.len().max(self.marks.len() * self.most), Hop::default());
+        self.marks[flow].len = way.len() as u32;
+        let first = flow * self.most;
+        self.hops[first..first + way.len()].copy_from_slice(way);
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.hops.capacity() * size_of::<Hop>() + self.marks.capacity() * size_of::<Mark>()
+    }
+}
+
+/// Rows of so many, made longer.
+pub(super) fn widened<T: Copy + Default>(rows: &[T], most: usize, longer: usize) -> Vec<T> {
+    let fill = longer - most;
+    let rows = rows.chunks(most.max(1));
+    rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(T::default(), fill))).collect()
 }
 
 impl Filling<'_> {
@@ -150,7 +191,7 @@ impl Filling<'_> {
     fn fix(&mut self, flow: u32, rate: u64) {
         self.next_rates[flow as usize] = rate;
         self.open -= 1;
-        for hop in self.ways[flow as usize].hops() {
+        for hop in self.ways.hops(flow) {
             let resource = &mut self.resources[hop.resource as usize];
             if resource.epoch == self.epoch {
                 resource.residual -= rate * u64::from(hop.weight);

@@ -128,8 +128,22 @@ impl Fluid {
 
     #[inline]
     fn engine(&self, way: &Way) -> usize {
-        let port = self.links[usize::from(way.class)].port;
-        way.from as usize * self.ports_per_rank + usize::from(port)
+        way.from as usize * self.ports_per_rank + usize::from(self.port(way))
+    }
+
+    #[inline]
+    fn port(&self, way: &Way) -> u8 {
+        let own = self.links[usize::from(way.class)].port;
+        self.routes.round(way).map_or(own, |(rings, round)| rings.port(&round))
+    }
+
+    #[inline]
+    fn latency_ps(&self, way: &Way) -> u64 {
+        let own_ps = self.links[usize::from(way.class)].latency_ps;
+        match self.routes.round(way) {
+            None => own_ps,
+            Some((rings, round)) => own_ps.saturating_add(rings.passing_ps(&round)),
+        }
     }
 
     /// A message is the first of its pair: its engine takes it, or lets it wait.
@@ -176,8 +190,9 @@ impl Fluid {
     /// The last byte of a message has left.
     fn leave(&mut self, message: u32, agenda: &mut Agenda<'_>, left: &mut Vec<u32>) {
         let way = self.flows[message as usize];
-        let Link { latency_ps, receive_overhead_ps, .. } = self.links[usize::from(way.class)];
-        let arrival_ps = agenda.now_ps.saturating_add(latency_ps).saturating_add(receive_overhead_ps);
+        let receive_overhead_ps = self.links[usize::from(way.class)].receive_overhead_ps;
+        let arrival_ps =
+            agenda.now_ps.saturating_add(self.latency_ps(&way)).saturating_add(receive_overhead_ps);
         self.tell(message, &way, agenda, arrival_ps);
         agenda.queue.push(arrival_ps, Kind::Arrived, message);
         left.push(message);
@@ -189,7 +204,8 @@ impl Fluid {
     /// Tells the recorder of a flow that is over: the port's share of it is where the flow begins, however it was spread.
     fn tell(&self, message: u32, way: &Way, agenda: &mut Agenda<'_>, arrival_ps: u64) {
         let Some(recorder) = &mut agenda.recorder else { return };
-        let link = self.links[usize::from(way.class)];
+        let (link, latency_ps, own) = (self.links[usize::from(way.class)], self.latency_ps(way), self.port(way));
+        let port = |rank, direction| recorded(rank, own, self.ports_per_rank, direction);
         let first_ps = way.ready_ps; // when it began, see `moved`
         let start_ps = first_ps - link.send_overhead_ps.min(first_ps);
         let message_ps = agenda.now_ps - first_ps;
@@ -199,25 +215,25 @@ impl Fluid {
             from: way.from,
             to: way.to,
             level: way.class % self.levels,
-            port: recorded(way.from, &link, self.ports_per_rank, Direction::Out),
+            port: port(way.from, Direction::Out),
             now_ps: start_ps,
             taken_ps: start_ps,
             start_ps,
             overhead_ps: link.send_overhead_ps,
             held_ps: 0,
             recovery_ps: 0,
-            latency_ps: link.latency_ps,
+            latency_ps,
             port_ps,
             message_ps,
             free_ps: first_ps + port_ps,
             pair_ps: None,
         });
-        let head_ps = first_ps.saturating_add(link.latency_ps);
+        let head_ps = first_ps.saturating_add(latency_ps);
         recorder.reaches(&Reception {
             message,
             from: way.from,
             to: way.to,
-            port: recorded(way.to, &link, self.ports_per_rank, Direction::In),
+            port: port(way.to, Direction::In),
             now_ps: head_ps,
             begin_ps: head_ps,
             recovery_ps: 0,
@@ -310,7 +326,7 @@ impl Timing for Fluid {
 
     fn tell_links(&self, levels: &[String], recorder: &mut Recorder) {
         let ranks = (self.engines.len() / self.ports_per_rank) as Rank;
-        tell_ports(&self.links, (ranks, self.ports_per_rank), levels, recorder);
+        tell_ports(&self.links, self.routes.rings(), (ranks, self.ports_per_rank), levels, recorder);
     }
 
     fn memory_bytes(&self) -> usize {

@@ -2,8 +2,9 @@
 
 use super::super::events::{FixedMap, Kind};
 use super::super::faults::{LinkFaults, Side};
-use super::super::recorder::{Injection, Reception, Recorder};
+use super::super::recorder::{Injection, Passing, Reception, Recorder};
 use super::super::slab::NONE;
+use super::ring::{Rings, Round};
 use super::{Agenda, Direction, Timing, Way, Wiring, recorded, tell_ports};
 use std::collections::VecDeque;
 use ubccl_core::Rank;
@@ -18,6 +19,9 @@ pub(super) struct LogGp {
     ports: Vec<Port>,
     ports_per_rank: usize,
     levels: u8,
+    /// Where ranks stand in rings: by message, where its head is or will be next.
+    rings: Option<Rings>,
+    heads: Vec<Rank>,
     /// Where one message is slower than its port: those of a pair of ranks follow each other.
     pairs: Pairs,
     /// When the last message that was posted begins, and is sent.
@@ -103,6 +107,8 @@ impl LogGp {
             ports: vec![Port::default(); ports_per_rank * wiring.ranks as usize],
             ports_per_rank,
             levels: wiring.topology.levels().len() as u8,
+            rings: wiring.rings,
+            heads: Vec::new(),
             pairs: Pairs::default(),
             posted: (0, 0),
             folds: FixedMap::default(),
@@ -112,8 +118,69 @@ impl LogGp {
     }
 
     #[inline]
-    fn port(&mut self, rank: u32, link: &Link) -> &mut Port {
-        &mut self.ports[rank as usize * self.ports_per_rank + usize::from(link.port)]
+    fn port(&mut self, rank: u32, port: u8) -> &mut Port {
+        &mut self.ports[rank as usize * self.ports_per_rank + usize::from(port)]
+    }
+
+    /// The way round of a message, if it goes round a ring.
+    #[inline]
+    fn round(&self, way: &Way) -> Option<(Rings, Round)> {
+        let rings = self.rings?;
+        rings.round(way.class, way.from, way.to).map(|round| (rings, round))
+    }
+
+    /// By which port of its sender a message leaves, and by which of its receiver it comes.
+    #[inline]
+    fn port_of(&self, way: &Way, link: &Link) -> u8 {
+        self.round(way).map_or(link.port, |(rings, round)| rings.port(&round))
+    }
+
+    /// A message is to leave a rank of a ring: it will be at the next one. How long its head takes there.
+    fn advance(&mut self, message: u32, way: &Way, at: Rank, latency_ps: u64) -> u64 {
+        let Some((rings, round)) = self.round(way) else { return latency_ps };
+        let next = round.next(at);
+        if self.heads.len() <= message as usize {
+            self.heads.resize(message as usize + 1, next);
+        }
+        self.heads[message as usize] = next;
+        if next == way.to { latency_ps } else { rings.hop_ps() }
+    }
+
+    /// The rank where a message's head is, if that is to pass it on.
+    #[inline]
+    fn passed_on_by(&self, message: u32, way: &Way) -> Option<Rank> {
+        self.round(way).map(|_| self.heads[message as usize]).filter(|&at| at != way.to)
+    }
+
+    /// A message's head is at a rank on its way: the next link takes it, after what came or was posted there before.
+    fn pass_on(&mut self, message: u32, way: &Way, at: Rank, agenda: &mut Agenda<'_>) {
+        let state = &mut self.links[usize::from(way.class)];
+        let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
+        let port = self.port_of(way, &link);
+        let taken_ps = agenda.now_ps.max(self.port(at, port).injection_free_ps);
+        let mut body = Body::clean(taken_ps, taken_ps, message_ps, port_ps);
+        if let Some(faults) = &mut self.faults {
+            let (passage, port_ps) = faults.pass((at, Side::Out), (taken_ps, taken_ps), way.bytes, &link);
+            let (sent_ps, sender_ps) = faults.sent(message);
+            let last_ps = passage.end_ps.max(sent_ps);
+            faults.leaves(message, (last_ps, sender_ps + passage.recovery_ps + (passage.begin_ps - taken_ps)));
+            body = Body { first_ps: passage.begin_ps, last_ps, port_ps, recovery_ps: passage.recovery_ps };
+        }
+        self.port(at, port).injection_free_ps = body.port_ps;
+        let latency_ps = self.advance(message, way, at, link.latency_ps);
+        agenda.queue.push(body.first_ps.saturating_add(latency_ps), Kind::Head, message);
+        if let Some(recorder) = &mut agenda.recorder {
+            recorder.passes(&Passing {
+                message,
+                level: way.class % self.levels,
+                port: recorded(at, port, self.ports_per_rank, Direction::Out),
+                now_ps: agenda.now_ps,
+                taken_ps,
+                first_ps: body.first_ps,
+                port_ps: body.port_ps,
+                latency_ps,
+            });
+        }
     }
 }
 
@@ -152,7 +219,8 @@ impl LogGp {
     fn receive(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> u64 {
         let state = &mut self.links[usize::from(way.class)];
         let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
-        let begin_ps = agenda.now_ps.max(self.port(way.to, &link).reception_free_ps);
+        let port = self.port_of(way, &link);
+        let begin_ps = agenda.now_ps.max(self.port(way.to, port).reception_free_ps);
         let mut body = Body::clean(begin_ps, begin_ps, message_ps, port_ps);
         if let Some(faults) = &mut self.faults {
             let (passage, port_ps) = faults.pass((way.to, Side::In), (begin_ps, begin_ps), way.bytes, &link);
@@ -163,7 +231,7 @@ impl LogGp {
             let recovery_ps = own_ps + sender_ps.min(last_ps - passage.end_ps);
             body = Body { first_ps: begin_ps, last_ps, port_ps, recovery_ps };
         }
-        self.port(way.to, &link).reception_free_ps = body.port_ps;
+        self.port(way.to, port).reception_free_ps = body.port_ps;
         let (message_ps, port_ps) = (body.last_ps - begin_ps, body.port_ps - begin_ps);
         let mut arrival_ps = body.last_ps.saturating_add(link.receive_overhead_ps);
         if port_ps < message_ps || self.faults.is_some() {
@@ -177,7 +245,7 @@ impl LogGp {
                 message,
                 from: way.from,
                 to: way.to,
-                port: recorded(way.to, &link, self.ports_per_rank, Direction::In),
+                port: recorded(way.to, port, self.ports_per_rank, Direction::In),
                 now_ps: agenda.now_ps,
                 begin_ps,
                 recovery_ps: body.recovery_ps,
@@ -224,7 +292,8 @@ impl Timing for LogGp {
     fn post(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
         let state = &mut self.links[usize::from(way.class)];
         let (link, Serialisation { message_ps, port_ps, .. }) = (state.link, state.serialisation(way.bytes));
-        let free_ps = self.port(way.from, &link).injection_free_ps;
+        let port = self.port_of(way, &link);
+        let free_ps = self.port(way.from, port).injection_free_ps;
         let taken_ps = agenda.now_ps.max(way.ready_ps).max(free_ps);
         let mut start_ps = taken_ps;
         let follows = port_ps < message_ps;
@@ -243,11 +312,15 @@ impl Timing for LogGp {
         }
         let (first_ps, sent_ps) = (body.first_ps, body.last_ps);
         let free_ps = taken_ps.saturating_add(link.gap_ps).max(body.port_ps);
-        self.port(way.from, &link).injection_free_ps = free_ps;
+        self.port(way.from, port).injection_free_ps = free_ps;
         if follows {
             self.pairs.last(way).free_ps = sent_ps.max(start_ps.saturating_add(link.gap_ps));
         }
-        agenda.queue.push(first_ps.saturating_add(link.latency_ps), Kind::Head, message);
+        let latency_ps = match self.rings {
+            None => link.latency_ps,
+            Some(_) => self.advance(message, way, way.from, link.latency_ps),
+        };
+        agenda.queue.push(first_ps.saturating_add(latency_ps), Kind::Head, message);
         self.posted = (first_ps, sent_ps);
         if let Some(recorder) = &mut agenda.recorder {
             let pair_ps = follows.then(|| self.pairs.last(way).free_ps);
@@ -256,14 +329,14 @@ impl Timing for LogGp {
                 from: way.from,
                 to: way.to,
                 level: way.class % self.levels,
-                port: recorded(way.from, &link, self.ports_per_rank, Direction::Out),
+                port: recorded(way.from, port, self.ports_per_rank, Direction::Out),
                 now_ps: agenda.now_ps,
                 taken_ps,
                 start_ps,
                 overhead_ps: link.send_overhead_ps,
                 held_ps: first_ps - ready_ps,
                 recovery_ps: body.recovery_ps,
-                latency_ps: link.latency_ps,
+                latency_ps,
                 port_ps: body.port_ps - port_first_ps,
                 message_ps: sent_ps - first_ps,
                 free_ps,
@@ -286,6 +359,9 @@ impl Timing for LogGp {
     /// Heads come in order of time, so the reception port serves messages in the order they reach it.
     #[inline]
     fn moved(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) {
+        if let Some(at) = self.passed_on_by(message, way) {
+            return self.pass_on(message, way, at, agenda);
+        }
         if !self.links[usize::from(way.class)].link.reduces {
             let arrival_ps = self.receive(message, way, agenda);
             return agenda.queue.push(arrival_ps, Kind::Arrived, message);
@@ -310,12 +386,13 @@ impl Timing for LogGp {
     fn tell_links(&self, levels: &[String], recorder: &mut Recorder) {
         let links: Vec<Link> = self.links.iter().map(|state| state.link).collect();
         let ranks = (self.ports.len() / self.ports_per_rank) as Rank;
-        tell_ports(&links, (ranks, self.ports_per_rank), levels, recorder);
+        tell_ports(&links, self.rings.as_ref(), (ranks, self.ports_per_rank), levels, recorder);
     }
 
     fn memory_bytes(&self) -> usize {
         let faults = self.faults.as_ref().map_or(0, |faults| faults.memory_bytes());
-        self.ports.capacity() * size_of::<Port>() + self.pairs.memory_bytes() + faults
+        let heads = self.heads.capacity() * size_of::<Rank>();
+        self.ports.capacity() * size_of::<Port>() + self.pairs.memory_bytes() + heads + faults
     }
 
     fn retries(&self) -> u64 {

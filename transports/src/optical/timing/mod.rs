@@ -7,6 +7,7 @@
 mod filling;
 mod fluid;
 mod loggp;
+mod ring;
 mod routes;
 mod sharing;
 
@@ -16,6 +17,7 @@ use super::faults::LinkFaults;
 use super::recorder::Recorder;
 use fluid::Fluid;
 use loggp::LogGp;
+pub(super) use ring::Rings;
 use std::fmt;
 use ubccl_core::endpoint::Fidelity;
 use ubccl_core::record::{self, LinkId};
@@ -110,17 +112,22 @@ pub(super) struct Wiring<'a> {
     pub(super) uplinks: &'a [Option<Uplink>],
     /// How many messages a rank's engine has under way on a port at most; none: any number.
     pub(super) streams: Option<u32>,
+    /// Rings of ranks, if there are any: they use one port more.
+    pub(super) rings: Option<Rings>,
     pub(super) ranks: u32,
     pub(super) seed: u64,
 }
 
 impl Wiring<'_> {
     fn ports_per_rank(&self) -> usize {
-        self.links.iter().map(|link| usize::from(link.port) + 1).max().unwrap_or(1)
+        let of_links = self.links.iter().map(|link| usize::from(link.port) + 1).max().unwrap_or(1);
+        of_links + usize::from(self.rings.is_some())
     }
 
-    /// What a port passes at most, whatever engine.
+    /// What a port passes at most, whatever engine. Both of a ring are alike.
     fn port_rate(&self, port: usize) -> u64 {
+        let ring = self.rings.as_ref().map(Rings::ports).filter(|ports| usize::from(ports[1]) == port);
+        let port = ring.map_or(port, |ports| usize::from(ports[0]));
         let of_port = self.links.iter().filter(|link| usize::from(link.port) == port);
         of_port.map(Link::port_rate_bytes_per_s).max().unwrap_or(1)
     }
@@ -162,20 +169,26 @@ enum Direction {
 }
 
 /// A port's number in a record: each has two directions.
-fn recorded(rank: Rank, link: &Link, ports_per_rank: usize, direction: Direction) -> LinkId {
-    let port = rank as usize * ports_per_rank + usize::from(link.port);
+fn recorded(rank: Rank, port: u8, ports_per_rank: usize, direction: Direction) -> LinkId {
+    let port = rank as usize * ports_per_rank + usize::from(port);
     LinkId(2 * port as u32 + direction as u32)
 }
 
 /// Tells a recorder the ports of each rank, out and in.
 fn tell_ports(
     links: &[Link],
+    rings: Option<&Rings>,
     (ranks, ports_per_rank): (Rank, usize),
     levels: &[String],
     recorder: &mut Recorder,
 ) {
-    let of_port = |port: usize| links.iter().filter(move |link| usize::from(link.port) == port);
+    let around = rings.map(|rings| rings.ports().map(usize::from));
+    let like = |port: usize| around.filter(|around| around[1] == port).map_or(port, |around| around[0]);
+    let of_port = |port: usize| links.iter().filter(move |link| usize::from(link.port) == like(port));
     let levels_of = |port: usize| {
+        if let Some(side) = around.and_then(|around| around.iter().position(|&own| own == port)) {
+            return format!("{} {}", levels[0], ["clockwise", "counter-clockwise"][side]);
+        }
         let named = links.iter().zip(levels).filter(|(link, _)| usize::from(link.port) == port);
         named.map(|(_, level)| level.as_str()).collect::<Vec<_>>().join("/")
     };

@@ -1,7 +1,8 @@
 //! Which resources a message crosses: ports, their planes, the links out of groups.
 
 use super::super::fabric::{Striping, Uplink};
-use super::sharing::{Hop, MOST_HOPS, Sharing, WHOLE};
+use super::ring::{Rings, Round};
+use super::sharing::{Hop, Sharing, WHOLE};
 use super::{Way, Wiring};
 use ubccl_core::Topology;
 use ubccl_core::topology::Link;
@@ -14,6 +15,7 @@ pub(super) struct Routes {
     ports: Vec<PortRoutes>,
     /// By level: the links out of each of its groups, if they can bind anybody.
     uplinks: Vec<Option<UplinkRoutes>>,
+    rings: Option<Rings>,
     levels: usize,
     ranks: u32,
     /// What a flow of each class takes of its port, in parts of [`WHOLE`].
@@ -56,6 +58,7 @@ impl Routes {
             uplinks: uplinks.collect(),
             ports,
             weights: wiring.links.iter().map(|link| weight(wiring, link)).collect(),
+            rings: wiring.rings,
             levels,
             ranks: wiring.ranks,
             topology: wiring.topology.clone(),
@@ -67,6 +70,9 @@ impl Routes {
     /// What a message crosses from now on.
     pub(super) fn of(&mut self, way: &Way, sharing: &Sharing) -> &[Hop] {
         self.way.clear();
+        if let Some((rings, round)) = self.round(way) {
+            return self.around(way, &rings, &round);
+        }
         let level = usize::from(way.class) % self.levels;
         let weight = self.weights[usize::from(way.class)];
         let port = usize::from(self.port_of(level));
@@ -85,9 +91,6 @@ impl Routes {
             self.way.push(Hop { resource: injection(way.from, part), weight });
         }
         for below in 0..level {
-            if self.way.len() + 3 > MOST_HOPS {
-                break;
-            }
             let Some(uplink) = &self.uplinks[below] else { continue };
             if usize::from(uplink.port) != port {
                 continue;
@@ -107,6 +110,31 @@ impl Routes {
         // Of what switches fold, the receiver's port passes one result.
         let weight = way.fold.map_or(weight, |(_, messages)| (weight / messages).max(1));
         self.way.push(Hop { resource: first + (way.to * 2 + 1) * parts + part, weight });
+        &self.way
+    }
+
+    pub(super) fn rings(&self) -> Option<&Rings> {
+        self.rings.as_ref()
+    }
+
+    /// The way round of a message, if it goes round a ring.
+    #[inline]
+    pub(super) fn round(&self, way: &Way) -> Option<(Rings, Round)> {
+        let rings = self.rings?;
+        rings.round(way.class, way.from, way.to).map(|round| (rings, round))
+    }
+
+    /// Of each link of a ring the ports at both ends, since one that is slow slows the link.
+    fn around(&mut self, way: &Way, rings: &Rings, round: &Round) -> &[Hop] {
+        let weight = self.weights[usize::from(way.class)];
+        let PortRoutes { first, .. } = self.ports[usize::from(rings.port(round))];
+        let mut at = way.from;
+        for _ in 0..round.hops {
+            let next = round.next(at);
+            self.way.push(Hop { resource: first + 2 * at, weight });
+            self.way.push(Hop { resource: first + 2 * next + 1, weight });
+            at = next;
+        }
         &self.way
     }
 

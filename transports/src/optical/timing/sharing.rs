@@ -10,7 +10,7 @@
 
 mod outage;
 
-use super::filling::{Filling, Levels, OPEN, Path, Resource};
+use super::filling::{Filling, Levels, OPEN, Paths, Resource, widened};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -27,9 +27,6 @@ const AT_ONCE: usize = 64;
 const PATIENCE: u64 = 128;
 const NEVER: u64 = u64::MAX;
 
-/// Two ports, and the links out of and into groups of two levels.
-pub(super) const MOST_HOPS: usize = 6;
-
 /// A place on a flow's way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Hop {
@@ -43,8 +40,9 @@ pub(super) struct Hop {
 pub(super) struct Sharing {
     resources: Vec<Resource>,
     flows: Vec<Flow>,
-    /// What each flow crosses: apart, since a solution reads nothing else of most flows.
-    ways: Vec<Path>,
+    ways: Paths,
+    /// Of each flow its place in the list of each resource on its way: as long as ways are.
+    places: Vec<u32>,
     /// What each flow gets by the solution that is being made, or [`OPEN`].
     next_rates: Vec<u64>,
     free: Vec<u32>,
@@ -86,8 +84,6 @@ struct Flow {
     since_ps: u64,
     begin_ps: u64,
     end_ps: u64,
-    /// Its place in the list of each resource on its way.
-    places: [u32; MOST_HOPS],
 }
 
 impl Sharing {
@@ -120,7 +116,6 @@ impl Sharing {
     pub(super) fn begin(&mut self, tag: u32, bytes: u64, cap_bytes_per_s: u64, way: &[Hop], now_ps: u64) {
         let id = self.free.pop().unwrap_or_else(|| {
             self.flows.push(Flow::default());
-            self.ways.push(Path::default());
             self.next_rates.push(OPEN);
             self.flows.len() as u32 - 1
         });
@@ -133,12 +128,16 @@ impl Sharing {
         flow.order = self.created;
         (flow.cap, flow.rate) = (cap, 0);
         (flow.left, flow.since_ps, flow.begin_ps, flow.end_ps) = (work(bytes), now_ps, now_ps, NEVER);
-        let path = &mut self.ways[id as usize];
-        path.len = way.len() as u32;
-        path.hops[..way.len()].copy_from_slice(way);
+        let most = self.ways.most();
+        self.ways.set(id, way);
+        if self.ways.most() > most {
+            self.places = widened(&self.places, most, self.ways.most());
+        }
+        let most = self.ways.most();
+        self.places.resize(self.places.len().max(self.flows.len() * most), 0);
         for (position, &hop) in (0_u32..).zip(way) {
             let resource = &mut self.resources[hop.resource as usize];
-            flow.places[position as usize] = resource.flows.len() as u32;
+            self.places[id as usize * most + position as usize] = resource.flows.len() as u32;
             resource.flows.push((id, position));
             resource.all_weights += u64::from(hop.weight);
             resource.asked += u128::from(cap) * u128::from(hop.weight);
@@ -175,10 +174,11 @@ impl Sharing {
 
     fn remove(&mut self, id: u32) {
         let flow = &mut self.flows[id as usize];
-        let (rate, cap, places, way) = (flow.rate, flow.cap, flow.places, self.ways[id as usize]);
+        let (rate, cap) = (flow.rate, flow.cap);
         (flow.end_ps, flow.order) = (NEVER, 0);
-        let mut changes = false;
-        for (&hop, place) in way.hops().iter().zip(places) {
+        let (mut changes, most) = (false, self.ways.most());
+        for (position, &hop) in self.ways.hops(id).iter().enumerate() {
+            let place = self.places[id as usize * most + position];
             let resource = &mut self.resources[hop.resource as usize];
             if resource.binds() && resource.flows.len() > 1 {
                 self.dirty.push(hop.resource);
@@ -189,10 +189,8 @@ impl Sharing {
             resource.all_weights -= u64::from(hop.weight);
             resource.flows.swap_remove(place as usize);
             if let Some(&(moved, position)) = resource.flows.get(place as usize) {
-                match moved == id {
-                    true => unreachable!("a flow passes a resource once"),
-                    false => self.flows[moved as usize].places[position as usize] = place,
-                }
+                debug_assert!(moved != id, "a flow passes a resource once");
+                self.places[moved as usize * most + position as usize] = place;
             }
         }
         self.changes += usize::from(changes);
@@ -240,7 +238,7 @@ impl Sharing {
         for k in 0..self.begun.len() {
             let id = self.begun[k];
             let bound = self.dirty.len();
-            let crossed = self.ways[id as usize].hops().iter().map(|hop| hop.resource);
+            let crossed = self.ways.hops(id).iter().map(|hop| hop.resource);
             self.dirty.extend(crossed.filter(|&at| self.resources[at as usize].binds()));
             if self.dirty.len() == bound {
                 self.set_rate(id, self.flows[id as usize].cap, now_ps);
@@ -262,13 +260,13 @@ impl Sharing {
                 let resource = &self.resources[hop.resource as usize];
                 resource.capacity.saturating_sub(resource.used) / u64::from(hop.weight)
             };
-            let rate = self.ways[id as usize].hops().iter().map(idle).min().unwrap_or(0).min(flow.cap);
+            let rate = self.ways.hops(id).iter().map(idle).min().unwrap_or(0).min(flow.cap);
             // No share is less than an equal one of the tightest resource.
             let equal = |hop: &Hop| {
                 let resource = &self.resources[hop.resource as usize];
                 resource.capacity / resource.all_weights
             };
-            let share = self.ways[id as usize].hops().iter().map(equal).min().unwrap_or(0);
+            let share = self.ways.hops(id).iter().map(equal).min().unwrap_or(0);
             // Where nothing passes it waits for what changes that, not for this.
             let share = if share == 0 { flow.cap } else { share.min(flow.cap) };
             let longest_ps = time_ps(flow.left, share);
@@ -299,13 +297,12 @@ impl Sharing {
             next += 1;
             let list = std::mem::take(&mut resources[resource as usize].flows);
             for &(id, _) in &list {
-                let way = &mut ways[id as usize];
-                if std::mem::replace(&mut way.epoch, epoch) == epoch {
+                if std::mem::replace(&mut ways.marks[id as usize].epoch, epoch) == epoch {
                     continue;
                 }
                 next_rates[id as usize] = OPEN;
                 flows.push(id);
-                for hop in way.hops() {
+                for hop in ways.hops(id) {
                     let other = &mut resources[hop.resource as usize];
                     if other.epoch != epoch && other.binds() {
                         other.epoch = epoch;
@@ -357,7 +354,7 @@ impl Sharing {
         let done = u128::from(flow.rate) * u128::from(now_ps - flow.since_ps);
         flow.left = flow.left.saturating_sub(done);
         flow.since_ps = now_ps;
-        for hop in self.ways[id as usize].hops() {
+        for hop in self.ways.hops(id) {
             let used = &mut self.resources[hop.resource as usize].used;
             *used = *used + rate * u64::from(hop.weight) - flow.rate * u64::from(hop.weight);
         }
@@ -374,8 +371,9 @@ impl Sharing {
     /// Bytes of memory it has taken.
     pub(super) fn memory_bytes(&self) -> usize {
         let lists = self.resources.iter().map(|resource| resource.flows.capacity() * size_of::<(u32, u32)>());
-        let of_flow = size_of::<Flow>() + size_of::<Path>() + size_of::<u64>();
-        let tables = self.flows.capacity() * of_flow + self.resources.capacity() * size_of::<Resource>();
+        let of_flow = size_of::<Flow>() + size_of::<u64>();
+        let ways = self.ways.memory_bytes() + self.places.capacity() * size_of::<u32>();
+        let tables = self.flows.capacity() * of_flow + self.resources.capacity() * size_of::<Resource>() + ways;
         tables + lists.sum::<usize>() + self.ends.capacity() * size_of::<(u64, u64, u32)>()
     }
 }
@@ -441,8 +439,8 @@ mod tests {
         sharing.share(0);
         let rates: Vec<u64> = sharing.flows.iter().map(|flow| flow.rate / UNITS).collect();
         assert_eq!(rates, [333_333_333, 333_333_333, 333_333_333, 666_666_666]);
-        for (flow, way) in sharing.flows.iter().zip(&sharing.ways) {
-            let tightest = way.hops().iter().any(|hop| {
+        for (id, flow) in (0..).zip(&sharing.flows) {
+            let tightest = sharing.ways.hops(id).iter().any(|hop| {
                 let resource = &sharing.resources[hop.resource as usize];
                 let is_full = resource.capacity - resource.used < 4 * u64::from(WHOLE);
                 let is_fastest =
