@@ -19,7 +19,7 @@ pub(crate) use ubccl::sim::Fidelity;
 pub(crate) use ubccl::sim::{Fabric, FabricLevel, Moment};
 use ubccl::sim::{RankMemory, World, WorldConfig};
 pub(crate) use ubccl::trace::{Recording, perfetto::Trace};
-use ubccl::{Clock, Collective, Communicator, Reach, Rendezvous, Result, Setting, Tuning};
+use ubccl::{Clock, Collective, Communicator, Origin, Reach, Rendezvous, Result, Setting, Tuning};
 
 /// One rank's communicator, as the measuring needs it.
 pub(crate) trait Target {
@@ -195,9 +195,11 @@ pub(crate) struct MachineOptions {
 
 /// A world as the command line, the environment and the file want it.
 fn world_config(settings: &Settings) -> Result<WorldConfig> {
-    let Config { algorithm, engine, layout, reproducible, lanes, chunk_bytes, .. } = configuration(settings)?;
+    let config = configuration(settings)?;
     let default = WorldConfig::default();
-    let lanes = if lanes == Config::default().lanes { default.lanes } else { lanes };
+    let told = |told: &Resolved| told.setting.name == settings::LANES.name && told.origin != Origin::Default;
+    let lanes = if config.describe().iter().any(told) { config.lanes } else { default.lanes };
+    let Config { algorithm, engine, layout, reproducible, chunk_bytes, .. } = config;
     Ok(WorldConfig { algorithm, engine, layout, reproducible, lanes, chunk_bytes, ..default })
 }
 
@@ -239,14 +241,25 @@ impl Machine {
     /// What its ranks' ports can do at best.
     pub(crate) fn ports(&self) -> Ports {
         let machine = self.world.machine();
-        let farthest = machine.topology.shared_level(0, self.world.ranks().saturating_sub(1));
+        let (topology, ranks) = (&machine.topology, self.world.ranks());
+        let farthest = topology.shared_level(0, ranks.saturating_sub(1));
         // Overheads of both ranks are on the way too.
         let way = |link: &ubccl::Link| link.send_overhead_ps + link.latency_ps + link.receive_overhead_ps;
-        let links = || machine.engines.iter().flat_map(|engine| &engine.links[..=farthest]);
+        let links = || machine.engines.iter().flat_map(|engine| engine.links[..=farthest].iter().enumerate());
+        // On a ring a rank has two links, and the farthest is half way round.
+        let has_ring = topology.levels()[0].ring.is_some();
+        let rate = |(level, link): (usize, &ubccl::Link)| match has_ring && level == 0 && ranks > 2 {
+            true => link.port_rate_bytes_per_s().saturating_mul(2),
+            false => link.rate_bytes_per_s,
+        };
+        let around = has_ring && farthest == 0;
+        let passing_ps = if around { topology.passing_ps(0, ranks / 2, ranks) } else { 0 };
+        let farthest_ps = machine.engines.iter().map(|engine| way(&engine.links[farthest])).min();
         Ports {
-            rate_bytes_per_s: links().map(|link| link.rate_bytes_per_s).max().unwrap_or(1),
-            nearest_ps: links().map(way).min().unwrap_or(0),
-            farthest_ps: machine.engines.iter().map(|engine| way(&engine.links[farthest])).min().unwrap_or(0),
+            rate_bytes_per_s: links().map(rate).max().unwrap_or(1),
+            nearest_ps: links().map(|(_, link)| way(link)).min().unwrap_or(0),
+            farthest_ps: farthest_ps.unwrap_or(0) + passing_ps,
+            around,
             folds: false,
             start_ps: 0,
         }

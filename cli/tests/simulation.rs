@@ -40,6 +40,23 @@ fn two_runs_are_the_same_and_one_picosecond_more_is_not() {
 }
 
 #[test]
+fn lanes_are_as_many_as_were_asked_for_even_one() {
+    let lanes = |line: &str, variable: &[(&str, &str)]| {
+        let mut command =
+            ubccl(&format!("sim all_reduce --ranks 6 -b 64M -e 64M --algo ring --chunk 1M {line}"));
+        let output = command.envs(variable.iter().copied()).output().expect("ubccl runs");
+        assert!(output.status.success(), "{}", err(&output));
+        let text = out(&output);
+        let how =
+            text.lines().find_map(|line| line.strip_prefix("# algorithm: ring, lanes ")).unwrap_or_default();
+        how.split(',').next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(lanes("", &[]), "4");
+    assert_eq!((lanes("--lanes 1", &[]), lanes("--lanes 2", &[])), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(lanes("", &[("UBCCL_LANES", "1")]), "1");
+}
+
+#[test]
 fn bench_over_optical_is_the_same_as_sim() {
     let bench = run("bench all_gather --transport optical --ranks 3 -e 1K --fabric cloudmatrix384");
     let sim = run("sim all_gather --ranks 3 -e 1K");
