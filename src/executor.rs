@@ -36,8 +36,14 @@ pub(crate) struct Bases {
 pub(crate) struct Execution {
     binding: Binding,
     lanes: [LaneState; MAX_LANES],
+    /// Lanes that something has happened to since they could not post: bit by bit. The others still cannot.
+    ready: Lanes,
     running: Option<Running>,
 }
+
+/// A set of lanes, bit by bit.
+type Lanes = u8;
+const _: () = assert!(MAX_LANES <= Lanes::BITS as usize, "a set has a bit for every lane");
 
 #[derive(Debug)]
 struct Running {
@@ -70,6 +76,10 @@ struct LaneState {
     /// there, because a lane ran so far ahead of it.
     slot_of: Vec<u16>,
     has_forgotten: bool,
+    /// How many edges of the next step are known to be satisfied, and which step, of which lane, the one after these waits
+    /// for, if that was looked at.
+    satisfied: usize,
+    awaited: Option<(usize, Position)>,
 }
 
 impl LaneState {
@@ -84,6 +94,7 @@ impl LaneState {
             self.slot_of.resize((4 * words * WORD).next_power_of_two(), 0);
         }
         self.has_forgotten = false;
+        (self.satisfied, self.awaited) = (0, None);
     }
 
     /// Which slot a step was given, if it was the last one with these bits.
@@ -124,12 +135,14 @@ impl LaneState {
         self.count += 1;
     }
 
+    /// A step has completed: its position.
     #[inline]
-    fn give_back(&mut self, slot: usize) {
+    fn give_back(&mut self, slot: usize) -> Position {
         let (word, bit) = (&mut self.busy[slot / WORD], 1 << (slot % WORD));
         debug_assert!(*word & bit != 0, "slot {slot} completed twice");
         *word &= !bit;
         self.count -= 1;
+        self.under_way[slot]
     }
 
     /// The positions under way.
@@ -182,6 +195,7 @@ impl Execution {
         for (index, lane) in plan.lanes().iter().enumerate() {
             self.lanes[index].restart(self.binding.start(&plan, index), lane.window);
         }
+        self.ready = (0..plan.lanes().len()).fold(0, |lanes, lane| lanes | 1 << lane);
         self.running = Some(Running { plan, stream, signature, way: Way::Steps(bases) });
     }
 
@@ -210,28 +224,43 @@ impl Execution {
             *is_done = round.go_on(plan, endpoint, &key, 1)?;
             return Ok(*is_done || round.progress() != before);
         }
-        let lanes = self.lane_count();
         let mut moved = false;
-        loop {
-            let mut posted = false;
-            for lane in 0..lanes {
-                while self.post_next(endpoint, id, lane)? {
-                    posted = true;
-                }
+        // Round by round, from the first lane on: what one completes at once may be what another waits for.
+        let mut lane = 0;
+        while self.ready != 0 {
+            let ahead = self.ready.checked_shr(lane as u32).unwrap_or(0);
+            if ahead == 0 {
+                lane = 0;
+                continue;
             }
-            if !posted || lanes == 1 {
-                return Ok(moved | posted);
+            lane += ahead.trailing_zeros() as usize;
+            self.ready &= !(1 << lane);
+            while self.post_next(endpoint, id, lane)? {
+                moved = true;
             }
-            // What one lane completed at once may be what another waits for.
-            moved = true;
+            lane += 1;
         }
+        Ok(moved)
     }
 
     /// Takes note of a completion. `token` is one of ours.
     #[inline]
     pub(crate) fn complete(&mut self, token: Token) {
         let (_, lane, slot) = split(token);
-        self.lanes[lane].give_back(slot);
+        let was_full = self.lanes[lane].is_full();
+        let position = self.lanes[lane].give_back(slot);
+        self.ready |= Lanes::from(was_full) << lane;
+        self.completed(lane, position);
+    }
+
+    /// A step has completed: who waits for it may be able to post.
+    #[inline]
+    fn completed(&mut self, lane: usize, position: Position) {
+        for other in 0..self.lane_count() {
+            if self.lanes[other].awaited == Some((lane, position)) {
+                self.ready |= 1 << other;
+            }
+        }
     }
 
     /// Whether every step has completed.
@@ -309,7 +338,10 @@ impl Execution {
             return Ok(false);
         }
         let Some(step) = self.binding.current(plan, lane, &state.cursor) else { return Ok(false) };
-        if !self.may_post(plan, &step) {
+        let (satisfied, awaited) = self.edges(plan, &step, state.satisfied);
+        if awaited.is_some() {
+            let state = &mut self.lanes[lane];
+            (state.satisfied, state.awaited) = (satisfied, awaited);
             return Ok(false);
         }
         let slot = state.free_slot();
@@ -322,19 +354,34 @@ impl Execution {
         let post = resolve(plan, &self.binding, bases, &step);
         let posted = endpoint.post(join(id, lane, slot), &key, &post)?;
         let state = &mut self.lanes[lane];
+        let position = state.cursor.position;
         if posted == Posted::Pending {
             state.take(slot);
         }
         self.binding.advance(plan, lane, &mut state.cursor);
+        (state.satisfied, state.awaited) = (0, None);
+        if posted == Posted::Done {
+            self.completed(lane, position);
+        }
         Ok(true)
     }
 
+    /// How many edges of a step are satisfied, those known to be before, and what the next one waits for; `None` if there
+    /// is no next one.
     #[inline]
-    fn may_post(&self, plan: &Plan, step: &Instance<'_>) -> bool {
-        step.after.iter().all(|after| match self.binding.target(plan, after, step.at) {
-            Some((lane, position)) => self.lanes[lane].has_completed(position),
-            None => true,
-        })
+    fn edges(
+        &self,
+        plan: &Plan,
+        step: &Instance<'_>,
+        satisfied: usize,
+    ) -> (usize, Option<(usize, Position)>) {
+        for (index, after) in step.after.iter().enumerate().skip(satisfied) {
+            let target = self.binding.target(plan, after, step.at);
+            if let Some((lane, position)) = target.filter(|&(lane, at)| !self.lanes[lane].has_completed(at)) {
+                return (index, Some((lane, position)));
+            }
+        }
+        (step.after.len(), None)
     }
 }
 

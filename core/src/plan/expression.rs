@@ -99,9 +99,20 @@ impl Index {
             + i64::from(self.per_outer) * at.outer as i64
             + i64::from(self.per_inner) * at.inner as i64
             + by;
-        let value = if self.modulo == 0 { value } else { value.rem_euclid(i64::from(self.modulo)) };
-        let value = i64::from(self.offset) + value;
-        if self.wrap == 0 { value } else { value.rem_euclid(i64::from(self.wrap)) }
+        let value = i64::from(self.offset) + on_circle(value, self.modulo);
+        on_circle(value, self.wrap)
+    }
+}
+
+/// A number on a circle of that size, if that is not 0. Few are further than once round, and dividing is slow.
+#[inline]
+fn on_circle(value: i64, size: u32) -> i64 {
+    let circle = i64::from(size);
+    match value {
+        _ if size == 0 || (0..circle).contains(&value) => value,
+        _ if (circle..2 * circle).contains(&value) => value - circle,
+        _ if (-circle..0).contains(&value) => value + circle,
+        _ => value.rem_euclid(circle),
     }
 }
 
