@@ -46,6 +46,18 @@ const CASES: &[Case] = &[
         run: || all_reduce("cloudmatrix384", 384, "ring", Fidelity::Fluid),
     },
     Case {
+        name: "ring all-reduce, 384 ranks, 1 GiB, four lanes in chunks, loggp",
+        seconds: 4.0,
+        megabytes: Some(200),
+        run: || chunked(Fidelity::LogGp),
+    },
+    Case {
+        name: "ring all-reduce, 384 ranks, 1 GiB, four lanes in chunks, fluid",
+        seconds: 4.0,
+        megabytes: Some(200),
+        run: || chunked(Fidelity::Fluid),
+    },
+    Case {
         name: "NHR all-reduce, 384 ranks, 1 GiB, loggp",
         seconds: 0.3,
         megabytes: None,
@@ -72,8 +84,8 @@ const CASES: &[Case] = &[
     },
 ];
 
-fn world(fabric: &str, ranks: u32, algorithm: Option<&str>, fidelity: Fidelity) -> World {
-    World::new(WorldConfig {
+fn config(fabric: &str, ranks: u32, algorithm: Option<&str>, fidelity: Fidelity) -> WorldConfig {
+    WorldConfig {
         fabric: fabric.to_owned(),
         ranks,
         algorithm: algorithm.map(str::to_owned),
@@ -81,8 +93,11 @@ fn world(fabric: &str, ranks: u32, algorithm: Option<&str>, fidelity: Fidelity) 
         lanes: 1,
         fidelity,
         ..WorldConfig::default()
-    })
-    .expect("a world")
+    }
+}
+
+fn world(fabric: &str, ranks: u32, algorithm: Option<&str>, fidelity: Fidelity) -> World {
+    World::new(config(fabric, ranks, algorithm, fidelity)).expect("a world")
 }
 
 fn run<'a>(world: &mut World, calls: &dyn Fn(u32) -> Collective<'a>) -> Done {
@@ -100,6 +115,14 @@ fn run<'a>(world: &mut World, calls: &dyn Fn(u32) -> Collective<'a>) -> Done {
 fn all_reduce(fabric: &str, ranks: u32, algorithm: &str, fidelity: Fidelity) -> Done {
     let call = Collective::all_reduce(GIB / 4, DataType::F32, ReduceOp::Sum);
     run(&mut world(fabric, ranks, Some(algorithm), fidelity), &|_| call)
+}
+
+/// As `ubccl sim` does it by default.
+fn chunked(fidelity: Fidelity) -> Done {
+    let call = Collective::all_reduce(GIB / 4, DataType::F32, ReduceOp::Sum);
+    let one = config("cloudmatrix384", 384, Some("ring"), fidelity);
+    let config = WorldConfig { lanes: 4, chunk_bytes: Some(1 << 20), ..one };
+    run(&mut World::new(config).expect("a world"), &|_| call)
 }
 
 fn uniform() -> Done {

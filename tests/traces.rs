@@ -51,7 +51,7 @@ fn calls(count: u64) -> Vec<Collective<'static>> {
 #[test]
 fn the_parts_of_every_critical_path_sum_up_to_the_time_taken() {
     let mut paths = 0;
-    for fabric in [COSTLY, PLAIN, "cloudmatrix384"] {
+    for fabric in [COSTLY, PLAIN, "cloudmatrix384", "ring"] {
         for ranks in [1, 2, 3, 5, 8, 16] {
             for algorithm in ubccl::algorithms() {
                 let configured =
