@@ -260,7 +260,9 @@ impl Description {
             ));
         }
         match self.port.get(usize::from(own)).filter(|port| port.striping != Striping::Spray) {
-            Some(port) => Err(format!("port '{}' is a ring's: its striping can only be \"spray\"", port.name)),
+            Some(port) => {
+                Err(format!("port '{}' is a ring's: its striping can only be \"spray\"", port.name))
+            }
             None => Ok(()),
         }
     }

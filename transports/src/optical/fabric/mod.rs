@@ -267,7 +267,11 @@ impl Fabric {
             planes: &self.planes,
             uplinks: &self.uplinks,
             streams: self.streams,
-            rings: Rings::of(&self.topology, ranks, self.links.iter().map(|link| link.port).max().unwrap_or(0) + 1),
+            rings: Rings::of(
+                &self.topology,
+                ranks,
+                self.links.iter().map(|link| link.port).max().unwrap_or(0) + 1,
+            ),
             ranks,
             seed,
         }
@@ -388,8 +392,10 @@ mod tests {
             assert!(error.message().contains(expected), "{error}, expected {expected}");
         }
         let ring = PRESETS.iter().find(|preset| preset.0 == "ring").unwrap().1;
-        let outer = "[[topology.level]]\nname = 'pod'\nholds = 2\nlink = { latency_ps = 1, rate_bytes_per_s = 1 }\n";
-        let port = "[[port]]\nname = 'wire'\nlevels = ['ring']\nplanes = 2\nlane_bytes_per_s = 50_000_000_000\n";
+        let outer =
+            "[[topology.level]]\nname = 'pod'\nholds = 2\nlink = { latency_ps = 1, rate_bytes_per_s = 1 }\n";
+        let port =
+            "[[port]]\nname = 'wire'\nlevels = ['ring']\nplanes = 2\nlane_bytes_per_s = 50_000_000_000\n";
         for (text, expected) in [
             (format!("{ring}{outer}"), "level 'pod' uses the same port"),
             (format!("{ring}{port}striping = 'hash'"), "port 'wire' is a ring's: its striping"),

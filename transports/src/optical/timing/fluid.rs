@@ -204,7 +204,8 @@ impl Fluid {
     /// Tells the recorder of a flow that is over: the port's share of it is where the flow begins, however it was spread.
     fn tell(&self, message: u32, way: &Way, agenda: &mut Agenda<'_>, arrival_ps: u64) {
         let Some(recorder) = &mut agenda.recorder else { return };
-        let (link, latency_ps, own) = (self.links[usize::from(way.class)], self.latency_ps(way), self.port(way));
+        let (link, latency_ps, own) =
+            (self.links[usize::from(way.class)], self.latency_ps(way), self.port(way));
         let port = |rank, direction| recorded(rank, own, self.ports_per_rank, direction);
         let first_ps = way.ready_ps; // when it began, see `moved`
         let start_ps = first_ps - link.send_overhead_ps.min(first_ps);

@@ -163,7 +163,8 @@ impl LogGp {
             let (passage, port_ps) = faults.pass((at, Side::Out), (taken_ps, taken_ps), way.bytes, &link);
             let (sent_ps, sender_ps) = faults.sent(message);
             let last_ps = passage.end_ps.max(sent_ps);
-            faults.leaves(message, (last_ps, sender_ps + passage.recovery_ps + (passage.begin_ps - taken_ps)));
+            faults
+                .leaves(message, (last_ps, sender_ps + passage.recovery_ps + (passage.begin_ps - taken_ps)));
             body = Body { first_ps: passage.begin_ps, last_ps, port_ps, recovery_ps: passage.recovery_ps };
         }
         self.port(at, port).injection_free_ps = body.port_ps;

@@ -373,7 +373,8 @@ impl Sharing {
         let lists = self.resources.iter().map(|resource| resource.flows.capacity() * size_of::<(u32, u32)>());
         let of_flow = size_of::<Flow>() + size_of::<u64>();
         let ways = self.ways.memory_bytes() + self.places.capacity() * size_of::<u32>();
-        let tables = self.flows.capacity() * of_flow + self.resources.capacity() * size_of::<Resource>() + ways;
+        let tables =
+            self.flows.capacity() * of_flow + self.resources.capacity() * size_of::<Resource>() + ways;
         tables + lists.sum::<usize>() + self.ends.capacity() * size_of::<(u64, u64, u32)>()
     }
 }
