@@ -1,6 +1,6 @@
 //! What recordings of simulated worlds say is exact: critical paths sum up to the time taken, whatever ran.
 
-use ubccl::sim::{CommunicatorId, Data, Job, World, WorldConfig};
+use ubccl::sim::{CommunicatorId, Data, Fidelity, Job, World, WorldConfig};
 use ubccl::trace::{At, CriticalPath, Recording, What};
 use ubccl::{Collective, DataType, Kind, ReduceOp};
 
@@ -143,9 +143,10 @@ fn a_full_port_is_named_with_what_it_passes() {
 
 #[test]
 fn every_byte_is_seen_on_both_ports_that_it_passes() {
-    for fabric in [PLAIN, COSTLY] {
+    for (fabric, fidelity) in [PLAIN, COSTLY].into_iter().flat_map(|own| Fidelity::ALL.map(|how| (own, how)))
+    {
         let call = Collective::all_to_all(7_777, DataType::U8);
-        let (recording, elapsed_ps) = record(config(fabric, 16), call);
+        let (recording, elapsed_ps) = record(WorldConfig { fidelity, ..config(fabric, 16) }, call);
         let record = &recording.record;
         let bytes: u64 = record.messages.iter().map(|message| message.bytes).sum();
         for class in recording.utilisation(0, elapsed_ps) {

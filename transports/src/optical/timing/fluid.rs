@@ -239,7 +239,7 @@ impl Fluid {
             begin_ps: head_ps,
             recovery_ps: 0,
             overhead_ps: link.receive_overhead_ps,
-            port_ps: message_ps,
+            port_ps,
             message_ps,
             arrival_ps,
         });
