@@ -70,8 +70,18 @@ fn picks_take_about_as_long_as_predicted() {
 
 #[test]
 fn nothing_is_much_better_than_the_pick() {
-    // Two whole nodes. Short chunks, of which there are many, are left out: simulating each would take minutes.
-    let (fabric, ranks) = ("cloudmatrix384", 16);
+    // Two whole nodes.
+    check_picks("cloudmatrix384", 16, 1.15);
+}
+
+/// How far messages go that are for no neighbour, predictions know on average only.
+#[test]
+fn on_a_ring_nothing_is_far_better_than_the_pick() {
+    check_picks("ring", 16, 2.0);
+}
+
+/// Short chunks, of which there are many, are left out: simulating each would take minutes.
+fn check_picks(fabric: &str, ranks: u32, most: f64) {
     for kind in kinds() {
         for bytes in SIZES {
             let call = call(kind, bytes, ranks);
@@ -92,7 +102,7 @@ fn nothing_is_much_better_than_the_pick() {
             }
             let text = format!("{call}: {picked:?} is picked, {best:?} is best");
             println!("{:.3} {text}", picked.0 / best.0);
-            assert!(picked.0 <= 1.15 * best.0, "{text}");
+            assert!(picked.0 <= most * best.0, "{text}");
         }
     }
 }

@@ -72,7 +72,7 @@ impl Algorithm for Ring {
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
         let p = u64::from(spec.ranks);
-        match spec.kind {
+        let profile = match spec.kind {
             _ if p == 1 && spec.kind == Kind::Barrier => Profile::default(),
             _ if p == 1 => copy_only(spec, 1, 1),
             Kind::Barrier => Profile::of(along_circle(layout, spec.ranks - 1, Share::NONE)),
@@ -91,7 +91,8 @@ impl Algorithm for Ring {
             }
             Kind::ReduceScatter | Kind::ReduceScatterV => circle_profile(layout, 0, spec.ranks - 1),
             _ => circle_profile(layout, spec.ranks - 1, spec.ranks - 1),
-        }
+        };
+        profile.among_neighbours()
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

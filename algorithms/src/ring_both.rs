@@ -90,7 +90,7 @@ impl Algorithm for RingBoth {
         if spec.kind == Kind::AllGather {
             rounds.extend(own_copy(spec, 1, of));
         }
-        Profile::of(rounds).busiest(port).chunked(1, 2 * of).split()
+        Profile::of(rounds).busiest(port).chunked(1, 2 * of).split().among_neighbours()
     }
 
     fn plan(&self, spec: &Spec) -> Plan {

@@ -79,6 +79,8 @@ pub struct Profile {
     pub stages: Vec<usize>,
     /// Whether each lane moves its share of the data, beside the other lanes.
     pub split: bool,
+    /// Whether every message is between ranks that follow each other on the circle of all ranks.
+    pub neighbours: bool,
 }
 
 impl Share {
@@ -230,6 +232,11 @@ impl Profile {
     /// The same, shared out among the lanes.
     pub fn split(self) -> Self {
         Profile { split: true, ..self }
+    }
+
+    /// The same, and every message goes to the rank before or after.
+    pub fn among_neighbours(self) -> Self {
+        Profile { neighbours: true, ..self }
     }
 
     /// The same, and all wait for ranks that do something else: what those do.

@@ -2,10 +2,12 @@
 
 use super::correction::Correction;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use ubccl_core::algorithm::Switching;
 use ubccl_core::endpoint::EngineCosts;
-use ubccl_core::topology::{Link, Topology, parse_toml};
+use ubccl_core::profile::Profile;
+use ubccl_core::topology::{Level, Link, Topology, parse_toml};
 use ubccl_core::{Error, Layout, Result};
 
 /// A machine's costs: LogGP for the links of each level, rates for what ranks do, and what happens where ranks share a
@@ -82,6 +84,9 @@ pub struct LinkCost {
     /// Whether switches fold what comes from many: the receiver's port passes the result once.
     #[serde(default, skip_serializing_if = "is_not")]
     pub reduces: bool,
+    /// If its ranks stand in a ring of such links: what passing a rank on the way takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hop_ps: Option<f64>,
     /// How many ranks of a group within can send at this rate at once, if their group has a way out that they share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<u32>,
@@ -128,7 +133,7 @@ impl Model {
     pub fn of(topology: &Topology, costs: &EngineCosts) -> Self {
         let rate = |rate: Option<NonZeroU64>| rate.map(|rate| rate.get() as f64);
         let levels = topology.levels().iter().zip(&costs.links);
-        let level = levels.map(|(level, link)| LinkCost::of(&level.name, link));
+        let level = levels.map(|(level, link)| LinkCost::of(level, link));
         Model {
             launch_ps: costs.start_ps as f64,
             reduce_bytes_per_s: rate(costs.reduce_bytes_per_s),
@@ -192,6 +197,30 @@ impl Model {
         self
     }
 
+    /// The same for plans of this profile: on a ring, messages that go farther than to a neighbour pass other ranks, and
+    /// their links. How far each goes a profile does not say. Of messages to all others n²/8 pass each link; those to
+    /// one rank go a quarter of the way round, about as far as the steps of halving and of trees on average.
+    pub(super) fn around(&self, profile: &Profile, layout: &Layout) -> Cow<'_, Self> {
+        let ring = &layout.levels()[0];
+        let (Some(hop_ps), 0) = (self.level[0].hop_ps, ring.link()) else { return Cow::Borrowed(self) };
+        let (ranks, traffic) =
+            (f64::from(ring.largest()), profile.rounds.iter().flat_map(|round| &round.traffic));
+        let has_many = traffic.clone().any(|traffic| traffic.level == 0 && traffic.peers > 1);
+        let (loads, hops) = match (profile.neighbours, has_many) {
+            // Both neighbours have a link each.
+            (true, true) if ranks > 2.0 => (0.5, 1.0),
+            (true, _) => (1.0, 1.0),
+            (false, true) => ((ranks / 8.0).max(0.5), (ranks / 2.0).max(1.0)),
+            (false, false) => ((ranks / 4.0).max(1.0), (ranks / 4.0).max(1.0)),
+        };
+        let mut own = self.clone();
+        let link = &mut own.level[0];
+        link.rate_bytes_per_s /= loads;
+        link.port_bytes_per_s = link.port_bytes_per_s.map(|rate| rate / loads);
+        link.latency_ps += (hops - 1.0) * hop_ps;
+        Cow::Owned(own)
+    }
+
     /// Checks that the switches between all ranks do what is wanted.
     ///
     /// Errors: what the links of which level do not, in words.
@@ -229,9 +258,9 @@ impl Model {
 }
 
 impl LinkCost {
-    fn of(name: &str, link: &Link) -> Self {
+    fn of(level: &Level, link: &Link) -> Self {
         LinkCost {
-            name: name.to_owned(),
+            name: level.name.clone(),
             latency_ps: link.latency_ps as f64,
             overhead_ps: (link.send_overhead_ps + link.receive_overhead_ps) as f64,
             port_overhead_ps: link.send_overhead_ps as f64,
@@ -241,6 +270,7 @@ impl LinkCost {
             port: link.port,
             multicast: link.multicast,
             reduces: link.reduces,
+            hop_ps: level.ring.map(|ring| ring.hop_ps as f64),
             ports: None,
         }
     }
@@ -270,6 +300,7 @@ impl LinkCost {
         check_term("gap_ps", self.gap_ps)?;
         check_rate("rate_bytes_per_s", self.rate_bytes_per_s)?;
         check_rate("port_bytes_per_s", self.port_bytes_per_s.unwrap_or(1.0))?;
+        check_term("hop_ps", self.hop_ps.unwrap_or(0.0))?;
         if self.ports == Some(0) {
             return Err("ports = 0: nobody could leave; leave it out where nothing is shared".to_owned());
         }

@@ -70,7 +70,8 @@ impl Table {
     pub(super) fn explain(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Vec<Candidate> {
         let picked = self.best(engines, layout, bytes);
         let cost = |(index, way): (usize, &Way)| {
-            let cost = engines.model(&way.choice).cost(&way.profile, bytes, &way.choice, layout);
+            let model = engines.model(&way.choice).around(&way.profile, layout);
+            let cost = model.cost(&way.profile, bytes, &way.choice, layout);
             cost.times(self.factor(index, bytes))
         };
         let candidate = |(index, way): (usize, &Way)| Candidate {
@@ -136,7 +137,8 @@ impl Table {
             if self.reach.check(&way.choice, bytes).is_err() {
                 return (f64::INFINITY, true);
             }
-            let (ps, is_all) = engines.model(&way.choice).least_ps(&way.profile, bytes, &way.choice, layout);
+            let model = engines.model(&way.choice).around(&way.profile, layout);
+            let (ps, is_all) = model.least_ps(&way.profile, bytes, &way.choice, layout);
             (ps * self.factor(index, bytes), is_all)
         };
         let (mut costs, mut are_all): (Vec<f64>, Vec<bool>) = ways.map(least).unzip();
@@ -153,7 +155,8 @@ impl Table {
                 break;
             }
             let way = &self.ways.ways[index];
-            let ps = engines.model(&way.choice).total_ps(&way.profile, bytes, &way.choice, layout);
+            let model = engines.model(&way.choice).around(&way.profile, layout);
+            let ps = model.total_ps(&way.profile, bytes, &way.choice, layout);
             (costs[index], are_all[index]) = (ps * self.factor(index, bytes), true);
         }
         costs

@@ -18,6 +18,7 @@ fn link(name: &str, latency_ps: f64, rate_bytes_per_s: f64) -> LinkCost {
         port: 0,
         multicast: false,
         reduces: false,
+        hop_ps: None,
         ports: None,
     }
 }

@@ -21,6 +21,7 @@ fn truth() -> Model {
         port: 0,
         multicast: false,
         reduces: false,
+        hop_ps: None,
         ports: None,
     };
     Model {
