@@ -163,3 +163,30 @@ fn no_engine_that_is_forced_is_much_better_than_the_one_picked() {
     }
     assert!(picked.len() >= 3, "{picked:?}");
 }
+
+#[test]
+fn tiers_hand_on_what_comes_as_it_comes() {
+    let (fabric, ranks) = ("cloudmatrix384-die", 48);
+    let machine = World::new(config(fabric, ranks)).unwrap().machine();
+    for kind in [Kind::AllGather, Kind::ReduceScatter] {
+        for bytes in [2 << 20, 32 << 20, 512 << 20] {
+            let call = call(kind, bytes, ranks);
+            let candidates = World::new(config(fabric, ranks)).unwrap().candidates(&call).unwrap();
+            let name = |candidate: &Candidate| candidate.algorithm.descriptor().name;
+            let is_three = |candidate: &&Candidate| name(candidate) == "NPU:mesh;node:mesh;supernode:mesh";
+            let three = candidates.iter().find(is_three).expect("it is a candidate");
+            let (predicted, took) =
+                (three.cost.as_ref().unwrap().total_ps(), simulated_ps(fabric, ranks, call, three));
+            println!("{call}: {}", predicted / took);
+            assert!((0.95..1.15).contains(&(predicted / took)), "{call}: {took}, not {predicted}");
+            // Half of the blocks pass the way inside the package, the others the bus: not one after the other.
+            let half_ps = |level: usize| {
+                let link = machine.topology.levels()[level].link;
+                let rate = link.port_bytes_per_s.map_or(link.rate_bytes_per_s, |rate| rate.get());
+                bytes as f64 / 2.0 / rate as f64 * 1e12
+            };
+            let latencies_ps: u64 = machine.topology.levels().iter().map(|level| level.link.latency_ps).sum();
+            assert!(took < 0.8 * (half_ps(0) + half_ps(1)) + latencies_ps as f64, "{call}: {took}");
+        }
+    }
+}

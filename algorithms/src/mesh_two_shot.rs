@@ -29,6 +29,7 @@ use crate::rounds::{copy_only, loneliest, with_everybody};
 use crate::schedule::Schedule;
 use crate::share::{check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed};
 use crate::team::{Family, Team};
+use std::ops::Range;
 use std::slice;
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips};
 use ubccl_core::profile::Round;
@@ -132,6 +133,12 @@ impl Family for TeamMesh {
 
     fn messages(&self, members: u32) -> u32 {
         members - 1
+    }
+
+    /// The first piece of each, then the second of each.
+    fn arrivals(&self, had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
+        let most = had.iter().map(Vec::len).max().unwrap_or(0);
+        (0..most).flat_map(|turn| had.iter().filter_map(move |pieces| pieces.get(turn).cloned())).collect()
     }
 
     fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {

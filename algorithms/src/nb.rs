@@ -27,6 +27,7 @@
 
 use crate::schedule::Schedule;
 use crate::team::{Family, Team};
+use std::ops::Range;
 
 /// See the module.
 pub(crate) struct Nb;
@@ -41,6 +42,12 @@ fn steps(members: usize) -> Vec<(isize, isize)> {
 impl Family for Nb {
     fn name(&self) -> &'static str {
         "nb"
+    }
+
+    /// The own, then that of the next member, and so on.
+    fn arrivals(&self, mut had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
+        had.get_mut(1..).into_iter().for_each(<[_]>::reverse);
+        had.concat()
     }
 
     fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {

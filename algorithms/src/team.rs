@@ -69,6 +69,13 @@ pub(crate) trait Family: Sync {
         Some("blocks would take detours; of the families of a composition, only mesh exchanges")
     }
 
+    /// In which order an all-gather brings one member what each has, the own first and then that of the member before, of
+    /// the one before that, and so on round the circle. A tier that hands it on does so in this order, and a
+    /// reduce-scatter takes it the other way round: then messages need not wait for each other.
+    fn arrivals(&self, had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
+        had.concat()
+    }
+
     /// How many steps of one member may have to be under way at once.
     fn window(&self, _members: usize) -> u32 {
         64

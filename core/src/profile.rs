@@ -37,6 +37,14 @@ pub struct Round {
     pub traffic: Vec<Traffic>,
     /// How many of them are under way at once; 0 if all may be.
     pub window: u32,
+    /// In how many turns they go, which hang on those that the round before brings, in their order. 0 if all hang on all.
+    pub turns: u32,
+    /// Whether the first of these turns hangs on none.
+    pub leads: bool,
+    /// In how many turns what comes is there, each for itself.
+    pub brings: u32,
+    /// Steps of a plan that do this, each of which has a place in its lane's window. 0 if nobody counted them.
+    pub steps: u32,
     /// How many messages of other chunks may stand before one of these at a port, where chunks overlap.
     pub queue: u32,
     /// Whether of each group only one rank has messages that leave it: the others do not crowd the group's way out.

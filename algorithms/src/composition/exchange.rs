@@ -55,7 +55,7 @@ pub(super) fn profile(spec: &Spec, tiers: &[Tier], layout: &Layout, machine: &La
     for digit in Digit::all(rank, &sizes) {
         let peers = (0..digit.size).filter(|&value| value != digit.value).map(|value| (digit.rank(value), 1));
         rounds.push(copies(1, 1));
-        let round = Round::with_peers(machine, rank, peers, u64::from(digit.size));
+        let round = Round::with_peers(machine, rank, peers, u64::from(digit.size)).windowed(WINDOW);
         rounds.push(Round { copied: Share::new(1, u64::from(digit.size)), ..round });
     }
     Profile::of(rounds)

@@ -28,6 +28,9 @@
 //! the largest, and ranks of smaller groups take several blocks. A choice of several lanes and chunks overlaps the levels:
 //! each has a lane of its own.
 //!
+//! Of an all-gather each tier hands blocks on in the order in which the tier before brings them, so that it need not wait for
+//! the last of them; of a reduce-scatter, in the order in which the next tier wants their sums.
+//!
 //! Source: HCCL's hierarchical algorithms and its AHC for groups that differ; as in MPI libraries since R. Thakur and
 //! W. Gropp, 2003.
 

@@ -15,14 +15,27 @@ pub(super) struct Rails<'a> {
 
 impl Rails<'_> {
     pub(super) fn all_gather(&self, schedule: &mut Schedule<'_>) {
+        self.begin(schedule);
         for tier in (0..self.tiers.len()).rev() {
-            self.each_team(schedule, tier, |family, schedule, team| family.all_gather(schedule, team));
+            self.each_team(schedule, tier, |family, schedule, team| family.all_gather(schedule, &team));
         }
     }
 
     pub(super) fn reduce_scatter(&self, schedule: &mut Schedule<'_>) {
+        self.begin(schedule);
         for tier in 0..self.tiers.len() {
-            self.each_team(schedule, tier, |family, schedule, team| family.reduce_scatter(schedule, team));
+            self.each_team(schedule, tier, |family, schedule, mut team| {
+                // What the next tier has last in an all-gather, it wants first.
+                team.blocks.iter_mut().for_each(|blocks| blocks.reverse());
+                family.reduce_scatter(schedule, &team);
+            });
+        }
+    }
+
+    /// One tier hands on what another brings: in the order in which it comes.
+    fn begin(&self, schedule: &mut Schedule<'_>) {
+        if self.tiers.len() > 1 {
+            schedule.as_named();
         }
     }
 
@@ -30,12 +43,12 @@ impl Rails<'_> {
         &self,
         schedule: &mut Schedule<'_>,
         tier: usize,
-        act: impl Fn(&dyn Family, &mut Schedule<'_>, &Team),
+        act: impl Fn(&dyn Family, &mut Schedule<'_>, Team),
     ) {
         let family = self.tiers[tier].family;
         let teams = self.teams(tier, schedule.spec().rank);
         schedule.phase(family.window(teams.iter().map(Team::len).max().unwrap_or(0)));
-        teams.iter().for_each(|team| act(family, schedule, team));
+        teams.into_iter().for_each(|team| act(family, schedule, team));
     }
 
     /// The teams of a tier that `rank` is in.
@@ -53,7 +66,8 @@ impl Rails<'_> {
         places(&members, me, rank).map(team).collect()
     }
 
-    /// The blocks that a rank has when an all-gather comes to this tier, from the outermost on.
+    /// The blocks that a rank has when an all-gather comes to this tier, from the outermost on; in the order in which they
+    /// came.
     fn held(&self, tier: usize, rank: Rank) -> Vec<Range<u32>> {
         if tier + 1 == self.tiers.len() {
             return one(rank..rank + 1);
@@ -61,8 +75,12 @@ impl Rails<'_> {
         let members = members(self.layout, self.tiers, tier + 1, rank);
         let me = member_of(&members, rank);
         let of = |place: u32| {
-            let with = members.iter().filter(move |member| place < member.len() as u32);
-            with.flat_map(move |member| self.held(tier + 1, member.start + place))
+            let back = (0..members.len()).map(|by| &members[(me + members.len() - by) % members.len()]);
+            let held = back.map(|member| match place < member.len() as u32 {
+                true => self.held(tier + 1, member.start + place),
+                false => Vec::new(),
+            });
+            self.tiers[tier + 1].family.arrivals(held.collect())
         };
         places(&members, me, rank).flat_map(of).collect()
     }

@@ -57,6 +57,8 @@ pub(crate) struct Schedule<'a> {
     /// Per cell: how many messages, one after the other, brought it to what it is.
     depths: Vec<usize>,
     chunked: bool,
+    /// Whether pieces go in the order in which they are named.
+    as_named: bool,
 }
 
 impl<'a> Schedule<'a> {
@@ -85,6 +87,7 @@ impl<'a> Schedule<'a> {
             now: 0,
             depths: vec![0; cells],
             chunked: false,
+            as_named: false,
         };
         for cell in schedule.brought() {
             schedule.places[cell as usize] = Place::Input;
@@ -132,6 +135,11 @@ impl<'a> Schedule<'a> {
     /// Has the vector cut into chunks first. To be said before the first phase.
     pub(crate) fn in_chunks(&mut self) {
         self.chunked = true;
+    }
+
+    /// Has cells sent in the order in which they are named, whatever their place in the vector.
+    pub(crate) fn as_named(&mut self) {
+        self.as_named = true;
     }
 
     /// Elements of a chunk of the vector.
@@ -243,6 +251,7 @@ impl<'a> Schedule<'a> {
         if to.is_empty() {
             return;
         }
+        self.turn(true, piece);
         to.iter().for_each(|&peer| self.account(true, peer, piece));
         let place = self.gather(piece);
         for peers in lists(&to, MAX_LISTED_PEERS) {
@@ -261,6 +270,7 @@ impl<'a> Schedule<'a> {
         if self.needs_nothing(self.spec.rank) {
             return self.age(piece);
         }
+        self.turn(false, piece);
         self.account(false, from, piece);
         let home = self.home_of(piece);
         let slice = self.slice(home, piece);
@@ -280,6 +290,7 @@ impl<'a> Schedule<'a> {
     }
 
     fn reduce_some(&mut self, piece: &Range<u32>, from: &[Rank]) {
+        self.turn(false, piece);
         from.iter().for_each(|&peer| self.account(false, peer, piece));
         let mut sources = from.to_vec();
         sources.push(self.spec.rank);
@@ -368,6 +379,18 @@ impl<'a> Schedule<'a> {
         all
     }
 
+    /// One more turn of the round, that sends something or brings it. Of kinds with a root no rank does as all others do.
+    fn turn(&mut self, gives: bool, piece: &Range<u32>) {
+        let is_own = self.depths[piece.start as usize..piece.end as usize].iter().all(|&depth| depth == 0);
+        let Some(round) = self.rounds.get_mut(self.now) else { return };
+        round.steps += 1;
+        match gives {
+            _ if self.spec.root.is_some() => {}
+            true => (round.leads, round.turns) = (round.leads || is_own && round.turns == 0, round.turns + 1),
+            false => round.brings += 1,
+        }
+    }
+
     fn account(&mut self, gives: bool, peer: Rank, piece: &Range<u32>) {
         let level = self.layout.shared_level(self.spec.rank, peer);
         let of = u64::from(self.grid.cells());
@@ -379,14 +402,23 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Runs of these cells, merged where they touch, cut where slices must be, and where memory ends.
+    /// Runs of these cells, merged where they touch, cut where slices must be, and where memory ends; in their order, or in
+    /// the order in which they are named first.
     pub(crate) fn pieces(&self, cells: &[Range<u32>]) -> Vec<Range<u32>> {
         if let [run] = cells {
             return self.grid.pieces(run.clone());
         }
         let mut marks = Marks::new(self.grid.cells());
         cells.iter().for_each(|run| marks.add(run));
-        marks.runs().flat_map(|run| self.grid.pieces(run)).collect()
+        if !self.as_named {
+            return marks.runs().flat_map(|run| self.grid.pieces(run)).collect();
+        }
+        let runs: Vec<Range<u32>> = marks.runs().collect();
+        let run_of = |cells: &Range<u32>| runs.partition_point(|run| run.end <= cells.start);
+        let mut is_new = vec![true; runs.len()];
+        let named = cells.iter().filter(|cells| !cells.is_empty()).map(run_of);
+        let first = named.filter(|&run| std::mem::replace(&mut is_new[run], false));
+        first.flat_map(|run| self.grid.pieces(runs[run].clone())).collect()
     }
 
     /// Maximal runs of the cells of `range` that `is_in`.

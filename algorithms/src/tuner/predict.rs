@@ -8,6 +8,14 @@
 //!                     what the cores of a node do for all its ranks, one rank after the other, + all latencies )
 //! ```
 //!
+//! Of a round whose messages go in m turns, each of which hangs on one that the round before brings, a port
+//!
+//! ```text
+//! is through at the latest of   when it is free and the lane has come so far + all turns,
+//!                               when the first of what it hangs on is there + all turns (but one that hangs on none),
+//!                               when the last is there + one turn
+//! ```
+//!
 //! Where chunks of several lanes overlap, the rounds of one rank are replayed instead (see `replay.rs`).
 //!
 //! A port takes a message for `max(gap, port overhead + bytes / rate)`, as the simulated machine does; a processor, where
@@ -140,17 +148,18 @@ impl<'a> Reckoning<'a> {
 
     /// Piece after piece: bound by the way of one, or by the busiest port.
     fn piped(&self, rounds: &[Round], busiest: &[Traffic]) -> Usage {
-        let (mut way, mut slowest, mut ports) = (Usage::default(), Usage::default(), Usage::default());
+        let mut way = Line::new(self.model);
+        let (mut slowest, mut ports) = (Usage::default(), Usage::default());
         let (mut last, mut ranks, mut windows) = (Usage::default(), Usage::default(), Usage::default());
         let others = self.pieces - 1.0;
         let (is_staged, mut run) = (!self.profile.stages.is_empty(), Usage::default());
         for (index, round) in rounds.iter().enumerate() {
             let times = f64::from(round.times);
             let parts = self.parts(round, 1.0, self.first);
-            for part in [&parts.latency, &parts.port, &parts.rank] {
-                way.add(part, times);
+            match round.turns > 0 && self.model.cores.is_none() {
+                true => (0..round.times).for_each(|_| way.flow(&parts, round)),
+                false => way.follow(&parts, times, self.queue(round)),
             }
-            way.add(&parts.port, times * self.queue(round));
             if !round.traffic.is_empty() {
                 last = parts.latency;
             }
@@ -169,6 +178,7 @@ impl<'a> Reckoning<'a> {
                 ranks.add(&parts.rank.plus(&rest.rank, 1.0), times);
             }
         }
+        let way = way.end;
         if others <= 0.0 && busiest.is_empty() {
             return way;
         }
@@ -333,6 +343,78 @@ pub(super) fn messages(profile: &Profile, bytes: u64, choice: &Choice) -> f64 {
         _ => of(&profile.busiest),
     };
     (pieces(profile, bytes as f64, choice).0 / f64::from(profile.spread.max(1)) * each).max(others)
+}
+
+/// How far one piece is on its way through the rounds, as one of many ranks that all do alike sees it.
+struct Line<'a> {
+    model: &'a Model,
+    /// When all that the last round brings is there, and when the last of its turns could begin.
+    end: Usage,
+    last: Usage,
+    /// When it began, what it does, and in how many turns what it brings is there.
+    start: Usage,
+    parts: Parts,
+    brings: u32,
+    /// When each port is free.
+    ports: Vec<Usage>,
+}
+
+impl<'a> Line<'a> {
+    fn new(model: &'a Model) -> Self {
+        let [end, last, start] = [Usage::default(); 3];
+        let ports = vec![Usage::default(); usize::from(model.ports())];
+        Line { model, end, last, start, parts: Parts::default(), brings: 0, ports }
+    }
+
+    /// Rounds that hang on all of what was before; `queue` times as much stands before each at its port.
+    fn follow(&mut self, parts: &Parts, times: f64, queue: f64) {
+        for part in [&parts.latency, &parts.port, &parts.rank] {
+            self.end.add(part, times);
+        }
+        self.end.add(&parts.port, times * queue);
+        (self.last, self.brings) = (self.end, 0);
+        self.ports.fill(self.end);
+    }
+
+    /// A round of turns that hang on what the round before brings, in its order. A turn that has to wait holds up those
+    /// behind it.
+    fn flow(&mut self, parts: &Parts, round: &Round) {
+        let model = self.model;
+        let turn = 1.0 / f64::from(round.turns.max(1));
+        let is_free = round.leads && round.turns == 1;
+        // When what the first turn that hangs on anything hangs on is there.
+        let first = match self.brings {
+            _ if is_free => Usage::default(),
+            0 | 1 => self.end,
+            brings => {
+                let part = turn.max(1.0 / f64::from(brings));
+                let came = self.start.plus(&self.parts.latency, 1.0);
+                came.plus(&self.parts.port, part).plus(&self.parts.rank, part)
+            }
+        };
+        let start = if round.leads { self.last } else { longer(model, self.last, first) };
+        let (rest, end) = if is_free { (0.0, Usage::default()) } else { (1.0, self.end) };
+        let hung = if round.leads { 1.0 - turn } else { 1.0 };
+        let mut through = start;
+        for (port, free) in (0..).zip(&mut self.ports) {
+            let work = parts.ports.of_port(model, port);
+            if work == Usage::default() {
+                continue;
+            }
+            let all = longer(model, start, *free).plus(&work, 1.0);
+            *free = [first.plus(&work, hung), end.plus(&work, rest * turn)]
+                .into_iter()
+                .fold(all, |latest, other| longer(model, latest, other));
+            through = longer(model, through, *free);
+        }
+        // Reductions and copies of what came first go on beside the messages.
+        let brought = 1.0 / f64::from(round.brings.max(1));
+        let done = through.plus(&parts.latency, 1.0).plus(&parts.rank, brought);
+        let worked = start.plus(&parts.port, brought).plus(&parts.latency, 1.0).plus(&parts.rank, 1.0);
+        (self.start, self.parts, self.brings) = (start, *parts, round.brings);
+        self.last = longer(model, start, end);
+        self.end = [done, worked].into_iter().fold(self.end, |latest, other| longer(model, latest, other));
+    }
 }
 
 /// How many ranks of a group share each of its ports to a level.

@@ -134,7 +134,7 @@ impl Replay {
 }
 
 fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
-    let mut turn = Turn::default();
+    let mut turn = Turn { steps: round.steps, ..Turn::default() };
     for traffic in &round.traffic {
         let level = model.link(layout, traffic.level);
         let (link, messages) = (&model.level[level], f64::from(traffic.messages.max(1)));
@@ -149,12 +149,10 @@ fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
             bytes_ps / messages * (1.0 - 1.0 / link.streams()) + overheads_ps - link.port_overhead_ps;
         let (port, latency_ps) = (usize::from(link.port), link.latency_ps + link.overhead_ps);
         turn.messages.push(Message { level, port, port_ps, taken_ps, alone_ps, rest_ps, latency_ps });
-        turn.steps += traffic.messages * if round.reduced.parts > 0 { 1 } else { 2 };
     }
     turn.compute_ps = round.folds() * model.fold_ps
         + round.reduced.of_bytes(bytes) * byte_ps(model.reduce_bytes_per_s)
         + round.copied.of_bytes(bytes) * byte_ps(model.copy_bytes_per_s);
-    turn.steps += u32::from(round.reduced.parts > 0);
     turn
 }
 
@@ -275,9 +273,9 @@ impl<'a> Run<'a> {
         if turns.is_empty() || chunk >= self.chunks {
             return false;
         }
-        let needed = self.replay.turns[turn].steps;
         let is_ready = turn == 0 || self.missing[chunk * self.replay.turns.len() + turn - 1] == 0;
-        is_ready && (steps == 0 || steps + needed <= WINDOW)
+        // While the first of a turn's steps leave the port, room for the last is made.
+        is_ready && steps < WINDOW
     }
 
     /// Posts a lane's next turn; whether that is over at once.
