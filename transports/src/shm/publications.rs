@@ -56,7 +56,8 @@ impl Shelf {
         debug_assert!(word < Geometry::PUBLICATION_HEAD / 8);
         let address = self.head(number).cast::<u64>().wrapping_add(word);
         // SAFETY: the entry is below the depth, so the line is inside the range that `new` checked, in a mapping that the Arc
-        // keeps alive; heads are multiples of 64 from a page; every side touches these words by atomic operations only.
+        // keeps alive; heads are multiples of 64 from a page; they are written by atomic operations only, and what is not read by
+        // such is copied as bytes when the stamp says that it is whole.
         unsafe { AtomicU64::from_ptr(address) }
     }
 
