@@ -47,13 +47,13 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "ring all-reduce, 384 ranks, 1 GiB, four lanes in chunks, loggp",
-        seconds: 4.0,
+        seconds: 1.0,
         megabytes: Some(200),
         run: || chunked(Fidelity::LogGp),
     },
     Case {
         name: "ring all-reduce, 384 ranks, 1 GiB, four lanes in chunks, fluid",
-        seconds: 4.0,
+        seconds: 1.0,
         megabytes: Some(200),
         run: || chunked(Fidelity::Fluid),
     },

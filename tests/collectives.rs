@@ -189,27 +189,3 @@ fn eight_bit_floats_are_elements_of_the_typed_calls() {
     });
     assert_eq!(results, [[4.5, 448.0]; 2]);
 }
-
-/// A rank that only gives runs ahead of the root of the first call, which comes late, while roots change.
-#[test]
-fn a_late_root_finds_what_was_brought_for_it() {
-    const CALLS: u32 = 200;
-    let inputs = |call: u32, rank: u32| [call, rank, call * rank].map(|value| value + 1);
-    for transport in ["shm", "tcp"] {
-        let setup = Setup { transport, ranks: 3, algorithm: None, choice: Choice::default() };
-        on_threads(&setup, move |comm| {
-            let rank = comm.rank();
-            if rank == 2 {
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
-            for call in 0..CALLS {
-                let root = if call == 0 { 2 } else { call % 2 * 2 };
-                let (input, mut output) = (inputs(call, rank), [0_u32; 3]);
-                comm.reduce(&input, &mut output, ReduceOp::Sum, root).expect("all ranks call it");
-                let expected: [u32; 3] =
-                    std::array::from_fn(|at| (0..3).map(|rank| inputs(call, rank)[at]).sum());
-                assert_eq!(output, if rank == root { expected } else { [0; 3] }, "call {call}");
-            }
-        });
-    }
-}

@@ -104,6 +104,11 @@ mod tests {
             Collective::all_reduce(Collective::MAX_COUNT, DataType::BF16, ReduceOp::Max),
             Collective::all_reduce(1, DataType::U16, ReduceOp::Xor),
             Collective::all_gather(0, DataType::U8),
+            Collective::all_gather(5, DataType::F32),
+            Collective::reduce_scatter(6, DataType::F64, ReduceOp::Sum),
+            Collective::all_to_all(7, DataType::I16),
+            Collective::gather(8, DataType::U8, 1),
+            Collective::scatter(9, DataType::U32, 2),
             Collective::broadcast(17, DataType::I32, 767),
             Collective::barrier(),
         ];
@@ -111,7 +116,7 @@ mod tests {
             let signature = call.signature(0xdead_beef);
             assert_eq!(signature.describe(), call.to_string());
             assert_eq!(signature.plan(), 0xdead_beef);
-            assert_eq!(signature.reduces(), call.kind() == Kind::AllReduce);
+            assert_eq!(signature.reduces(), call.op().is_some());
             assert_eq!(signature.buffer_bytes(3), call.longest_bytes(3), "{call}");
         }
         assert!(Signature(0).describe().starts_with("no call"));

@@ -191,3 +191,57 @@ impl Index<usize> for Recent {
         self.calls[place].as_ref().expect("places are those of calls that were found or kept")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ubccl_core::Choice;
+
+    fn known(call: &Collective<'_>, rank: Rank) -> Known {
+        let algorithm = crate::algorithm("mesh-one-shot").unwrap();
+        let spec = Spec::new(call, 3, rank, false, Choice::default());
+        let plan = Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), 8192));
+        let block_bytes = plan.direct_block(call.count(), 8192).unwrap();
+        Known::new(call, &plan, block_bytes)
+    }
+
+    #[test]
+    fn only_buffers_that_a_call_may_have_are_taken_unchecked() {
+        let memory = [0_u8; 64];
+        let at = |offset: usize| memory.as_ptr().wrapping_add(offset);
+        let places = |known: &Known, input: *const u8, output: *const u8| {
+            known.places(input, output.cast_mut()).is_some()
+        };
+        // Rank 1 of 3 brings 8 bytes and gets 24; in place it brings the second 8 of them.
+        let gather = known(&Collective::all_gather(2, DataType::F32), 1);
+        assert!(places(&gather, at(0), at(8)) && places(&gather, at(24), at(0)), "apart");
+        assert!(places(&gather, at(8), at(0)), "in place");
+        assert!(!places(&gather, at(0), at(0)) && !places(&gather, at(16), at(0)), "not its block");
+        assert!(!places(&gather, at(1), at(8)) && !places(&gather, at(31), at(8)), "a byte overlaps");
+        let null = std::ptr::null();
+        assert!(!places(&gather, null, at(0)) && !places(&gather, at(0), null));
+        // What a rank does not bring may be null and anywhere.
+        let broadcast = known(&Collective::broadcast(2, DataType::F32, 0), 1);
+        assert!(places(&broadcast, null, at(0)) && places(&broadcast, at(4), at(0)));
+        assert!(!places(&broadcast, at(0), null));
+    }
+
+    #[test]
+    fn a_call_that_was_not_checked_is_taken_for_no_other() {
+        let mut recent = Recent::default();
+        let call = Collective::broadcast(2, DataType::F32, 0);
+        let place = recent.keep_round(known(&call, 1));
+        assert_eq!(recent.find_round(&call), Some(place));
+        for other in [
+            Collective::broadcast(3, DataType::F32, 0),
+            Collective::broadcast(2, DataType::I32, 0),
+            Collective::broadcast(2, DataType::F32, 1),
+            // These are no valid calls: their bits would be another's in a signature.
+            Collective::broadcast(2, DataType::F32, 1 << 20),
+            Collective::broadcast(2 + (1 << 48), DataType::F32, 0),
+            Collective::all_gather(2, DataType::F32),
+        ] {
+            assert_eq!(recent.find_round(&other), None, "{other:?}");
+        }
+    }
+}

@@ -21,8 +21,13 @@ fn serialised_ps(bytes: u64, bytes_per_s: u64) -> u64 {
 }
 
 fn world(ranks: u32, algorithm: &str, latency_ps: u64, fidelity: Fidelity) -> World {
+    let fabric = format!("custom:latency_ps={latency_ps},bytes_per_s={BYTES_PER_S}");
+    world_on(fabric, ranks, algorithm, fidelity)
+}
+
+fn world_on(fabric: String, ranks: u32, algorithm: &str, fidelity: Fidelity) -> World {
     World::new(WorldConfig {
-        fabric: format!("custom:latency_ps={latency_ps},bytes_per_s={BYTES_PER_S}"),
+        fabric,
         ranks,
         algorithm: Some(algorithm.into()),
         lanes: 1,

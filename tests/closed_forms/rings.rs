@@ -1,7 +1,7 @@
 //! On the preset `ring` messages pass the ranks between, and collectives that know no ring share its links.
 
-use super::serialised_ps;
-use ubccl::sim::{Fidelity, World, WorldConfig};
+use super::{serialised_ps, world_on};
+use ubccl::sim::Fidelity;
 use ubccl::{Collective, DataType, ReduceOp};
 
 /// As the preset's TOML says.
@@ -14,16 +14,7 @@ fn block_ps(elements: u64) -> u64 {
 }
 
 fn time_ps(ranks: u32, algorithm: &str, call: Collective, fidelity: Fidelity) -> u64 {
-    let mut world = World::new(WorldConfig {
-        fabric: "ring".to_owned(),
-        ranks,
-        algorithm: Some(algorithm.into()),
-        lanes: 1,
-        chunk_bytes: Some(u32::MAX),
-        fidelity,
-        ..WorldConfig::default()
-    })
-    .expect("a world");
+    let mut world = world_on("ring".to_owned(), ranks, algorithm, fidelity);
     let outcome = world.run_phantom(&|_| call, false).expect("it runs");
     assert_eq!(outcome.wrong, 0);
     outcome.elapsed_ps

@@ -99,7 +99,7 @@ impl ShmEndpoint {
         message: &MessageNow,
     ) -> Result<Now, Fault> {
         let MessageNow { peer, len, looks, memory: HostPointer(address), .. } = *message;
-        let streams = self.is_beyond_caches(key);
+        let streams = self.is_beyond_caches(len);
         let Incoming { memory, consumer, queue, begun, counters, .. } = &mut self.incoming[index];
         if !queue.is_empty() {
             return Ok(Now::Never);
@@ -143,13 +143,12 @@ impl ShmEndpoint {
         }
     }
 
-    /// Whether the buffers of a call, of all ranks, are more than the cache that they share: what is written to an output is
+    /// Whether the buffers of a call, the longest of which has so many bytes, of all ranks, are more than the cache that they share: what is written to an output is
     /// not read from there, and to fetch its lines before would be for nothing. (Measured on two far processors, all-to-all:
     /// 16 MiB 3.13 -> 2.82 ms, 64 MiB 12.9 -> 10.2.)
     #[inline]
-    fn is_beyond_caches(&self, key: &Key) -> bool {
-        let buffers = key.signature.buffer_bytes(self.ranks as u32).saturating_mul(2 * self.ranks as u64);
-        buffers > self.caches.third
+    fn is_beyond_caches(&self, longest: u64) -> bool {
+        longest.saturating_mul(2 * self.ranks as u64) > self.caches.third
     }
 
     fn receive_op(&self, token: Token, key: &Key, post: &Post) -> Result<ReceiveOp, Fault> {
@@ -185,7 +184,7 @@ impl ShmEndpoint {
             own,
             into,
             fold,
-            streams: self.is_beyond_caches(key),
+            streams: self.is_beyond_caches(key.signature.buffer_bytes(self.ranks as u32)),
             remote: false,
             done: 0,
             ready: 0,

@@ -1,6 +1,7 @@
 //! Rounds of publications, and messages at once: contract 12 and 13 of `Endpoint`.
 
 use super::*;
+use crate::caches::Caches;
 use ubccl_core::direct::{Direct, Part};
 use ubccl_core::endpoint::{DirectCall, DirectProgress, Header, HostPointer, MessageNow, Now, Stream};
 use ubccl_core::{DataType, Rank, ReduceOp};
@@ -85,15 +86,16 @@ fn a_round_gives_everybody_the_sum_whoever_comes_first() {
     }
 }
 
+/// Entries of each rank in a rig of so many with 64 KiB for a pair.
+fn depth(ranks: u32) -> u64 {
+    let options = ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10), paced: None, peer_reads: false };
+    Geometry::new(ranks, &options).unwrap().depth() as u64
+}
+
 #[test]
 fn who_publishes_runs_ahead_as_far_as_there_are_entries_and_overwrites_nothing() {
     let mut rig = Rig::new(2, 1, 64 << 10);
-    let depth = Geometry::new(
-        2,
-        &ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10), paced: None, peer_reads: false },
-    )
-    .unwrap()
-    .depth();
+    let depth = depth(2);
     let input = rig.area(0, &[0; 4]);
     let output = rig.area(1, &[0; 4]);
     let publish = |rig: &mut Rig, sequence: u64| {
@@ -102,17 +104,51 @@ fn who_publishes_runs_ahead_as_far_as_there_are_entries_and_overwrites_nothing()
             .go(&mut rig.endpoints[0], sequence)
             .unwrap()
     };
-    for sequence in 1..=depth as u64 {
+    for sequence in 1..=depth {
         assert!(publish(&mut rig, sequence), "there is an entry for {sequence}");
     }
-    let next = depth as u64 + 1;
+    let next = depth + 1;
     assert!(!publish(&mut rig, next), "nothing was read yet");
-    for sequence in 1..=depth as u64 {
+    for sequence in 1..=depth {
         let mut round = Round::new(broadcast(2, 1), output, output);
         assert!(round.go(&mut rig.endpoints[1], sequence).unwrap());
         assert_eq!(rig.bytes(1, output), (sequence as i32).to_le_bytes());
     }
     assert!(publish(&mut rig, next));
+}
+
+/// Rank 1 gives, first to rank 2, which is late, and then to rank 0, which is not: what stands in the first entry is rank 2's
+/// until it has read it, whoever is to read what comes next.
+#[test]
+fn an_entry_waits_for_who_reads_what_stands_there() {
+    let (mut rig, depth) = (Rig::new(3, 1, 64 << 10), depth(3));
+    let areas = [0, 1, 2].map(|rank| rig.area(rank, &[0; 4]));
+    let go = |rig: &mut Rig, rank: usize, sequence: u64| {
+        let root = if sequence == 1 { 2 } else { 0 };
+        let (input, is_root) = (u64::from(rank == 1), rank as Rank == root);
+        let direct = Direct {
+            input,
+            longest: 1,
+            carries: true,
+            readers: if rank == 1 { vec![root] } else { vec![] },
+            writers: if is_root { vec![1] } else { vec![] },
+            parts: if is_root { vec![Part::Copy { from: 1, at: 0, into: 0 }] } else { vec![] },
+            dtype: DataType::I32,
+            op: None,
+        };
+        if rank == 1 {
+            rig.areas[1][0].write(&(sequence as i32).to_le_bytes());
+        }
+        Round::new(direct, areas[rank], areas[rank]).go(&mut rig.endpoints[rank], sequence).unwrap()
+    };
+    for sequence in 1..=depth {
+        assert!(go(&mut rig, 1, sequence), "there is an entry for {sequence}");
+        assert!(go(&mut rig, 0, sequence));
+    }
+    assert!(!go(&mut rig, 1, depth + 1), "rank 2 has not read what stands there");
+    assert!(go(&mut rig, 2, 1));
+    assert_eq!(rig.bytes(2, areas[2]), 1_i32.to_le_bytes());
+    assert!(go(&mut rig, 1, depth + 1));
 }
 
 #[test]
@@ -161,4 +197,25 @@ fn a_message_at_once_is_sent_if_there_is_room_and_taken_if_it_is_there() {
         sent += 1;
     }
     assert!((2..1000).contains(&sent), "{sent} messages that nobody takes found room");
+}
+
+#[test]
+fn what_goes_past_the_caches_is_the_same_bytes() {
+    let mut rig = Rig::new(2, 1, 64 << 10);
+    rig.endpoints[1].caches = Caches { second: 0, third: 0 };
+    let bytes = pattern(9, 5000);
+    let from = rig.area(0, &bytes);
+    let into = rig.area(1, &[0xa5; 6000]);
+    let part = |offset, len| Span { offset, len, ..into };
+    rig.post(0, 1, &key(1, 0), send(from, 1)).unwrap();
+    assert_eq!(rig.post(1, 1, &key(1, 0), receive(part(77, 5000), 0)).unwrap(), Posted::Done);
+    let guarded = |bytes: &[u8]| [&[0xa5; 77][..], bytes, &[0xa5; 923]].concat();
+    assert_eq!(rig.bytes(1, into), guarded(&bytes));
+    rig.areas[1][0].write(&[0xa5; 6000]);
+    rig.post(0, 1, &key(2, 0), send(from, 1)).unwrap();
+    let memory = HostPointer(rig.endpoints[1].memory.address(part(77, 5000)).unwrap().addr());
+    let message = MessageNow { peer: 0, is_send: false, memory, len: 5000, looks: 1 };
+    // SAFETY: the rig's areas live as long as its endpoints, and this span was checked against them.
+    assert_eq!(unsafe { rig.endpoints[1].message_now(&key(2, 0), &message) }.unwrap(), Now::Done);
+    assert_eq!(rig.bytes(1, into), guarded(&bytes));
 }
