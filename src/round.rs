@@ -67,9 +67,9 @@ impl Round {
 
     /// The peers that it waits for.
     pub(crate) fn waits_for(&self, plan: &Planned, peer: impl FnMut(Rank)) {
-        let (direct, DirectProgress { published, ready }) = (direct(plan), self.progress);
-        // Before it has published, it is its readers that it waits for.
-        let awaited = if published { &direct.writers[ready as usize..] } else { &direct.readers };
+        let (direct, DirectProgress { written, ready }) = (direct(plan), self.progress);
+        // Before it may write, it is its readers that it waits for.
+        let awaited = if written { &direct.writers[ready as usize..] } else { &direct.readers };
         awaited.iter().copied().for_each(peer);
     }
 

@@ -14,6 +14,11 @@ use crate::kind::Kind;
 use crate::op::ReduceOp;
 use crate::plan::{Action, Association, Buffer, Plan, Slice};
 
+/// Where a barrier meets: the rank that all others show that they have come, and that then shows them that all have. Two
+/// ways of a line one after the other take little longer than two that cross, which want the same lines at once, and with
+/// more ranks there are fewer of them.
+const MEETING: Rank = 0;
+
 /// One rank's part in a round of publications, for any count. Places are counted in blocks of the call's count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Direct {
@@ -27,6 +32,8 @@ pub struct Direct {
     pub readers: Vec<Rank>,
     /// Whose publications this rank reads, in order.
     pub writers: Vec<Rank>,
+    /// Whether this rank shows its publication only once it has read all others: the rank that a barrier meets at.
+    pub reads_first: bool,
     /// What it makes of them.
     pub parts: Vec<Part>,
     /// The element type.
@@ -75,8 +82,8 @@ pub struct DirectCall<'a> {
 /// How far a round of publications has come. All zeros before it begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DirectProgress {
-    /// Whether this rank has published, if it has to.
-    pub published: bool,
+    /// Whether this rank has written its publication, if it has one.
+    pub written: bool,
     /// How many of the writers, in order, are known to have published.
     pub ready: u32,
 }
@@ -99,8 +106,12 @@ impl Direct {
         let (ranks, rank) = (spec.ranks, spec.rank);
         let others = || (0..ranks).filter(move |&other| other != rank);
         let is_barrier = spec.kind == Kind::Barrier;
-        let readers = others().filter(|&reader| is_barrier || uses(&call, ranks, reader, rank)).collect();
-        let writers = others().filter(|&writer| is_barrier || uses(&call, ranks, rank, writer)).collect();
+        let is_read = |reader, writer| match is_barrier {
+            true => reader == MEETING || writer == MEETING,
+            false => uses(&call, ranks, reader, writer),
+        };
+        let readers = others().filter(|&reader| is_read(reader, rank)).collect();
+        let writers = others().filter(|&writer| is_read(rank, writer)).collect();
         let holdings = Collective::holdings(&|_| call, ranks, rank);
         let part = |holding: &crate::collective::Holding| match holding.content {
             Content::Of { rank, at } => Part::Copy { from: rank, at, into: holding.start },
@@ -110,6 +121,7 @@ impl Direct {
             input: call.input_elements(ranks, rank),
             longest: (0..ranks).map(|rank| call.input_elements(ranks, rank)).max().unwrap_or(0),
             carries: !is_barrier,
+            reads_first: is_barrier && rank == MEETING,
             readers,
             writers,
             parts: holdings.iter().map(part).collect(),

@@ -170,15 +170,22 @@ impl ShmEndpoint {
             return Err(Error::internal("a round of publications is a collective").into());
         };
         let label = label_of(key, call);
-        if !progress.published {
+        let reads_first = call.direct.reads_first;
+        if !progress.written {
             // SAFETY: the caller vouches for the input.
-            if !unsafe { self.publish(number, &label, call) } {
+            if !unsafe { self.write(number, &label, call) } {
                 return Ok(false);
             }
-            progress.published = true;
+            progress.written = true;
+            if !reads_first {
+                self.show(number, call);
+            }
         }
         if !self.all_are_there(number, &label, call, progress)? {
             return Ok(false);
+        }
+        if reads_first {
+            self.show(number, call);
         }
         // SAFETY: the caller vouches for both buffers; every writer's publication is there.
         unsafe { self.make(number, call) }?;
@@ -187,12 +194,12 @@ impl ShmEndpoint {
         Ok(true)
     }
 
-    /// Writes this rank's input where its peers read it, if they are through with what stands there.
+    /// Writes this rank's input where its peers are going to read it, if they are through with what stands there.
     ///
     /// # Safety
     /// The call's input may be read.
     #[inline]
-    unsafe fn publish(&mut self, number: u64, label: &Label, call: &DirectCall<'_>) -> bool {
+    unsafe fn write(&mut self, number: u64, label: &Label, call: &DirectCall<'_>) -> bool {
         if call.direct.readers.is_empty() {
             return true;
         }
@@ -213,9 +220,16 @@ impl ShmEndpoint {
             // SAFETY: as above, and it is short enough.
             unsafe { shelf.write_all(number, label, from, len as usize) };
         }
-        show(number, shelf.word(number, 0));
-        self.bells.ring_at(&call.direct.readers);
         true
+    }
+
+    /// Shows what was written.
+    #[inline]
+    fn show(&mut self, number: u64, call: &DirectCall<'_>) {
+        if !call.direct.readers.is_empty() {
+            show(number, self.publications.shelves[self.rank].word(number, 0));
+            self.bells.ring_at(&call.direct.readers);
+        }
     }
 
     /// Whether every writer's publication is there. Goes on where it got stuck last time.

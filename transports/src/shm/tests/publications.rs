@@ -11,15 +11,34 @@ fn all_reduce(ranks: u32, rank: Rank) -> Direct {
     let others: Vec<Rank> = (0..ranks).filter(|&other| other != rank).collect();
     let parts = vec![Part::Fold { at: 0, into: 0 }];
     let (dtype, op) = (DataType::I32, Some(ReduceOp::Sum));
-    Direct { input: 1, longest: 1, carries: true, readers: others.clone(), writers: others, parts, dtype, op }
+    let (readers, writers) = (others.clone(), others);
+    Direct { input: 1, longest: 1, carries: true, readers, writers, reads_first: false, parts, dtype, op }
 }
 
 /// A broadcast from rank 0.
 fn broadcast(ranks: u32, rank: Rank) -> Direct {
     let (readers, writers) = if rank == 0 { ((1..ranks).collect(), vec![]) } else { (vec![], vec![0]) };
     let parts = if rank == 0 { vec![] } else { vec![Part::Copy { from: 0, at: 0, into: 0 }] };
-    let input = u64::from(rank == 0);
-    Direct { input, longest: 1, carries: true, readers, writers, parts, dtype: DataType::I32, op: None }
+    let (input, dtype) = (u64::from(rank == 0), DataType::I32);
+    Direct {
+        input,
+        longest: 1,
+        carries: true,
+        readers,
+        writers,
+        reads_first: false,
+        parts,
+        dtype,
+        op: None,
+    }
+}
+
+/// A barrier that meets at rank 0.
+fn barrier(ranks: u32, rank: Rank) -> Direct {
+    let others: Vec<Rank> = if rank == 0 { (1..ranks).collect() } else { vec![0] };
+    let (readers, writers) = (others.clone(), others);
+    let (input, longest, parts, dtype, op) = (0, 0, vec![], DataType::I8, None);
+    Direct { input, longest, carries: false, readers, writers, reads_first: rank == 0, parts, dtype, op }
 }
 
 struct Round {
@@ -86,6 +105,45 @@ fn a_round_gives_everybody_the_sum_whoever_comes_first() {
     }
 }
 
+/// Nobody is through before the last has come, and in two looks of everybody after it all are; with broadcasts between that
+/// the root runs ahead with.
+#[test]
+fn a_barrier_ends_once_the_last_has_come() {
+    const RANKS: usize = 3;
+    let mut rig = Rig::new(RANKS, 1, 64 << 10);
+    let areas = [0, 1, 2].map(|rank| rig.area(rank, &[0; 4]));
+    let mut sequence = 0;
+    for late in [0, 1, 2].repeat(6) {
+        sequence += 1;
+        let mut rounds: Vec<_> = (0..RANKS)
+            .map(|rank| {
+                let nothing = Span { len: 0, ..areas[rank] };
+                Round::new(barrier(RANKS as u32, rank as Rank), nothing, nothing)
+            })
+            .collect();
+        let early = || (0..RANKS).filter(|&rank| rank != late);
+        for rank in early().chain(early()) {
+            let is_through = rounds[rank].go(&mut rig.endpoints[rank], sequence).unwrap();
+            assert!(!is_through, "rank {rank} is through before {late} has come");
+        }
+        let mut done = [false; RANKS];
+        for _ in 0..2 {
+            for rank in [late].into_iter().chain(early()).filter(|&rank| !done[rank]).collect::<Vec<_>>() {
+                done[rank] = rounds[rank].go(&mut rig.endpoints[rank], sequence).unwrap();
+            }
+        }
+        assert_eq!(done, [true; RANKS], "after {late} came last");
+        sequence += 1;
+        rig.areas[0][0].write(&(sequence as i32).to_le_bytes());
+        for rank in 0..RANKS {
+            let area = areas[rank];
+            let mut round = Round::new(broadcast(RANKS as u32, rank as Rank), area, area);
+            assert!(round.go(&mut rig.endpoints[rank], sequence).unwrap());
+            assert_eq!(rig.bytes(rank, area), (sequence as i32).to_le_bytes());
+        }
+    }
+}
+
 /// Entries of each rank in a rig of so many with 64 KiB for a pair.
 fn depth(ranks: u32) -> u64 {
     let options = ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10), paced: None, peer_reads: false };
@@ -132,6 +190,7 @@ fn an_entry_waits_for_who_reads_what_stands_there() {
             carries: true,
             readers: if rank == 1 { vec![root] } else { vec![] },
             writers: if is_root { vec![1] } else { vec![] },
+            reads_first: false,
             parts: if is_root { vec![Part::Copy { from: 1, at: 0, into: 0 }] } else { vec![] },
             dtype: DataType::I32,
             op: None,
