@@ -2,6 +2,8 @@
 //!
 //! Entry number i stands at position i mod capacity. It is there once its stamp, a word beside it, is i + 1: stamps
 //! only grow, so nothing is ever cleared, and a stamp left over from an earlier turn is a smaller number. The producer
+//! An entry's stamp may stand for several entries, the ones after it, which were written before it and have no stamps of their own;
+//! how many is for the entry to say. The producer
 //! may reuse a position when the consumer's counter of finished entries, one word that the consumer writes, says so.
 //! Both ends keep their own counts in memory of their own and trust nothing that the other side may write.
 
@@ -82,9 +84,16 @@ impl Producer {
     /// Hands the next entry, already written, to the consumer.
     #[inline]
     pub(crate) fn publish(&mut self, stamp: &impl Word<u64>) {
-        self.written += 1;
-        // Release: partner of the acquire in `Consumer::has_entry`; the entry's bytes come first.
-        stamp.store(self.written, Ordering::Release);
+        self.publish_all(1, stamp);
+    }
+
+    /// The same of so many entries; `stamp` is the first one's.
+    #[inline]
+    pub(crate) fn publish_all(&mut self, entries: u64, stamp: &impl Word<u64>) {
+        let first = self.written + 1;
+        self.written += entries;
+        // Release: partner of the acquire in `Consumer::has_entry`; the entries' bytes come first.
+        stamp.store(first, Ordering::Release);
     }
 }
 
@@ -92,13 +101,16 @@ impl Producer {
 #[derive(Debug)]
 pub(crate) struct Consumer {
     taken: u64,
+    /// The last entry that was seen to have a stamp, and up to where it stands for others.
+    stamped: u64,
+    known: u64,
     acknowledged: u64,
     capacity: u64,
 }
 
 impl Consumer {
     pub(crate) fn new(capacity: u32) -> Self {
-        Consumer { taken: 0, acknowledged: 0, capacity: u64::from(capacity) }
+        Consumer { taken: 0, stamped: u64::MAX, known: 0, acknowledged: 0, capacity: u64::from(capacity) }
     }
 
     /// The number of the next entry.
@@ -111,7 +123,23 @@ impl Consumer {
     #[inline]
     pub(crate) fn has_entry(&self, stamp: &impl Word<u64>) -> bool {
         // Acquire: partner of the release in `Producer::publish`.
-        stamp.load(Ordering::Acquire) == self.taken + 1
+        self.taken < self.known || stamp.load(Ordering::Acquire) == self.taken + 1
+    }
+
+    /// The next entry is there: how many it stands for, itself included, as `entries` reads in it if it has a stamp.
+    #[inline]
+    pub(crate) fn see(&mut self, entries: impl FnOnce() -> u64) {
+        if self.taken >= self.known {
+            self.stamped = self.taken;
+            // Whatever a producer says, it has no more.
+            self.known = self.taken + entries().clamp(1, self.capacity);
+        }
+    }
+
+    /// Whether the next entry, which was [seen](Self::see), has a stamp of its own; the others say nothing of themselves.
+    #[inline]
+    pub(crate) fn is_stamped(&self) -> bool {
+        self.stamped == self.taken
     }
 
     /// Is done with the next entry. The producer hears of it at once if `soon`, else when half the ring has gathered:

@@ -83,12 +83,8 @@ impl Stores {
         let tries_ordinary = is_timed && self.tries_ordinary(reading);
         let is_streaming = self.is_far && !tries_ordinary;
         let start = is_timed.then(Instant::now);
-        match is_streaming {
-            // SAFETY: as the caller vouches.
-            false => unsafe { kernels::copy(from, into, bytes) },
-            // SAFETY: as the caller vouches.
-            true => unsafe { kernels::copy_streaming(from, into, bytes) },
-        }
+        // SAFETY: as the caller vouches.
+        unsafe { copy_with(is_streaming, from, into, bytes) };
         if let Some(start) = start {
             self.timed = Some(Timed {
                 is_streaming,
@@ -96,6 +92,18 @@ impl Stores {
             });
         }
         is_timed
+    }
+
+    /// Copies a piece like the last one and times nothing; one of the next is the sooner timed.
+    ///
+    /// # Safety
+    /// As for [`Self::copy`].
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn copy_on(&mut self, from: *const u8, into: *mut u8, bytes: usize) {
+        self.pieces = (self.pieces - 1).max(1);
+        // SAFETY: as the caller vouches.
+        unsafe { copy_with(self.is_far && bytes >= SHORTEST, from, into, bytes) }
     }
 
     /// Whether the reader is far, as far as is known.
@@ -140,6 +148,21 @@ impl Stores {
             // Asks again soon, but not at once: several pieces of one message may have met the same interruption.
             self.pieces = 3;
         }
+    }
+}
+
+/// Copies by these stores.
+///
+/// # Safety
+/// As for `kernels::copy`; source and destination do not overlap.
+#[inline]
+#[allow(unsafe_code)]
+unsafe fn copy_with(is_streaming: bool, from: *const u8, into: *mut u8, bytes: usize) {
+    match is_streaming {
+        // SAFETY: as the caller vouches.
+        false => unsafe { kernels::copy(from, into, bytes) },
+        // SAFETY: as the caller vouches.
+        true => unsafe { kernels::copy_streaming(from, into, bytes) },
     }
 }
 

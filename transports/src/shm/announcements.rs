@@ -10,7 +10,6 @@ use super::endpoint::{Incoming, Outgoing, ShmEndpoint, Step};
 use super::foreign::Foreign;
 use super::sends::spoilt;
 use crate::caches::Caches;
-use crate::local::POINT_TO_POINT_CHANNELS;
 use crate::local::announcement::{is_still_there, take_back};
 use crate::local::label::Label;
 use crate::local::ways::Ways;
@@ -79,7 +78,7 @@ impl ShmEndpoint {
         (channel, key, to): (usize, &Key, &PeerRun),
     ) -> Result<Option<Place>, Fault> {
         let in_heap = self.heap_place(message, len);
-        if in_heap.is_some() && key.signature.reduces() && channel < self.channels - POINT_TO_POINT_CHANNELS {
+        if in_heap.is_some() && key.signature.reduces() && self.is_of_collectives(channel) {
             let reads = self.is_better_reduced_in_place(len, channel, to)?;
             return Ok(in_heap.filter(|_| reads));
         }
@@ -120,7 +119,7 @@ impl ShmEndpoint {
     /// another processor has read are dear to write. (Measured on two processors, all-reduce of 1 MiB, when they were
     /// allowed: near 75 -> 124 us, far 175 -> 403.)
     fn may_be_read(&self, channel: usize, key: &Key) -> bool {
-        channel < self.channels - POINT_TO_POINT_CHANNELS && !key.signature.reduces()
+        self.is_of_collectives(channel) && !key.signature.reduces()
     }
 
     /// Whether all of these peers can read a message in this process, and should.
@@ -133,9 +132,8 @@ impl ShmEndpoint {
             if out.memory.foreign_reading().load(Ordering::Relaxed) == 0 {
                 return Ok(false);
             }
-            let is_exchange = std::mem::take(&mut out.is_answered);
             if let Some(cost) = out.stores.take_cost() {
-                out.ways.went_through_slots(out.last_len, cost.of(is_exchange));
+                out.ways.went_through_slots(out.last_len, cost.of(out.is_exchange));
             }
             all &= out.ways.reads(len);
         }
@@ -231,7 +229,7 @@ impl Incoming {
     /// Whether the message of the next entry, which is there, is in its sender's heap.
     #[inline]
     pub(crate) fn is_announced(&self) -> bool {
-        self.memory.is_announced(self.consumer.next())
+        self.consumer.is_stamped() && self.memory.is_announced(self.consumer.next())
     }
 
     /// Such a message of so many bytes.

@@ -13,13 +13,30 @@ use std::time::Duration;
 
 /// Bytes that fit into an entry itself.
 pub(crate) const INLINE_BYTES: u64 = 24;
-/// The word of an entry with a slot that says whether its reading is to be timed.
-const TIMED_WORD: usize = 7;
+/// The word of an entry with a slot that says for how many bites its stamp stands, and whether reading the first is to be timed.
+const BITES_WORD: usize = 7;
 /// The word of an announcement that says whose addresses it names.
 const SPACE_WORD: usize = 7;
 const HEAP: u64 = 0;
 const PROCESS: u64 = 1;
 const INLINE_OFFSET: usize = ENTRY_BYTES - INLINE_BYTES as usize;
+
+/// The bites of a message that one stamp stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bites {
+    /// Entries, each with a bite.
+    pub(crate) entries: u64,
+    /// Whether the receiver is to time the first.
+    pub(crate) is_timed: bool,
+}
+
+/// What an entry carries of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bite {
+    pub(crate) bytes: u64,
+    /// Whether its receiver is to time it.
+    pub(crate) is_timed: bool,
+}
 
 /// The memory of one channel. An entry is a line: stamp, label (4 words), payload of a message that fits or where a
 /// message is that stays in its sender's heap (`announcements`).
@@ -94,10 +111,17 @@ impl ChannelMemory {
         unsafe { AtomicU64::from_ptr(self.consumed.cast::<u64>().wrapping_add(2)) }
     }
 
-    /// Whether the receiver should time its reading of entry `number`, which has a slot.
+    /// Whether the receiver should time its reading of entry `number`, which has a slot and a stamp.
     #[inline]
     pub(crate) fn is_timed(&self, number: u64) -> bool {
-        self.word(number, TIMED_WORD).load(Ordering::Relaxed) == 1
+        self.word(number, BITES_WORD).load(Ordering::Relaxed) & 1 == 1
+    }
+
+    /// How many entries the stamp of entry `number` stands for.
+    #[inline]
+    pub(crate) fn entries(&self, number: u64) -> u64 {
+        let has_slot = self.label(number).len() > INLINE_BYTES && !self.is_announced(number);
+        if has_slot { self.word(number, BITES_WORD).load(Ordering::Relaxed) >> 1 } else { 1 }
     }
 
     /// Tells the sender what reading such an entry took.
@@ -135,19 +159,19 @@ impl ChannelMemory {
         self.slot(number).wrapping_add(self.places.offset(number, self.slot_stride, bite))
     }
 
-    /// Writes entry `number`, except its stamp: the bytes of the message from `done` on, as many as fit. How many.
+    /// Writes what entry `number` carries, which may be timed if it is stamped: the bytes of the message from `done` on, as many as fit.
     ///
     /// # Safety
     /// `message` is valid for reads of `label.len()` bytes, and the entry is the producer's to write.
     #[inline]
-    pub(crate) unsafe fn write(
+    pub(crate) unsafe fn fill(
         &self,
-        number: u64,
+        (number, is_stamped): (u64, bool),
         label: &Label,
         message: *const u8,
         done: u64,
         stores: &mut Stores,
-    ) -> u64 {
+    ) -> Bite {
         if label.len() <= INLINE_BYTES {
             let len = label.len() as usize;
             for at in (0..len.div_ceil(8)).rev() {
@@ -155,8 +179,7 @@ impl ChannelMemory {
                 let value = unsafe { word_at(message.wrapping_add(8 * at), len - 8 * at) };
                 self.word(number, INLINE_OFFSET / 8 + at).store(value, Ordering::Relaxed);
             }
-            self.write_label(number, label);
-            return label.len();
+            return Bite { bytes: label.len(), is_timed: false };
         }
         let bite = (label.len() - done).min(self.slot_bytes as u64);
         let payload = self.payload(number, label.len(), done);
@@ -164,16 +187,25 @@ impl ChannelMemory {
         let reading = || self.reading().load(Ordering::Relaxed);
         // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite, by `min`
         // and `offset`.
-        let is_timed = unsafe { stores.copy(source, payload, bite as usize, reading) };
-        self.word(number, TIMED_WORD).store(u64::from(is_timed), Ordering::Relaxed);
-        self.write_label(number, label);
-        bite
+        let is_timed = match is_stamped {
+            true => unsafe { stores.copy(source, payload, bite as usize, reading) },
+            // SAFETY: as above.
+            false => unsafe {
+                stores.copy_on(source, payload, bite as usize);
+                false
+            },
+        };
+        Bite { bytes: bite, is_timed }
     }
 
-    /// After the payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does the line
+    /// Writes what entry `number` says of its message and of the bites that it stands for, all but its stamp. After the payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does the line
     /// travels.
     #[inline]
-    fn write_label(&self, number: u64, label: &Label) {
+    pub(crate) fn write_label(&self, number: u64, label: &Label, bites: Bites) {
+        if label.len() > INLINE_BYTES {
+            let word = bites.entries << 1 | u64::from(bites.is_timed);
+            self.word(number, BITES_WORD).store(word, Ordering::Relaxed);
+        }
         for (at, value) in (1..).zip(label.0) {
             self.word(number, at).store(value, Ordering::Relaxed);
         }

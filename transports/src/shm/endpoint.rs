@@ -69,6 +69,8 @@ pub(crate) struct Outgoing {
     pub(crate) last_len: u64,
     /// Whether this rank has received a long message from the peer since it last sent it one: they exchange.
     pub(crate) is_answered: bool,
+    /// Whether that was so when the last long message was sent, in a collective.
+    pub(crate) is_exchange: bool,
     /// Announced messages, in order.
     pub(crate) unread: VecDeque<Unread>,
     /// What was sent.
@@ -133,7 +135,14 @@ impl Incoming {
         self.consumer.has_entry(self.memory.stamp(self.consumer.next()))
     }
 
-    /// What the next entry says of its message; meaningful if it is there.
+    /// The next entry is there: whether it stands for others, too.
+    #[inline]
+    pub(crate) fn see(&mut self) {
+        let (memory, number) = (&self.memory, self.consumer.next());
+        self.consumer.see(|| memory.entries(number));
+    }
+
+    /// What the next entry says of its message; meaningful if it is there and has a stamp.
     #[inline]
     pub(crate) fn label(&self) -> Label {
         self.memory.label(self.consumer.next())
@@ -208,6 +217,7 @@ impl ShmEndpoint {
             read_in_heap: 0,
             last_len: 0,
             is_answered: false,
+            is_exchange: false,
             unread: VecDeque::with_capacity(geometry.channel(peer, channel).shape.entries as usize),
             counters: Counters::default(),
         });
@@ -276,6 +286,12 @@ impl ShmEndpoint {
             TAGGED_LANE => Ok(self.tagged_channel()),
             lane => Err(Error::internal(format!("lane {lane} of {lanes} that shm was connected with"))),
         }
+    }
+
+    /// Whether a channel is a lane, and not one of point-to-point messages.
+    #[inline]
+    pub(crate) fn is_of_collectives(&self, channel: usize) -> bool {
+        channel < self.channels - POINT_TO_POINT_CHANNELS
     }
 
     fn tagged_channel(&self) -> usize {

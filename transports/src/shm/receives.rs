@@ -270,10 +270,11 @@ impl ShmEndpoint {
         while op.ready < op.sources.len() {
             let peer = op.sources.get(op.ready) as usize;
             if peer != self.rank {
-                let incoming = &self.incoming[peer * self.channels + channel];
+                let incoming = &mut self.incoming[peer * self.channels + channel];
                 if incoming.queue.front() != Some(number) || !incoming.has_entry() {
                     return Ok(false);
                 }
+                incoming.see();
                 if op.done == 0 && !op.label.is_of(incoming.label()) {
                     let (theirs, ours) = (incoming.label().header(), op.label.header());
                     return Err(Fault::Mismatch { peer: peer as Rank, theirs, ours });
@@ -380,7 +381,7 @@ impl ShmEndpoint {
     #[inline]
     fn is_timed(&self, source: &Source) -> bool {
         let Incoming { memory, consumer, .. } = &self.incoming[source.index];
-        !source.is_announced && memory.is_timed(consumer.next())
+        !source.is_announced && consumer.is_stamped() && memory.is_timed(consumer.next())
     }
 
     /// # Safety

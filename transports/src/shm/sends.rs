@@ -2,14 +2,19 @@
 #![allow(unsafe_code)] // reads the caller's memory
 
 use super::announcements::Place;
-use super::channel::INLINE_BYTES;
+use super::channel::{Bites, INLINE_BYTES};
 use super::endpoint::{AT_ONCE, ShmEndpoint, Step};
 use crate::local::label::Label;
 use crate::local::queue::{MAX_PENDING, MAX_PENDING_PER_PEER};
 use crate::local::ring::Corrupt;
+use crate::local::ways::Ways;
 use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, Posted, Span, Token};
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{Error, Rank};
+
+/// Bites of an exchange that are shown together: its receiver is still sending itself, so that it does not matter when the first
+/// of them is there, and between two copies the store of a stamp waits for its line.
+const TOGETHER: u64 = 4;
 
 /// A send that waits for room on one channel or more.
 #[derive(Debug)]
@@ -34,6 +39,13 @@ impl ShmEndpoint {
     ) -> Result<Posted, Fault> {
         let message = self.memory.address(from)?;
         let label = Label::new(key, from.len);
+        if Ways::matter(from.len) && self.is_of_collectives(channel) {
+            for peer in to.iter() {
+                let index = self.index(peer, channel)?;
+                let out = &mut self.outgoing[index];
+                out.is_exchange = std::mem::take(&mut out.is_answered);
+            }
+        }
         let place = self.place(message, from.len, (channel, key, to))?;
         let mut pending = None;
         let at_once = if to.len() == 1 { AT_ONCE } else { 1 };
@@ -173,19 +185,31 @@ impl ShmEndpoint {
         let out = &mut self.outgoing[index];
         let enough = out.sent.saturating_add(at_once);
         let mut step = Step::Stuck;
+        let together = if out.is_exchange { TOGETHER } else { 1 };
         loop {
-            match out.producer.has_room(out.memory.consumed()) {
-                Ok(true) => {}
-                Ok(false) => return Ok(step),
-                Err(corrupt) => {
-                    out.sent = 0; // whatever is sent next is another message
-                    return Err(spoilt(out.peer, corrupt));
+            let (mut bites, mut is_timed) = (0, false);
+            while bites < together && (bites == 0 || out.sent < label.len()) {
+                match out.producer.has_room_for(bites + 1, out.memory.consumed()) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(corrupt) => {
+                        out.sent = 0; // whatever is sent next is another message
+                        return Err(spoilt(out.peer, corrupt));
+                    }
                 }
+                let number = out.producer.next() + bites;
+                // SAFETY: the caller vouches for the message; there is room, so the entry is ours.
+                let bite = unsafe { out.memory.fill((number, bites == 0), label, message, out.sent, &mut out.stores) };
+                out.sent += bite.bytes;
+                is_timed |= bite.is_timed;
+                bites += 1;
             }
-            let number = out.producer.next();
-            // SAFETY: the caller vouches for the message; there is room, so the entry is ours.
-            out.sent += unsafe { out.memory.write(number, label, message, out.sent, &mut out.stores) };
-            out.producer.publish(out.memory.stamp(number));
+            if bites == 0 {
+                return Ok(step);
+            }
+            let first = out.producer.next();
+            out.memory.write_label(first, label, Bites { entries: bites, is_timed });
+            out.producer.publish_all(bites, out.memory.stamp(first));
             self.bells.mark(out.peer);
             if out.sent == label.len() {
                 (out.sent, out.last_len) = (0, label.len());
