@@ -136,6 +136,12 @@ impl Consumer {
         }
     }
 
+    /// How many entries from the next one on, which was [seen](Self::see), are there without a look.
+    #[inline]
+    pub(crate) fn known(&self) -> u64 {
+        self.known - self.taken
+    }
+
     /// Whether the next entry, which was [seen](Self::see), has a stamp of its own; the others say nothing of themselves.
     #[inline]
     pub(crate) fn is_stamped(&self) -> bool {
@@ -147,7 +153,13 @@ impl Consumer {
     /// `true` if it was told.
     #[inline]
     pub(crate) fn take(&mut self, consumed: &impl Word<u64>, soon: bool) -> bool {
-        self.taken += 1;
+        self.take_all(1, consumed, soon)
+    }
+
+    /// The same of so many entries.
+    #[inline]
+    pub(crate) fn take_all(&mut self, entries: u64, consumed: &impl Word<u64>, soon: bool) -> bool {
+        self.taken += entries;
         if !soon && self.taken - self.acknowledged < self.capacity.div_ceil(2) {
             return false;
         }

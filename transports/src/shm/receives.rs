@@ -44,6 +44,13 @@ pub(crate) struct ReceiveOp {
     reading: Duration,
 }
 
+/// What was combined at once.
+struct Piece {
+    bytes: u64,
+    /// Entries of each source that it was in.
+    entries: u64,
+}
+
 impl ReceiveOp {
     /// Whether no byte was taken yet.
     pub(crate) fn is_untouched(&self) -> bool {
@@ -231,11 +238,11 @@ impl ShmEndpoint {
         if !self.gather(channel, number)? {
             return Ok(Step::Stuck);
         }
-        let Some(bite) = self.combine(channel, number)? else {
+        let Some(Piece { bytes, entries }) = self.combine(channel, number)? else {
             return Ok(Step::Stuck);
         };
         let op = self.receives[channel].get_mut(number);
-        op.done += bite;
+        op.done += bytes;
         op.ready = 0;
         let (len, is_finished) = (op.label.len(), op.done == op.label.len());
         let reading = op.reading;
@@ -252,7 +259,8 @@ impl ShmEndpoint {
                     incoming.memory.tell_foreign_reading(per_line(reading, (len * read) as usize));
                 }
             }
-            if incoming.consumer.take(incoming.memory.consumed(), is_announced || bite > LARGE_BITE) {
+            let soon = is_announced || bytes > LARGE_BITE;
+            if incoming.consumer.take_all(entries, incoming.memory.consumed(), soon) {
                 self.bells.mark(incoming.peer);
             }
             if is_finished {
@@ -286,22 +294,23 @@ impl ShmEndpoint {
     }
 
     /// Combines the next piece of all sources into the destination, and leaves in `self.sources` the channels it
-    /// came from. How many bytes; none if a source is gone.
-    fn combine(&mut self, channel: usize, number: u16) -> Result<Option<u64>, Fault> {
+    /// came from; and the pieces after it that are known to be there. None if a source is gone.
+    fn combine(&mut self, channel: usize, number: u16) -> Result<Option<Piece>, Fault> {
         let op = self.receives[channel].get(number);
         self.sources.clear();
         self.pointers.0.clear();
         let own = self.memory.address(op.own)?.wrapping_add(op.done as usize);
-        let mut bite = HostMemory::BITE as u64;
-        let parts = op.sources.len();
+        let (parts, mut bite, mut own_at, mut entries) = (op.sources.len(), HostMemory::BITE as u64, None, u64::MAX);
         for peer in op.sources.iter().map(|peer| peer as usize) {
             if peer == self.rank {
+                own_at = Some(self.pointers.0.len());
                 self.pointers.0.push(own);
                 continue;
             }
             let index = peer * self.channels + channel;
             let incoming = &self.incoming[index];
             let is_announced = incoming.is_announced();
+            entries = entries.min(if is_announced { 1 } else { incoming.consumer.known() });
             let mut elsewhere = None;
             let pointer = self.pointers.0.len();
             self.pointers.0.push(match is_announced {
@@ -328,9 +337,11 @@ impl ShmEndpoint {
             self.sources.push(Source { index, is_announced, elsewhere, pointer });
         }
         debug_assert!(op.label.len() > INLINE_BYTES || op.done == 0);
-        let bite = (op.label.len() - op.done).min(bite);
-        let into = Span { offset: op.into.offset + op.done, len: bite, ..op.into };
-        let (fold, streams, has_slots) = (op.fold, op.streams, op.label.len() > INLINE_BYTES);
+        let (len, done, fold, streams) = (op.label.len(), op.done, op.fold, op.streams);
+        let slot_bytes = bite;
+        let bite = (len - done).min(slot_bytes);
+        let into = Span { offset: op.into.offset + done, len: bite, ..op.into };
+        let has_slots = len > INLINE_BYTES;
         if self.sources.iter().any(|source| source.elsewhere.is_some()) {
             let start = Instant::now();
             if !self.read_elsewhere(bite)? {
@@ -339,7 +350,7 @@ impl ShmEndpoint {
             self.receives[channel].get_mut(number).reading += start.elapsed();
             if fold.is_none() {
                 self.pointers.0.clear();
-                return Ok(Some(bite));
+                return Ok(Some(Piece { bytes: bite, entries: 1 }));
             }
         }
         let timed = self.sources.iter().find(|source| has_slots && self.is_timed(source)).copied();
@@ -351,8 +362,24 @@ impl ShmEndpoint {
         if let (Some(source), Some(start)) = (timed, start) {
             self.incoming[source.index].memory.tell_reading(start.elapsed(), bite);
         }
+        let mut piece = Piece { bytes: bite, entries: 1 };
+        while !self.sources.is_empty() && piece.entries < entries && done + piece.bytes < len {
+            let at = done + piece.bytes;
+            for &Source { index, pointer, .. } in &self.sources {
+                let Incoming { memory, consumer, .. } = &self.incoming[index];
+                self.pointers.0[pointer] = memory.payload(consumer.next() + piece.entries, len, at);
+            }
+            if let Some(own_at) = own_at {
+                self.pointers.0[own_at] = own.wrapping_add(piece.bytes as usize);
+            }
+            let bite = (len - at).min(slot_bytes);
+            let into = Span { offset: into.offset + piece.bytes, len: bite, ..into };
+            // SAFETY: as above, of the next piece of each; there are more than one of slots only.
+            unsafe { self.run_kernel(fold, into, streams) }?;
+            piece = Piece { bytes: piece.bytes + bite, entries: piece.entries + 1 };
+        }
         self.pointers.0.clear();
-        Ok(Some(bite))
+        Ok(Some(piece))
     }
 
     /// Reads a piece of every source that is in another process to where its pointer says. `false` if a process is gone,
