@@ -185,7 +185,7 @@ impl ShmEndpoint {
         let out = &mut self.outgoing[index];
         let enough = out.sent.saturating_add(at_once);
         let mut step = Step::Stuck;
-        let together = if out.is_exchange { TOGETHER } else { 1 };
+        let together = if out.is_exchange || out.stores.is_far() { TOGETHER } else { 1 };
         loop {
             let (mut bites, mut is_timed) = (0, false);
             while bites < together && (bites == 0 || out.sent < label.len()) {
