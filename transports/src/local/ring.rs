@@ -205,6 +205,26 @@ mod tests {
     }
 
     #[test]
+    fn a_stamp_stands_for_the_entries_after_it() {
+        let (stamps, consumed) = ([(); 4].map(|()| AtomicU64::new(0)), AtomicU64::new(0));
+        let (mut producer, mut consumer) = (Producer::new(4), Consumer::new(4));
+        producer.publish_all(3, &stamps[0]);
+        assert_eq!((producer.next(), producer.has_room_for(2, &consumed)), (3, Ok(false)));
+        assert!(consumer.has_entry(&stamps[0]));
+        for entry in 0..3 {
+            consumer.see(|| 3);
+            assert_eq!((consumer.known(), consumer.is_stamped()), (3 - entry, entry == 0));
+            assert!(consumer.has_entry(&stamps[entry as usize]), "without a look");
+            consumer.take(&consumed, true);
+        }
+        assert!(!consumer.has_entry(&stamps[3]), "it stood for three");
+        producer.publish(&stamps[3]);
+        assert!(consumer.has_entry(&stamps[3]));
+        consumer.see(|| u64::MAX);
+        assert_eq!(consumer.known(), 4, "no more than the ring has, whatever it says");
+    }
+
+    #[test]
     fn small_entries_are_acknowledged_by_the_half_ring() {
         let consumed = AtomicU64::new(0);
         let mut consumer = Consumer::new(8);
@@ -261,6 +281,46 @@ mod loom_tests {
                 // SAFETY: loom checks that nobody writes the cell now.
                 shared.payload[at].with(|payload| assert_eq!(unsafe { *payload }, value));
                 consumer.take(&shared.consumed, soon);
+            }
+            thread.join().expect("the writer ends");
+        });
+    }
+
+    /// One stamp for two entries, and the ring used again behind it.
+    #[test]
+    fn loom_a_stamp_stands_for_two_entries() {
+        loom::model(|| {
+            let shared = Arc::new(Shared {
+                stamps: [AtomicU64::new(0), AtomicU64::new(0)],
+                payload: [UnsafeCell::new(0), UnsafeCell::new(0)],
+                consumed: AtomicU64::new(0),
+            });
+            let writer = shared.clone();
+            let thread = thread::spawn(move || {
+                let mut producer = Producer::new(2);
+                for first in [0, 2] {
+                    while !producer.has_room_for(2, &writer.consumed).expect("an honest consumer") {
+                        thread::yield_now();
+                    }
+                    for at in 0..2 {
+                        #[expect(unsafe_code, reason = "loom's cells hand out pointers")]
+                        // SAFETY: loom checks that nobody else has the cell now.
+                        writer.payload[at].with_mut(|payload| unsafe { *payload = first + at as u64 });
+                    }
+                    producer.publish_all(2, &writer.stamps[0]);
+                }
+            });
+            let mut consumer = Consumer::new(2);
+            for value in 0..4 {
+                let at = consumer.next() as usize % 2;
+                while !consumer.has_entry(&shared.stamps[at]) {
+                    thread::yield_now();
+                }
+                consumer.see(|| 2);
+                #[expect(unsafe_code, reason = "loom's cells hand out pointers")]
+                // SAFETY: loom checks that nobody writes the cell now.
+                shared.payload[at].with(|payload| assert_eq!(unsafe { *payload }, value));
+                consumer.take(&shared.consumed, false);
             }
             thread.join().expect("the writer ends");
         });

@@ -118,6 +118,7 @@ impl ShmEndpoint {
             if !(0..looks).any(|look| is_there(look, || consumer.has_entry(stamp))) {
                 return Ok(now);
             }
+            consumer.see(|| memory.entries(number));
             if *begun == 0 {
                 if memory.is_announced(number) {
                     return Ok(Now::Never);
@@ -130,7 +131,7 @@ impl ShmEndpoint {
             let bite = (len - *begun).min(memory.slot_bytes() as u64);
             let payload = memory.payload(number, len, *begun);
             let into = std::ptr::with_exposed_provenance_mut(address + *begun as usize);
-            let start = (len > INLINE_BYTES && memory.is_timed(number)).then(Instant::now);
+            let start = (len > INLINE_BYTES && consumer.is_stamped() && memory.is_timed(number)).then(Instant::now);
             // SAFETY: the caller vouches for the destination for the whole length, of which `begun` bytes were filled; the
             // payload has a bite by the layout and is in no region.
             unsafe { copy(payload, into, bite as usize, streams) };

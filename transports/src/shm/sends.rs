@@ -12,8 +12,9 @@ use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, Posted, Spa
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{Error, Rank};
 
-/// Bites of an exchange that are shown together: its receiver is still sending itself, so that it does not matter when the first
-/// of them is there, and between two copies the store of a stamp waits for its line.
+/// Bites of an exchange that are shown together: the receiver is still sending itself, so that it does not matter when the first
+/// of them is there, and each look at a stamp is a line's way. (Measured on Zen 4, one by one -> by fours, all-reduce of 64 KiB 5.0 ->
+/// 4.7 us, 512 KiB 37.3 -> 35.3; to a receiver that only waits it is a loss, near and far.)
 const TOGETHER: u64 = 4;
 
 /// A send that waits for room on one channel or more.
@@ -185,7 +186,7 @@ impl ShmEndpoint {
         let out = &mut self.outgoing[index];
         let enough = out.sent.saturating_add(at_once);
         let mut step = Step::Stuck;
-        let together = if out.is_exchange || out.stores.is_far() { TOGETHER } else { 1 };
+        let together = if out.is_exchange { TOGETHER } else { 1 };
         loop {
             let (mut bites, mut is_timed) = (0, false);
             while bites < together && (bites == 0 || out.sent < label.len()) {

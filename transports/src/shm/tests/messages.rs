@@ -62,6 +62,48 @@ fn a_send_to_many_waits_for_each_of_them() {
     assert_eq!((counters.messages_received, counters.bytes_received), (1, len as u64));
 }
 
+/// From the second exchange on, a stamp stands for several bites; how many depends on the room that is left. What two ranks send
+/// each other is copied, what three send each other is summed with what is there of the others.
+#[test]
+fn exchanges_arrive_whole_however_many_bites_a_stamp_stands_for() {
+    for ranks in [2, 3_usize] {
+        for pair_bytes in [SMALL_PAIR, 1 << 20] {
+            let mut rig = Rig::new(ranks, 1, pair_bytes);
+            let slot = slot_bytes(&rig);
+            let longest = 11 * slot + 3;
+            for (sequence, len) in (1..).zip([longest, 16 << 10, 3 * slot + 1, longest, longest, 16 << 10]) {
+                let len = len.max(16 << 10);
+                let inputs: Vec<_> = (0..ranks as u64).map(|rank| pattern(sequence * 8 + rank, len)).collect();
+                let spans: Vec<_> = (0..ranks).map(|rank| rig.area(rank, &inputs[rank])).collect();
+                let outputs: Vec<_> = (0..ranks).map(|rank| rig.area(rank, &vec![0; len])).collect();
+                for rank in 0..ranks {
+                    let others = PeerRun::circle(rank as u32 + 1, ranks as u32 - 1, ranks as u32);
+                    let post = Post::Send { from: spans[rank], to: others };
+                    rig.post(rank, 2 * sequence, &key(sequence, 0), post).unwrap();
+                }
+                for rank in 0..ranks {
+                    let post = match ranks {
+                        2 => receive(outputs[rank], 1 - rank as Rank),
+                        _ => sum(PeerRun::circle(0, 3, 3), spans[rank], outputs[rank]),
+                    };
+                    rig.post(rank, 2 * sequence + 1, &key(sequence, 0), post).unwrap();
+                }
+                rig.settle().unwrap();
+                let sum = |at: usize| inputs.iter().fold(0, |sum: u8, input| sum.wrapping_add(input[at]));
+                for (rank, &output) in outputs.iter().enumerate() {
+                    let expected = match ranks {
+                        2 => inputs[1 - rank].clone(),
+                        _ => (0..len).map(sum).collect(),
+                    };
+                    assert_eq!(rig.bytes(rank, output), expected, "rank {rank} of {ranks}, {len} bytes");
+                }
+            }
+            let is_exchange = rig.endpoints.iter().all(|endpoint| endpoint.outgoing.iter().any(|out| out.is_exchange));
+            assert!(is_exchange, "ranks that answer each other are known to");
+        }
+    }
+}
+
 #[test]
 fn reductions_fold_all_sources_in_place_piece_by_piece() {
     for ranks in [2, 3, 5] {
