@@ -1,11 +1,11 @@
 //! The two ends of a ring with one producer and one consumer, in different threads or processes.
 //!
-//! Entry number i stands at position i mod capacity. It is there once its stamp, a word beside it, is i + 1: stamps
-//! only grow, so nothing is ever cleared, and a stamp left over from an earlier turn is a smaller number. The producer
-//! An entry's stamp may stand for several entries, the ones after it, which were written before it and have no stamps of their own;
-//! how many is for the entry to say. The producer
-//! may reuse a position when the consumer's counter of finished entries, one word that the consumer writes, says so.
-//! Both ends keep their own counts in memory of their own and trust nothing that the other side may write.
+//! Entry number i stands at position i mod capacity. It is there once its stamp, a word beside it, is i + 1: stamps only
+//! grow, so nothing is ever cleared, and a stamp left over from an earlier turn is a smaller number. The producer An
+//! entry's stamp may stand for several entries, the ones after it, which were written before it and have no stamps of
+//! their own; how many is for the entry to say. The producer may reuse a position when the consumer's counter of finished
+//! entries, one word that the consumer writes, says so. Both ends keep their own counts in memory of their own and trust
+//! nothing that the other side may write.
 
 use super::atomics::Word;
 use std::sync::atomic::Ordering;

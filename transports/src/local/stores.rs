@@ -1,10 +1,11 @@
 //! With which stores a rank fills memory that another reads: ordinary ones, or streaming ones that go past the caches.
 //!
-//! An ordinary store takes its line from wherever it is, few lines at a time, and the reader takes it from the writer's cache.
-//! Between processors that share a cache both are cheap; between far ones (another socket, or another die of the same)
-//! either costs several times what the copy does, and streaming stores win although the reader then reads from memory. Where
-//! the scheduler or the hypervisor has put the two is not known and changes, so it is measured: every so often one piece
-//! is timed, by the writer and, if it can tell, by the reader, and now and then one that is written by ordinary stores.
+//! An ordinary store takes its line from wherever it is, few lines at a time, and the reader takes it from the writer's
+//! cache. Between processors that share a cache both are cheap; between far ones (another socket, or another die of the
+//! same) either costs several times what the copy does, and streaming stores win although the reader then reads from
+//! memory. Where the scheduler or the hypervisor has put the two is not known and changes, so it is measured: every so
+//! often one piece is timed, by the writer and, if it can tell, by the reader, and now and then one that is written by
+//! ordinary stores.
 
 use super::ways::SlotCost;
 use std::sync::OnceLock;
@@ -22,9 +23,9 @@ const TRIED_ONE_IN: u32 = 4;
 const FIRST: u32 = 272;
 /// The same while timings speak for other stores.
 const SOON: u32 = 5;
-/// Ordinary stores are slow if writing and reading a line takes more than so many picoseconds in the mean, and quick again
-/// below the second. Measured on Zen 4: 4 to 11 ns where the caches are near; where they are far, 10 to 25 in the two halves of an
-/// all-reduce and 23 to 60 elsewhere, while streaming stores and the reads after them take 7 to 10.
+/// Ordinary stores are slow if writing and reading a line takes more than so many picoseconds in the mean, and quick
+/// again below the second. Measured on Zen 4: 4 to 11 ns where the caches are near; where they are far, 10 to 25 in the
+/// two halves of an all-reduce and 23 to 60 elsewhere, while streaming stores and the reads after them take 7 to 10.
 const SLOW_PS: u64 = 15_000;
 const QUICK_PS: u64 = 11_000;
 /// No timing counts more than this: one may have been interrupted.

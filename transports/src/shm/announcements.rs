@@ -90,10 +90,10 @@ impl ShmEndpoint {
     }
 
     /// Whether a message in the heap of a call that reduces should be read there. What such a call sends was written just
-    /// before and will be written again: while its lines are in its sender's second cache they are dear to read there and,
-    /// once read, dear to write; and so they are in the third if the reader has another. (Measured on two processors, in-place
-    /// all-reduce, through slots -> read there: near 256 KiB 17 -> 32 us, 1 MiB 71 -> 80, 2 MiB 142 -> 54, 4 MiB 291 -> 92; far
-    /// 256 KiB 57 -> 201, 4 MiB 845 -> 1793.)
+    /// before and will be written again: while its lines are in its sender's second cache they are dear to read there
+    /// and, once read, dear to write; and so they are in the third if the reader has another. (Measured on two
+    /// processors, in-place all-reduce, through slots -> read there: near 256 KiB 17 -> 32 us, 1 MiB 71 -> 80, 2 MiB 142
+    /// -> 54, 4 MiB 291 -> 92; far 256 KiB 57 -> 201, 4 MiB 845 -> 1793.)
     fn is_better_reduced_in_place(&mut self, len: u64, channel: usize, to: &PeerRun) -> Result<bool, Fault> {
         let Caches { second, third } = self.caches;
         for peer in to.iter() {

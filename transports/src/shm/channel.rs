@@ -13,7 +13,8 @@ use std::time::Duration;
 
 /// Bytes that fit into an entry itself.
 pub(crate) const INLINE_BYTES: u64 = 24;
-/// The word of an entry with a slot that says for how many bites its stamp stands, and whether reading the first is to be timed.
+/// The word of an entry with a slot that says for how many bites its stamp stands, and whether reading the first is to be
+/// timed.
 const BITES_WORD: usize = 7;
 /// The word of an announcement that says whose addresses it names.
 const SPACE_WORD: usize = 7;
@@ -159,7 +160,8 @@ impl ChannelMemory {
         self.slot(number).wrapping_add(self.places.offset(number, self.slot_stride, bite))
     }
 
-    /// Writes what entry `number` carries, which may be timed if it is stamped: the bytes of the message from `done` on, as many as fit.
+    /// Writes what entry `number` carries, which may be timed if it is stamped: the bytes of the message from `done` on,
+    /// as many as fit.
     ///
     /// # Safety
     /// `message` is valid for reads of `label.len()` bytes, and the entry is the producer's to write.
@@ -185,20 +187,20 @@ impl ChannelMemory {
         let payload = self.payload(number, label.len(), done);
         let source = message.wrapping_add(done as usize);
         let reading = || self.reading().load(Ordering::Relaxed);
-        // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite, by `min`
-        // and `offset`.
-        let is_timed = match is_stamped {
-            true => unsafe { stores.copy(source, payload, bite as usize, reading) },
+        let is_timed = if is_stamped {
+            // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite, by
+            // `min` and `offset`.
+            unsafe { stores.copy(source, payload, bite as usize, reading) }
+        } else {
             // SAFETY: as above.
-            false => unsafe {
-                stores.copy_on(source, payload, bite as usize);
-                false
-            },
+            unsafe { stores.copy_on(source, payload, bite as usize) };
+            false
         };
         Bite { bytes: bite, is_timed }
     }
 
-    /// Writes what entry `number` says of its message and of the bites that it stands for, all but its stamp. After the payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does the line
+    /// Writes what entry `number` says of its message and of the bites that it stands for, all but its stamp. After the
+    /// payload and right before the stamp: the receiver looks at this line meanwhile, and each time it does the line
     /// travels.
     #[inline]
     pub(crate) fn write_label(&self, number: u64, label: &Label, bites: Bites) {

@@ -32,8 +32,8 @@ use ubccl_core::endpoint::{
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
 
-/// How often one poll looks at every channel while something moves and nothing completes: what drives endpoints need not come
-/// round for each.
+/// How often one poll looks at every channel while something moves and nothing completes: what drives endpoints need not
+/// come round for each.
 const ROUNDS_PER_POLL: usize = 4;
 /// Bytes that a channel moves, bite by bite, before others are looked at.
 pub(crate) const AT_ONCE: u64 = 64 << 10;

@@ -55,9 +55,9 @@ impl Shelf {
     fn word(&self, number: u64, word: usize) -> &AtomicU64 {
         debug_assert!(word < Geometry::PUBLICATION_HEAD / 8);
         let address = self.head(number).cast::<u64>().wrapping_add(word);
-        // SAFETY: the entry is below the depth, so the line is inside the range that `new` checked, in a mapping that the Arc
-        // keeps alive; heads are multiples of 64 from a page; they are written by atomic operations only, and what is not read by
-        // such is copied as bytes when the stamp says that it is whole.
+        // SAFETY: the entry is below the depth, so the line is inside the range that `new` checked, in a mapping that the
+        // Arc keeps alive; heads are multiples of 64 from a page; they are written by atomic operations only, and what is
+        // not read by such is copied as bytes when the stamp says that it is whole.
         unsafe { AtomicU64::from_ptr(address) }
     }
 
@@ -272,8 +272,8 @@ impl ShmEndpoint {
                 Part::Copy { from, at, into } => {
                     let source = self.block_of(from as usize, number, call, at);
                     let into = pointer(call.output, into * call.block_bytes);
-                    // SAFETY: the caller vouches for the destination and the own input; a publication is apart. In place they
-                    // are the same block or apart.
+                    // SAFETY: the caller vouches for the destination and the own input; a publication is apart. In place
+                    // they are the same block or apart.
                     unsafe { kernels::copy(source, into, len) };
                 }
                 Part::Fold { at, into } => {

@@ -151,9 +151,9 @@ impl ShmEndpoint {
         }
     }
 
-    /// Whether the buffers of a call, the longest of which has so many bytes, of all ranks, are more than the cache that they share: what is written to an output is
-    /// not read from there, and to fetch its lines before would be for nothing. (Measured on two far processors, all-to-all:
-    /// 16 MiB 3.13 -> 2.82 ms, 64 MiB 12.9 -> 10.2.)
+    /// Whether the buffers of a call, the longest of which has so many bytes, of all ranks, are more than the cache that
+    /// they share: what is written to an output is not read from there, and to fetch its lines before would be for
+    /// nothing. (Measured on two far processors, all-to-all: 16 MiB 3.13 -> 2.82 ms, 64 MiB 12.9 -> 10.2.)
     #[inline]
     fn is_beyond_caches(&self, longest: u64) -> bool {
         longest.saturating_mul(2 * self.ranks as u64) > self.caches.third
@@ -356,9 +356,10 @@ impl ShmEndpoint {
         }
         let timed = self.sources.iter().find(|source| has_slots && self.is_timed(source)).copied();
         let start = timed.map(|_| Instant::now());
-        // SAFETY: own memory was checked for the whole length by `address`; payloads hold `bite` bytes by the layout
-        // and are not in anybody's regions; announced messages were checked for the whole length by `message`, and are
-        // mapped at addresses of their own, even if a rank of this process announced them. `into` is `own` or apart from it, which the poster vouches for.
+        // SAFETY: own memory was checked for the whole length by `address`; payloads hold `bite` bytes by the layout and
+        // are not in anybody's regions; announced messages were checked for the whole length by `message`, and are mapped
+        // at addresses of their own, even if a rank of this process announced them. `into` is `own` or apart from it,
+        // which the poster vouches for.
         unsafe { self.run_kernel(fold, into, streams) }?;
         if let (Some(source), Some(start)) = (timed, start) {
             self.incoming[source.index].memory.tell_reading(start.elapsed(), bite);

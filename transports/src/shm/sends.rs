@@ -12,9 +12,9 @@ use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, Posted, Spa
 use ubccl_core::plan::PeerRun;
 use ubccl_core::{Error, Rank};
 
-/// Bites of an exchange that are shown together: the receiver is still sending itself, so that it does not matter when the first
-/// of them is there, and each look at a stamp is a line's way. (Measured on Zen 4, one by one -> by fours, all-reduce of 64 KiB 5.0 ->
-/// 4.7 us, 512 KiB 37.3 -> 35.3; to a receiver that only waits it is a loss, near and far.)
+/// Bites of an exchange that are shown together: the receiver is still sending itself, so that it does not matter when
+/// the first of them is there, and each look at a stamp is a line's way. (Measured on Zen 4, one by one -> by fours,
+/// all-reduce of 64 KiB 5.0 -> 4.7 us, 512 KiB 37.3 -> 35.3; to a receiver that only waits it is a loss, near and far.)
 const TOGETHER: u64 = 4;
 
 /// A send that waits for room on one channel or more.

@@ -62,8 +62,8 @@ fn a_send_to_many_waits_for_each_of_them() {
     assert_eq!((counters.messages_received, counters.bytes_received), (1, len as u64));
 }
 
-/// From the second exchange on, a stamp stands for several bites; how many depends on the room that is left. What two ranks send
-/// each other is copied, what three send each other is summed with what is there of the others.
+/// From the second exchange on, a stamp stands for several bites; how many depends on the room that is left. What two
+/// ranks send each other is copied, what three send each other is summed with what is there of the others.
 #[test]
 fn exchanges_arrive_whole_however_many_bites_a_stamp_stands_for() {
     for ranks in [2, 3_usize] {
@@ -76,9 +76,9 @@ fn exchanges_arrive_whole_however_many_bites_a_stamp_stands_for() {
                 let inputs: Vec<_> = (0..ranks as u64).map(|rank| pattern(sequence * 8 + rank, len)).collect();
                 let spans: Vec<_> = (0..ranks).map(|rank| rig.area(rank, &inputs[rank])).collect();
                 let outputs: Vec<_> = (0..ranks).map(|rank| rig.area(rank, &vec![0; len])).collect();
-                for rank in 0..ranks {
-                    let others = PeerRun::circle(rank as u32 + 1, ranks as u32 - 1, ranks as u32);
-                    let post = Post::Send { from: spans[rank], to: others };
+                for (rank, &from) in spans.iter().enumerate() {
+                    let to = PeerRun::circle(rank as u32 + 1, ranks as u32 - 1, ranks as u32);
+                    let post = Post::Send { from, to };
                     rig.post(rank, 2 * sequence, &key(sequence, 0), post).unwrap();
                 }
                 for rank in 0..ranks {

@@ -135,8 +135,7 @@ fn a_barrier_ends_once_the_last_has_come() {
         assert_eq!(done, [true; RANKS], "after {late} came last");
         sequence += 1;
         rig.areas[0][0].write(&(sequence as i32).to_le_bytes());
-        for rank in 0..RANKS {
-            let area = areas[rank];
+        for (rank, area) in areas.into_iter().enumerate() {
             let mut round = Round::new(broadcast(RANKS as u32, rank as Rank), area, area);
             assert!(round.go(&mut rig.endpoints[rank], sequence).unwrap());
             assert_eq!(rig.bytes(rank, area), (sequence as i32).to_le_bytes());
@@ -175,8 +174,8 @@ fn who_publishes_runs_ahead_as_far_as_there_are_entries_and_overwrites_nothing()
     assert!(publish(&mut rig, next));
 }
 
-/// Rank 1 gives, first to rank 2, which is late, and then to rank 0, which is not: what stands in the first entry is rank 2's
-/// until it has read it, whoever is to read what comes next.
+/// Rank 1 gives, first to rank 2, which is late, and then to rank 0, which is not: what stands in the first entry is rank
+/// 2's until it has read it, whoever is to read what comes next.
 #[test]
 fn an_entry_waits_for_who_reads_what_stands_there() {
     let (mut rig, depth) = (Rig::new(3, 1, 64 << 10), depth(3));
