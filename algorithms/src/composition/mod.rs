@@ -239,7 +239,8 @@ pub(crate) fn schedule<'a>(
     schedule
 }
 
-/// What of schedules makes the profile: the root's, of kinds that have one, of others those of a few ranks that differ.
+/// What of schedules makes the profile: of kinds with a root its own and that of a rank alone in its groups, who takes what
+/// others share; of the others those of a few ranks that differ.
 pub(crate) fn profile(
     spec: &Spec,
     name: &'static str,
@@ -248,11 +249,12 @@ pub(crate) fn profile(
     machine: &Layout,
 ) -> Profile {
     let of = |rank| schedule(&Spec { rank, ..*spec }, name, tiers, layout, machine).into_profile();
-    if let Some(root) = spec.root {
-        return of(root);
-    }
-    // Those alone in their groups, and those at either end of a group's links.
-    let ranks = [0, 1, loneliest(layout), spec.ranks / 2, spec.ranks / 2 + 1, spec.ranks - 1];
+    let ranks = match spec.root {
+        Some(root) if layout.levels().iter().all(|level| level.is_even()) => vec![root],
+        Some(root) => vec![root, loneliest(layout)],
+        // Those alone in their groups, and those at either end of a group's links.
+        None => vec![0, 1, loneliest(layout), spec.ranks / 2, spec.ranks / 2 + 1, spec.ranks - 1],
+    };
     let ranks: BTreeSet<u32> = ranks.into_iter().filter(|&rank| rank < spec.ranks).collect();
     let mut profiles: Vec<Profile> = Vec::new();
     for profile in ranks.into_iter().map(of) {

@@ -59,6 +59,9 @@ pub(crate) struct Schedule<'a> {
     chunked: bool,
     /// Whether pieces go in the order in which they are named.
     as_named: bool,
+    /// The last step so far, and its lane; and the one that other lanes wait for.
+    last: Option<(usize, StepId)>,
+    gate: Option<(usize, StepId)>,
 }
 
 impl<'a> Schedule<'a> {
@@ -88,6 +91,8 @@ impl<'a> Schedule<'a> {
             depths: vec![0; cells],
             chunked: false,
             as_named: false,
+            last: None,
+            gate: None,
         };
         for cell in schedule.brought() {
             schedule.places[cell as usize] = Place::Input;
@@ -142,6 +147,12 @@ impl<'a> Schedule<'a> {
         self.as_named = true;
     }
 
+    /// Has the lanes of later phases wait for what this one has done so far of a chunk, though nothing they send hangs on
+    /// it: their messages would go first otherwise, and others wait for those of this phase.
+    pub(crate) fn hold_back(&mut self) {
+        self.gate = self.last;
+    }
+
     /// Elements of a chunk of the vector.
     fn chunk(&self) -> Option<u64> {
         self.chunked.then(|| self.spec.chunk_elements())
@@ -173,8 +184,11 @@ impl<'a> Schedule<'a> {
         self.taken.resize(last, Round { times: 1, ..Round::default() });
     }
 
-    /// There have been so many rounds, whether this rank took part or not: what follows hangs on all of them.
+    /// There have been so many rounds of messages between few, whether this rank took part or not: what follows hangs on
+    /// all of them. Each is of other ranks, which go on with the next chunk meanwhile.
     pub(crate) fn settle(&mut self, rounds: usize) {
+        let begun = self.stages.last().map_or(0, |&stage| stage + 1);
+        self.stages.extend(begun..rounds);
         let rounds_now = self.rounds.len().max(rounds);
         self.rounds.resize(rounds_now, Round { times: 1, ..Round::default() });
         self.taken.resize(rounds_now, Round { times: 1, ..Round::default() });
@@ -532,9 +546,11 @@ impl<'a> Schedule<'a> {
         if let Some((place, piece)) = write {
             self.memory(place).write(&piece, step, &mut wanted);
         }
+        let lane = self.known.len() - 1;
+        wanted.extend(self.gate.filter(|gate| gate.0 != lane).map(|gate| gate.1));
+        self.last = Some((lane, step));
         wanted.sort_unstable();
         wanted.dedup();
-        let lane = self.known.len() - 1;
         for &earlier in wanted.iter().rev().filter(|&&earlier| earlier != step) {
             let known = &mut self.known[lane];
             known.resize(known.len().max(usize::from(earlier.0) + 1), false);
