@@ -31,8 +31,10 @@
 //! where they do not. Forced, it runs everywhere.
 //!
 //! An all-reduce needs two lanes, one for either half, to have them side by side; with one lane the second half waits for the
-//! first. The other kinds take one lane. Windows are narrow: a result waits behind what its rank has posted before. But the
-//! own sum is under way for a latency longer than a block takes, and its rank has to get on meanwhile, or all wait for it.
+//! first. The other kinds take one lane. The window of what is summed is narrow: a result waits behind what its rank has posted
+//! before. But the own sum is under way for a latency longer than a block takes, and its rank has to get on meanwhile, or all
+//! wait for it. The window of what is handed on has room for all: a rank's result goes as soon as it is there, however many
+//! blocks before it are still on their way.
 //!
 //! **Why it ends.** All take parts and blocks in the same order; of those that are not done anywhere, the first has room in the
 //! window of every rank.
@@ -111,7 +113,7 @@ impl Algorithm for InNetwork {
             // A result passes the port once, beside what comes; and waits for what is posted.
             Kind::AllReduce if side_by_side(spec) => {
                 let queued = fold().queued(window(spec) * (spec.ranks - 1));
-                in_blocks(vec![queued, blocks().to_all_alike()]).windowed(window(spec))
+                in_blocks(vec![queued, blocks().to_all_alike()])
             }
             Kind::AllReduce => in_blocks(vec![fold(), blocks()]).windowed(window(spec)).fenced(1),
             Kind::ReduceScatter | Kind::ReduceScatterV => in_blocks(vec![fold()]).windowed(window(spec)),
@@ -124,7 +126,7 @@ impl Algorithm for InNetwork {
     fn plan(&self, spec: &Spec) -> Plan {
         let association = if spec.op.is_some() { Association::Flat } else { Association::None };
         let mut plan = PlanBuilder::new(spec, DESCRIPTOR.name, association);
-        plan.lane(window(spec));
+        plan.lane(if spec.op.is_some() { window(spec) } else { results_window(spec) });
         let half = Half { spec: *spec };
         match spec.kind {
             Kind::AllGather | Kind::AllGatherV => half.all_gather(&mut plan),
@@ -143,9 +145,14 @@ fn side_by_side(spec: &Spec) -> bool {
     spec.choice.lanes > 1
 }
 
-/// A lane's window.
+/// The window of what hands results on: room for all of them, since a rank that waits for others' blocks keeps its own.
+fn results_window(spec: &Spec) -> u32 {
+    (PARTS * spec.ranks).max(window(spec))
+}
+
+/// The window of what is summed: the own sums of all parts may be under way while the rank gets on.
 fn window(spec: &Spec) -> u32 {
-    3 + (spec.ranks / 16).min(MAX_WINDOW_PER_PEER - 3)
+    (2 + PARTS).max(3 + spec.ranks / 16).min(MAX_WINDOW_PER_PEER)
 }
 
 /// A round, and the copy of the own contribution.
@@ -205,7 +212,7 @@ impl Half {
     fn all_reduce(&self, plan: &mut PlanBuilder) {
         let reduced = self.reduce_parts(plan);
         if side_by_side(&self.spec) {
-            plan.lane(window(&self.spec));
+            plan.lane(results_window(&self.spec));
         }
         let given = self.multicast_parts(plan);
         for ([before, sum, behind], [take_before, give, take_behind]) in reduced.into_iter().zip(given) {
