@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::num::NonZeroU64;
 use ubccl_core::algorithm::Switching;
 use ubccl_core::endpoint::EngineCosts;
-use ubccl_core::profile::Profile;
+use ubccl_core::profile::{Profile, Round, Traffic};
 use ubccl_core::topology::{Level, Link, Topology, parse_toml};
 use ubccl_core::{Error, Layout, Result};
 
@@ -198,15 +198,23 @@ impl Model {
     }
 
     /// The same for plans of this profile: on a ring, messages that go farther than to a neighbour pass other ranks, and
-    /// their links. How far each goes a profile does not say. Of messages to all others n²/8 pass each link; those to
-    /// one rank go a quarter of the way round, about as far as the steps of halving and of trees on average.
+    /// their links. How far each goes a profile does not say. Of messages to all others n²/8 pass each link, of those of
+    /// one rank with all others half; those to one rank go a quarter of the way round, about as far as the steps of halving
+    /// and of trees on average.
     pub(super) fn around(&self, profile: &Profile, layout: &Layout) -> Cow<'_, Self> {
         let ring = &layout.levels()[0];
         let (Some(hop_ps), 0) = (self.level[0].hop_ps, ring.link()) else { return Cow::Borrowed(self) };
         let (ranks, traffic) =
             (f64::from(ring.largest()), profile.rounds.iter().flat_map(|round| &round.traffic));
-        let has_many = traffic.clone().any(|traffic| traffic.level == 0 && traffic.peers > 1);
+        let is_many = |traffic: &Traffic| traffic.level == 0 && traffic.peers > 1;
+        let has_many = traffic.clone().any(is_many);
+        // One rank with all others: half of them are reached either way.
+        let is_one =
+            |round: &Round| round.traffic.is_empty() || round.doers == 1 && round.traffic.iter().any(is_many);
         let (loads, hops) = match (profile.neighbours, has_many) {
+            (false, true) if profile.rounds.iter().all(is_one) => {
+                ((ranks / 2.0).floor() / (ranks - 1.0), (ranks / 2.0).max(1.0))
+            }
             // Both neighbours have a link each.
             (true, true) if ranks > 2.0 => (0.5, 1.0),
             (true, _) => (1.0, 1.0),

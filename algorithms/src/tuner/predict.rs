@@ -153,6 +153,7 @@ impl<'a> Reckoning<'a> {
         let (mut last, mut ranks, mut windows) = (Usage::default(), Usage::default(), Usage::default());
         let others = self.pieces - 1.0;
         let (is_staged, mut run) = (!self.profile.stages.is_empty(), Usage::default());
+        let mut is_ones = false;
         for (index, round) in rounds.iter().enumerate() {
             let times = f64::from(round.times);
             let parts = self.parts(round, 1.0, self.first);
@@ -169,7 +170,10 @@ impl<'a> Reckoning<'a> {
             }
             if others > 0.0 {
                 let rest = self.parts(round, others, 1.0 - self.first);
-                if !is_staged || self.profile.stages.contains(&index) {
+                // What one rank alone does, round after round, passes one port.
+                let was_ones = std::mem::replace(&mut is_ones, round.doers == 1);
+                let goes_on = self.model.cores.is_none() && is_ones && was_ones;
+                if !is_staged && !goes_on || self.profile.stages.contains(&index) {
                     run = Usage::default();
                 }
                 run.add(&self.turn(&rest, others), if is_staged { times } else { 1.0 });
@@ -291,7 +295,9 @@ impl<'a> Reckoning<'a> {
             let bytes = traffic.share.of_bytes(self.bytes * part) / times;
             let is_alone = round.alone || !self.shared;
             let bytes = bytes * if is_alone { 1.0 } else { crowd(self.layout, traffic.level, link.ports) };
-            let bytes = bytes / link.abreast(peers(link.port));
+            // Messages of several rounds, to different ranks, may meet at a port.
+            let abreast = if self.is_bound { link.streams() } else { link.abreast(peers(link.port)) };
+            let bytes = bytes / abreast;
             let overheads = messages * if self.model.cores.is_some() { 1.0 } else { link.port_share() };
             if messages * link.gap_ps > bytes * link.byte_ps() + overheads * link.overhead_ps {
                 usage.gaps[index] += messages;
