@@ -2,19 +2,19 @@
 //!
 //! The hot path of every operation is [`Execution::advance`] → [`Execution::post_next`] → `Endpoint::post`.
 
+mod lane;
+
 use crate::planned::Planned;
 use crate::round::Round;
+use lane::{AHEAD, Edge, Lane, Resolved};
 use std::sync::Arc;
 use ubccl_core::endpoint::{
     Endpoint, Fault, Key, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
 };
 use ubccl_core::plan::{
-    Action, Binding, Cursor, Cut, Extent, Index, Instance, MAX_LANES, Plan, Position, Side, Slice,
+    Action, Binding, Cut, Extent, Index, Instance, MAX_LANES, Plan, Position, Side, Slice,
 };
 use ubccl_core::{Collective, Kind, Rank, Signature};
-
-/// Slots of a word of [`LaneState::busy`].
-const WORD: usize = u64::BITS as usize;
 
 /// Where a buffer of the plan lies: a region and the byte in it at which the buffer begins.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +35,15 @@ pub(crate) struct Bases {
 #[derive(Debug, Default)]
 pub(crate) struct Execution {
     binding: Binding,
-    lanes: [LaneState; MAX_LANES],
+    lanes: [Lane; MAX_LANES],
     /// Lanes that something has happened to since they could not post: bit by bit. The others still cannot.
     ready: Lanes,
+    /// Lanes whose next step waits for another step, and for which.
+    waiting: Lanes,
+    awaited: [Edge; MAX_LANES],
+    /// Steps of all lanes that were not posted yet, and that have not completed.
+    unposted: u64,
+    incomplete: u64,
     running: Option<Running>,
 }
 
@@ -50,6 +56,8 @@ struct Running {
     plan: Arc<Planned>,
     stream: Stream,
     signature: Signature,
+    /// Which of the transport's engines does it.
+    engine: Option<u8>,
     way: Way,
 }
 
@@ -59,118 +67,6 @@ enum Way {
     Steps(Bases),
     /// In one round of publications.
     Direct { round: Round, is_done: bool },
-}
-
-/// A lane's place in its steps, and which of its steps are under way.
-#[derive(Debug, Default)]
-struct LaneState {
-    cursor: Cursor,
-    /// How many steps may be under way.
-    window: u32,
-    /// How many are.
-    count: u32,
-    /// Bit k of all words: `under_way[k]` is a step that was posted and has not completed. One word for most lanes.
-    busy: Vec<u64>,
-    under_way: Vec<Position>,
-    /// Where the step at a position went, by the position's last bits; and whether one under way was ever forgotten
-    /// there, because a lane ran so far ahead of it.
-    slot_of: Vec<u16>,
-    has_forgotten: bool,
-    /// How many edges of the next step are known to be satisfied, and which step, of which lane, the one after these waits
-    /// for, if that was looked at.
-    satisfied: usize,
-    awaited: Option<(usize, Position)>,
-}
-
-impl LaneState {
-    /// Begins anew. Allocates only if the window is wider than any before.
-    fn restart(&mut self, cursor: Cursor, window: u32) {
-        let words = (window as usize).div_ceil(WORD);
-        (self.cursor, self.window, self.count) = (cursor, window, 0);
-        self.busy.clear();
-        self.busy.resize(words, 0);
-        if self.under_way.len() < words * WORD {
-            self.under_way.resize(words * WORD, 0);
-            self.slot_of.resize((4 * words * WORD).next_power_of_two(), 0);
-        }
-        self.has_forgotten = false;
-        (self.satisfied, self.awaited) = (0, None);
-    }
-
-    /// Which slot a step was given, if it was the last one with these bits.
-    #[inline]
-    fn last_slot(&self, position: Position) -> usize {
-        usize::from(self.slot_of[position as usize & (self.slot_of.len() - 1)])
-    }
-
-    #[inline]
-    fn is_busy(&self, slot: usize) -> bool {
-        self.busy.get(slot / WORD).is_some_and(|word| word >> (slot % WORD) & 1 == 1)
-    }
-
-    #[inline]
-    fn is_full(&self) -> bool {
-        self.count >= self.window
-    }
-
-    /// A slot that is not taken; the window is not full.
-    #[inline]
-    fn free_slot(&self) -> usize {
-        let word = self.busy.iter().position(|&word| word != u64::MAX);
-        let word = word.expect("a lane has as many slots as its window, and the window is not full");
-        word * WORD + self.busy[word].trailing_ones() as usize
-    }
-
-    #[inline]
-    fn take(&mut self, slot: usize) {
-        let position = self.cursor.position;
-        let before = self.last_slot(position);
-        let is_other =
-            |held: Position| held != position && (held ^ position) as usize & (self.slot_of.len() - 1) == 0;
-        self.has_forgotten |= before != slot && self.is_busy(before) && is_other(self.under_way[before]);
-        let place = position as usize & (self.slot_of.len() - 1);
-        self.slot_of[place] = slot as u16;
-        self.under_way[slot] = position;
-        self.busy[slot / WORD] |= 1 << (slot % WORD);
-        self.count += 1;
-    }
-
-    /// A step has completed: its position.
-    #[inline]
-    fn give_back(&mut self, slot: usize) -> Position {
-        let (word, bit) = (&mut self.busy[slot / WORD], 1 << (slot % WORD));
-        debug_assert!(*word & bit != 0, "slot {slot} completed twice");
-        *word &= !bit;
-        self.count -= 1;
-        self.under_way[slot]
-    }
-
-    /// The positions under way.
-    fn positions(&self) -> impl Iterator<Item = Position> + '_ {
-        let is_busy = |slot: &usize| self.busy[slot / WORD] >> (slot % WORD) & 1 == 1;
-        (0..self.busy.len() * WORD).filter(is_busy).map(|slot| self.under_way[slot])
-    }
-
-    #[inline]
-    fn has_completed(&self, position: Position) -> bool {
-        if position >= self.cursor.position {
-            return false;
-        }
-        if !self.has_forgotten {
-            let slot = self.last_slot(position);
-            return !(self.is_busy(slot) && self.under_way[slot] == position);
-        }
-        for (under_way, &word) in self.under_way.chunks_exact(WORD).zip(&self.busy) {
-            let mut rest = word;
-            while rest != 0 {
-                if under_way[rest.trailing_zeros() as usize] == position {
-                    return false;
-                }
-                rest &= rest - 1;
-            }
-        }
-        true
-    }
 }
 
 impl Execution {
@@ -192,11 +88,16 @@ impl Execution {
         bases: Bases,
         (stream, signature): (Stream, Signature),
     ) {
+        let mut steps = 0_u64;
         for (index, lane) in plan.lanes().iter().enumerate() {
-            self.lanes[index].restart(self.binding.start(&plan, index), lane.window);
+            self.lanes[index].restart(self.binding.start(&plan, index), lane.window, plan.most_edges());
+            steps = steps.saturating_add(self.binding.total(index));
         }
+        self.waiting = 0;
+        (self.unposted, self.incomplete) = (steps, steps);
         self.ready = (0..plan.lanes().len()).fold(0, |lanes, lane| lanes | 1 << lane);
-        self.running = Some(Running { plan, stream, signature, way: Way::Steps(bases) });
+        let engine = plan.spec().choice.engine;
+        self.running = Some(Running { plan, stream, signature, engine, way: Way::Steps(bases) });
     }
 
     /// Begins, or goes on with, a plan of one round by publications; it need not be bound.
@@ -207,13 +108,13 @@ impl Execution {
         round: Round,
     ) {
         let way = Way::Direct { round, is_done: false };
-        self.running = Some(Running { plan, stream, signature, way });
+        self.running = Some(Running { plan, stream, signature, engine: None, way });
     }
 
     /// Posts every step that may be posted. `true` if there was one.
     #[inline]
     pub(crate) fn advance(&mut self, endpoint: &mut dyn Endpoint, id: u32) -> Result<bool, Fault> {
-        if let Some(Running { plan, stream, signature, way: Way::Direct { round, is_done } }) =
+        if let Some(Running { plan, stream, signature, way: Way::Direct { round, is_done }, .. }) =
             &mut self.running
         {
             if *is_done {
@@ -247,6 +148,7 @@ impl Execution {
     #[inline]
     pub(crate) fn complete(&mut self, token: Token) {
         let (_, lane, slot) = split(token);
+        self.lanes[lane].foresee(slot);
         let was_full = self.lanes[lane].is_full();
         let position = self.lanes[lane].give_back(slot);
         self.ready |= Lanes::from(was_full) << lane;
@@ -256,36 +158,31 @@ impl Execution {
     /// A step has completed: who waits for it may be able to post.
     #[inline]
     fn completed(&mut self, lane: usize, position: Position) {
-        for other in 0..self.lane_count() {
-            if self.lanes[other].awaited == Some((lane, position)) {
-                self.ready |= 1 << other;
-            }
+        self.incomplete -= 1;
+        let step = Edge { lane: lane as u8, position };
+        let mut waiting = self.waiting;
+        while waiting != 0 {
+            let other = waiting.trailing_zeros();
+            self.ready |= Lanes::from(self.awaited[other as usize] == step) << other;
+            waiting &= waiting - 1;
         }
     }
 
     /// Whether every step has completed.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
-        if let Some((_, is_done)) = self.direct() {
-            return is_done;
-        }
-        (0..self.lane_count()).all(|lane| {
-            let state = &self.lanes[lane];
-            state.count == 0 && state.cursor.position >= self.binding.total(lane)
-        })
+        self.direct().map_or(self.incomplete == 0, |(_, is_done)| is_done)
     }
 
     /// Whether every step has been posted.
     #[inline]
     pub(crate) fn has_posted_all(&self) -> bool {
-        if let Some((_, is_done)) = self.direct() {
-            return is_done;
-        }
-        (0..self.lane_count()).all(|lane| self.lanes[lane].cursor.position >= self.binding.total(lane))
+        self.direct().map_or(self.unposted == 0, |(_, is_done)| is_done)
     }
 
     /// Forgets the operation.
     pub(crate) fn stop(&mut self) {
+        (self.unposted, self.incomplete) = (0, 0);
         self.running = None;
     }
 
@@ -324,64 +221,64 @@ impl Execution {
         }
     }
 
-    fn lane_count(&self) -> usize {
-        self.running.as_ref().map_or(0, |running| running.plan.lanes().len())
-    }
-
     #[inline]
     fn post_next(&mut self, endpoint: &mut dyn Endpoint, id: u32, lane: usize) -> Result<bool, Fault> {
-        let Some(Running { plan, stream, signature, way: Way::Steps(bases) }) = &self.running else {
-            return Ok(false);
-        };
         let state = &self.lanes[lane];
-        if state.is_full() {
+        if state.is_full() || state.next == state.ahead.len() && !self.look_ahead(lane) {
             return Ok(false);
         }
-        let Some(step) = self.binding.current(plan, lane, &state.cursor) else { return Ok(false) };
-        let (satisfied, awaited) = self.edges(plan, &step, state.satisfied);
-        if awaited.is_some() {
-            let state = &mut self.lanes[lane];
-            (state.satisfied, state.awaited) = (satisfied, awaited);
-            return Ok(false);
+        let edges_end = self.lanes[lane].ahead[self.lanes[lane].next].edges_end;
+        while self.lanes[lane].next_edge < edges_end {
+            let edge = self.lanes[lane].edges[self.lanes[lane].next_edge];
+            if !self.lanes[usize::from(edge.lane)].has_completed(edge.position) {
+                self.awaited[lane] = edge;
+                self.waiting |= 1 << lane;
+                return Ok(false);
+            }
+            self.lanes[lane].next_edge += 1;
         }
-        let slot = state.free_slot();
-        let signature = match message_number(plan, step.action) {
-            None => *signature,
-            Some((side, number)) => self.binding.sizes().table(side)[number.at(step.at) as usize].signature,
-        };
-        let engine = plan.spec().choice.engine;
-        let key = Key { stream: *stream, lane: message_lane(*stream, lane), signature, engine };
-        let post = resolve(plan, &self.binding, bases, &step);
-        let posted = endpoint.post(join(id, lane, slot), &key, &post)?;
+        let Some(Running { stream, engine, .. }) = self.running else { return Ok(false) };
         let state = &mut self.lanes[lane];
-        let position = state.cursor.position;
+        let (slot, step) = (state.free_slot(), &state.ahead[state.next]);
+        let key = Key { stream, lane: message_lane(stream, lane), signature: step.signature, engine };
+        let posted = endpoint.post(join(id, lane, slot), &key, &step.post)?;
         if posted == Posted::Pending {
             state.take(slot);
         }
-        self.binding.advance(plan, lane, &mut state.cursor);
-        (state.satisfied, state.awaited) = (0, None);
+        let position = state.position;
+        state.position += 1;
+        state.next += 1;
+        self.waiting &= !(1 << lane);
+        self.unposted -= 1;
         if posted == Posted::Done {
             self.completed(lane, position);
         }
         Ok(true)
     }
 
-    /// How many edges of a step are satisfied, those known to be before, and what the next one waits for; `None` if there
-    /// is no next one.
-    #[inline]
-    fn edges(
-        &self,
-        plan: &Plan,
-        step: &Instance<'_>,
-        satisfied: usize,
-    ) -> (usize, Option<(usize, Position)>) {
-        for (index, after) in step.after.iter().enumerate().skip(satisfied) {
-            let target = self.binding.target(plan, after, step.at);
-            if let Some((lane, position)) = target.filter(|&(lane, at)| !self.lanes[lane].has_completed(at)) {
-                return (index, Some((lane, position)));
-            }
+    /// Resolves the next steps of a lane, as many as it has posted before, so that the first is not kept waiting. `false`
+    /// if there is none.
+    fn look_ahead(&mut self, lane: usize) -> bool {
+        let Some(Running { plan, signature, way: Way::Steps(bases), .. }) = &self.running else {
+            return false;
+        };
+        let (state, binding) = (&mut self.lanes[lane], &self.binding);
+        state.look_further();
+        let most = state.position.clamp(1, AHEAD as Position) as usize;
+        while state.ahead.len() < most
+            && let Some(step) = binding.current(plan, lane, &state.cursor)
+        {
+            let targets = step.after.iter().filter_map(|after| binding.target(plan, after, step.at));
+            state.edges.extend(targets.map(|(lane, position)| Edge { lane: lane as u8, position }));
+            let signature = match message_number(plan, step.action) {
+                None => *signature,
+                Some((side, number)) => binding.sizes().table(side)[number.at(step.at) as usize].signature,
+            };
+            let (post, edges_end) = (resolve(plan, binding, bases, &step), state.edges.len());
+            state.ahead.push(Resolved { post, signature, edges_end });
+            binding.advance(plan, lane, &mut state.cursor);
         }
-        (step.after.len(), None)
+        !state.ahead.is_empty()
     }
 }
 
@@ -457,34 +354,6 @@ pub(crate) fn execution_of(token: Token) -> usize {
 mod tests {
     use super::*;
     use ubccl_core::plan::MAX_WINDOW;
-
-    /// Posts a step that does not complete at once; answers its slot.
-    fn post(lane: &mut LaneState) -> usize {
-        let slot = lane.free_slot();
-        lane.take(slot);
-        lane.cursor.position += 1;
-        slot
-    }
-
-    #[test]
-    fn a_lane_keeps_a_whole_window_of_any_width() {
-        let mut lane = LaneState::default();
-        for window in [1, 63, 64, 65, 100, MAX_WINDOW] {
-            lane.restart(Cursor::default(), window);
-            let slots: Vec<_> = (0..window).map(|_| post(&mut lane)).collect();
-            assert!(lane.is_full());
-            let under_way: Vec<_> = lane.positions().collect();
-            assert_eq!(under_way, (0..u64::from(window)).collect::<Vec<_>>());
-            // The last completes first; its slot is the next one's.
-            let last = u64::from(window) - 1;
-            assert!(!lane.has_completed(last));
-            lane.give_back(slots[window as usize - 1]);
-            assert!(lane.has_completed(last) && !lane.has_completed(last + 1) && !lane.is_full());
-            assert_eq!(post(&mut lane), slots[window as usize - 1]);
-            assert!(lane.is_full() && !lane.has_completed(last + 1));
-            assert!(window == 1 || !lane.has_completed(0));
-        }
-    }
 
     #[test]
     fn a_token_carries_every_slot_of_the_widest_lane() {

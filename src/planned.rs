@@ -11,6 +11,7 @@ pub(crate) struct Planned {
     plan: Plan,
     direct: Option<Direct>,
     number: u32,
+    most_edges: usize,
 }
 
 impl Planned {
@@ -18,7 +19,9 @@ impl Planned {
     pub(crate) fn new(spec: &Spec, algorithm: impl Fn(&Spec) -> Plan, direct_limit: u64) -> Self {
         let plan = algorithm(spec);
         let direct = if direct_limit > 0 { Direct::of(spec, algorithm) } else { None };
-        Planned { number: plan.number(), plan, direct }
+        let steps = plan.lanes().iter().flat_map(|lane| &lane.loops).flat_map(|turn| &turn.steps);
+        let most_edges = steps.map(|step| step.after.len()).max().unwrap_or(0);
+        Planned { number: plan.number(), most_edges, plan, direct }
     }
 
     /// Its round of publications, if it has but one round and the endpoint takes publications.
@@ -31,6 +34,12 @@ impl Planned {
     #[inline]
     pub(crate) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// The most edges that a step of it has.
+    #[inline]
+    pub(crate) fn most_edges(&self) -> usize {
+        self.most_edges
     }
 
     /// Bytes of a block of a call of `count` elements, if its publications are within the limit. All ranks agree on that.

@@ -43,6 +43,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("core/src/kernels/tests/user.rs", "calls kernels"),
     ("core/src/kernels/user.rs", "kernels over addresses"),
     ("core/benches/kernels.rs", "calls kernels"),
+    ("core/src/prefetch.rs", "an instruction that takes an address"),
     ("transports/src/host.rs", "spans become addresses; a list of addresses that crosses threads"),
     ("transports/src/local/ring.rs", "loom's cells in a model of the ring"),
     ("transports/src/local/stores.rs", "copies between addresses"),

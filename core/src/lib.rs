@@ -19,6 +19,7 @@ pub mod layout;
 pub mod memory_nodes;
 pub mod op;
 pub mod plan;
+pub mod prefetch;
 pub mod profile;
 pub mod record;
 pub mod signature;

@@ -1,14 +1,14 @@
 //! The queue of events: by time, and within one time in the order they were made.
 //!
-//! Collectives are symmetric, so many events fall on few times. Events of one time share a bucket, and only times are
-//! sorted: pushing is then a look-up, popping a walk along a vector, and the order of creation comes for free.
+//! Most events are made for times later than most others: pushing them appends to a list, popping walks along the sorted
+//! part of it, and what comes soon can be told.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// What happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(super) enum Kind {
     /// The last byte of a send has left its rank. Target: the send.
@@ -34,80 +34,94 @@ pub(super) enum Kind {
 }
 
 /// Something that will happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Event {
     pub(super) kind: Kind,
     pub(super) target: u32,
 }
 
-/// Events to come.
+/// An event with its place in the order of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Timed {
+    time_ps: u64,
+    number: u64,
+    event: Event,
+}
+
+/// Events to come. A quarter of those that are far off is sorted at a time, so that each is looked at a few times in all.
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
-    times: BinaryHeap<Reverse<(u64, u32)>>,
-    buckets: Vec<Vec<Event>>,
-    /// The bucket of each time in `times`.
-    bucket_of: FixedMap<u32>,
-    /// Time and bucket of the last push: the next event likely falls on the same time.
-    recent: Option<(u64, u32)>,
-    free: Vec<u32>,
+    /// Up to this time all are in `near`, the next one last, or in `late`; all after it are in `far`. One of the first two
+    /// holds something if any does.
+    near_until_ps: u64,
+    near: Vec<Timed>,
+    /// Those that were made after `near` was sorted.
+    late: BinaryHeap<Reverse<Timed>>,
+    far: Vec<Timed>,
+    pushed: u64,
 }
+
+/// So many events are sorted at least, if there are as many.
+const LEAST_SORTED: usize = 64;
 
 impl EventQueue {
     /// Bytes of memory it has taken.
     pub(super) fn bytes(&self) -> usize {
-        let buckets: usize = self.buckets.iter().map(|bucket| bucket.capacity() * size_of::<Event>()).sum();
-        let times = self.times.capacity() * size_of::<Reverse<(u64, u32)>>();
-        let map = self.bucket_of.capacity() * (size_of::<(u64, u32)>() + 1);
-        buckets + self.buckets.capacity() * size_of::<Vec<Event>>() + times + map
+        (self.near.capacity() + self.late.capacity() + self.far.capacity()) * size_of::<Timed>()
     }
 
     /// Adds an event; events of one time keep the order of their pushes.
     #[inline]
     pub(super) fn push(&mut self, time_ps: u64, kind: Kind, target: u32) {
-        let bucket = match self.recent {
-            Some((recent_ps, bucket)) if recent_ps == time_ps => bucket,
-            _ => self.find(time_ps),
-        };
-        self.buckets[bucket as usize].push(Event { kind, target });
+        let timed = Timed { time_ps, number: self.pushed, event: Event { kind, target } };
+        self.pushed += 1;
+        if time_ps <= self.near_until_ps {
+            return self.late.push(Reverse(timed));
+        }
+        self.far.push(timed);
+        if self.near.is_empty() && self.late.is_empty() {
+            self.sort_further();
+        }
     }
 
-    fn find(&mut self, time_ps: u64) -> u32 {
-        let Self { times, buckets, bucket_of, free, .. } = self;
-        let bucket = *bucket_of.entry(time_ps).or_insert_with(|| {
-            let bucket = free.pop().unwrap_or_else(|| {
-                buckets.push(Vec::new());
-                buckets.len() as u32 - 1
-            });
-            times.push(Reverse((time_ps, bucket)));
-            bucket
-        });
-        self.recent = Some((time_ps, bucket));
-        bucket
+    /// Sorts the next ones of those that are far off; nothing is near.
+    fn sort_further(&mut self) {
+        let Self { near_until_ps, near, far, .. } = self;
+        let Some(last) = (far.len() / 4).max(LEAST_SORTED).min(far.len()).checked_sub(1) else { return };
+        *near_until_ps = far.select_nth_unstable_by_key(last, |timed| timed.time_ps).1.time_ps;
+        near.extend(far.extract_if(.., |timed| timed.time_ps <= *near_until_ps));
+        near.sort_unstable_by(|a, b| b.cmp(a));
     }
 
-    /// Takes the next time at which something happens, and its bucket. Later pushes to the same time make a new one.
-    pub(super) fn pop(&mut self) -> Option<(u64, u32)> {
-        let Reverse((time_ps, bucket)) = self.times.pop()?;
-        self.bucket_of.remove(&time_ps);
-        self.recent = self.recent.filter(|recent| recent.0 != time_ps);
-        Some((time_ps, bucket))
+    /// Moves all events of the next time to `out`, in their order. Later pushes to the same time come at another call.
+    pub(super) fn take_next(&mut self, out: &mut Vec<Event>) -> Option<u64> {
+        let now_ps = self.next_time_ps()?;
+        while let Some(timed) = self.near.pop_if(|timed| timed.time_ps == now_ps) {
+            out.push(timed.event);
+        }
+        // What is late was made after all that is near.
+        while self.late.peek().is_some_and(|timed| timed.0.time_ps == now_ps) {
+            out.extend(self.late.pop().map(|timed| timed.0.event));
+        }
+        if self.near.is_empty() && self.late.is_empty() {
+            self.sort_further();
+        }
+        Some(now_ps)
     }
 
     /// The next time at which something happens.
-    pub(super) fn next_time_ps(&self) -> Option<u64> {
-        self.times.peek().map(|time| time.0.0)
-    }
-
-    /// The k-th event of a popped bucket.
     #[inline]
-    pub(super) fn event(&self, bucket: u32, k: usize) -> Option<Event> {
-        self.buckets[bucket as usize].get(k).copied()
+    pub(super) fn next_time_ps(&self) -> Option<u64> {
+        match (self.near.last(), self.late.peek()) {
+            (Some(near), Some(late)) => Some(near.time_ps.min(late.0.time_ps)),
+            (near, late) => near.or(late.map(|late| &late.0)).map(|timed| timed.time_ps),
+        }
     }
 
-    /// Gives a popped bucket back.
-    pub(super) fn recycle(&mut self, bucket: u32) {
-        self.buckets[bucket as usize].clear();
-        self.free.push(bucket);
+    /// The k-th event from the next one on, as far as that is known already: for hints.
+    #[inline]
+    pub(super) fn coming(&self, k: usize) -> Option<Event> {
+        self.near.get(self.near.len().checked_sub(k + 1)?).map(|timed| timed.event)
     }
 }
 
@@ -173,35 +187,42 @@ mod tests {
     #[test]
     fn events_come_by_time_then_in_order_of_creation() {
         let mut queue = EventQueue::default();
-        let mut expected = Vec::new();
+        let (mut expected, mut seen, mut out) = (Vec::new(), Vec::new(), Vec::new());
         let mut random = 9_u64;
-        for target in 0..1000 {
+        let mut push = |queue: &mut EventQueue, expected: &mut Vec<_>, from_ps: u64, target| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let time_ps = random >> 58;
+            let time_ps = from_ps + (random >> 58) * if random >> 30 & 7 == 0 { 1000 } else { 1 };
             queue.push(time_ps, Kind::Head, target);
             expected.push((time_ps, target));
+        };
+        (0..1000).for_each(|target| push(&mut queue, &mut expected, 0, target));
+        // Events make others, at once or later.
+        let mut made = 1000;
+        while let Some(time_ps) = queue.take_next(&mut out) {
+            assert!(!out.is_empty());
+            seen.extend(out.drain(..).map(|event| (time_ps, event.target)));
+            for _ in 0..2 * u32::from(made < 3000) {
+                push(&mut queue, &mut expected, time_ps, made);
+                made += 1;
+            }
         }
+        // Stable: numbers were given in the order of creation.
         expected.sort();
-        let mut seen = Vec::new();
-        while let Some((time_ps, bucket)) = queue.pop() {
-            let targets = (0..).map_while(|k| queue.event(bucket, k)).map(|event| event.target);
-            seen.extend(targets.map(|target| (time_ps, target)));
-            queue.recycle(bucket);
-        }
         assert_eq!(seen, expected);
     }
 
     #[test]
-    fn a_time_that_was_popped_may_come_again() {
-        let mut queue = EventQueue::default();
-        queue.push(5, Kind::Head, 1);
-        let (_, first) = queue.pop().unwrap();
-        queue.push(5, Kind::Head, 2);
-        assert_eq!(queue.event(first, 1), None, "the popped bucket stays as it was");
-        assert_eq!(queue.next_time_ps(), Some(5));
-        let (_, second) = queue.pop().unwrap();
-        assert_eq!(queue.event(second, 0), Some(Event { kind: Kind::Head, target: 2 }));
-        assert_eq!(queue.pop(), None);
+    fn a_time_that_was_taken_may_come_again() {
+        let (mut queue, mut out) = (EventQueue::default(), Vec::new());
+        for target in 1..=2 {
+            for time_ps in [5, u64::MAX] {
+                queue.push(time_ps, Kind::Head, target);
+            }
+            assert_eq!((queue.take_next(&mut out), out.len()), (Some(5), 1), "what is pushed later stays");
+            assert_eq!(out.pop(), Some(Event { kind: Kind::Head, target }));
+        }
+        assert_eq!((queue.next_time_ps(), queue.take_next(&mut out)), (Some(u64::MAX), Some(u64::MAX)));
+        assert_eq!((out.len(), queue.take_next(&mut out)), (2, None));
     }
 
     #[test]

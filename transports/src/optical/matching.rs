@@ -4,6 +4,7 @@ use super::events::FixedMap;
 use super::seats::SeatId;
 use super::slab::{NONE, Slab};
 use ubccl_core::endpoint::TAGGED_LANE;
+use ubccl_core::prefetch::prefetch_at;
 
 /// The lines of all pairs of seats and lanes.
 #[derive(Debug)]
@@ -137,6 +138,28 @@ impl Matching {
         line.last = id;
         line.count += 1;
         None
+    }
+
+    /// Has a line fetched that will be wanted soon.
+    #[inline]
+    pub(super) fn foresee(&self, line: u32) {
+        prefetch_at(&self.lines, line as usize);
+    }
+
+    /// Has what waits first on a line fetched.
+    #[inline]
+    pub(super) fn foresee_first(&self, line: u32) {
+        self.entries.foresee(self.lines[line as usize].first);
+    }
+
+    /// The receive that waits first on a line, if one does.
+    #[inline]
+    pub(super) fn first_receive(&self, line: u32) -> Option<u32> {
+        let line = &self.lines[line as usize];
+        match (line.first != NONE).then(|| self.entries[line.first].waiting)? {
+            Waiting::Receive { receive, .. } => Some(receive),
+            Waiting::Message(_) => None,
+        }
     }
 
     /// Notes that a message moves, and finds the receive that it will meet, if that is posted.

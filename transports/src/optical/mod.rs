@@ -67,6 +67,7 @@ mod endpoint;
 mod events;
 mod fabric;
 mod faults;
+mod foresight;
 mod matching;
 mod network;
 mod paced;

@@ -41,6 +41,8 @@ pub(super) struct Network {
     pauses: Option<Pauses>,
     pub(super) recorder: Option<Box<Recorder>>,
     levels: u8,
+    /// The events of now, while they are handled.
+    bucket: Vec<Event>,
     /// Messages whose last byte left just now.
     left: Vec<u32>,
     woken: Vec<SeatId>,
@@ -87,7 +89,7 @@ pub(super) struct Message {
     /// Ranks of the world.
     from: Rank,
     to: Rank,
-    line: u32,
+    pub(super) line: u32,
     pub(super) link: u8,
     /// The link of which engine.
     class: u8,
@@ -118,6 +120,7 @@ impl Network {
             faults,
             levels: fabric.topology().levels().len() as u8,
             recorder: None,
+            bucket: Vec::new(),
             left: Vec::new(),
             woken: Vec::new(),
             detected: Vec::new(),
@@ -171,14 +174,15 @@ impl Network {
         if self.queue.next_time_ps() != Some(self.now_ps) {
             return;
         }
-        let Some((_, bucket)) = self.queue.pop() else { return };
-        let mut k = 0;
-        while let Some(event) = self.queue.event(bucket, k) {
+        let mut bucket = std::mem::take(&mut self.bucket);
+        self.queue.take_next(&mut bucket);
+        for (k, &event) in bucket.iter().enumerate() {
+            self.foresee(&bucket[k..]);
             self.handle(event);
-            k += 1;
         }
-        self.stats.events += k as u64;
-        self.queue.recycle(bucket);
+        self.stats.events += bucket.len() as u64;
+        bucket.clear();
+        self.bucket = bucket;
     }
 
     /// Lets flows that end now end, and shares anew what they leave.

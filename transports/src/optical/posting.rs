@@ -31,6 +31,12 @@ pub(super) struct Receive {
 }
 
 impl Receive {
+    /// Whose it is.
+    #[inline]
+    pub(super) fn seat(&self) -> SeatId {
+        self.seat
+    }
+
     /// What switches fold for it: the fold's number, and of how many messages.
     pub(super) fn fold(&self) -> Option<(u64, u32)> {
         (self.folded > 1).then_some((self.fold, self.folded))

@@ -8,6 +8,7 @@ use super::payload::RankMemory;
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 use ubccl_core::endpoint::{CommunicatorId, Counters, Fault, Place, Stream, Token};
+use ubccl_core::prefetch::prefetch_at;
 use ubccl_core::{Error, Rank, Result};
 
 /// The number of a seat.
@@ -99,6 +100,12 @@ impl Seats {
             memory: RankMemory::default(),
         }));
         communicator
+    }
+
+    /// Has a seat fetched that will be wanted soon.
+    #[inline]
+    pub(super) fn foresee(&self, seat: SeatId) {
+        prefetch_at(&self.seats, seat as usize);
     }
 
     /// The seats of a communicator.

@@ -1,6 +1,7 @@
 //! Records found by number, whose places are used again.
 
 use std::ops::{Index, IndexMut};
+use ubccl_core::prefetch::prefetch_at;
 
 /// No record.
 pub(super) const NONE: u32 = u32::MAX;
@@ -27,6 +28,12 @@ impl<T> Slab<T> {
         assert!(id < NONE as usize, "more than 2^32 - 2 records in a simulated world");
         self.records.push(record);
         id as u32
+    }
+
+    /// Has a record fetched that will be wanted soon.
+    #[inline]
+    pub(super) fn foresee(&self, id: u32) {
+        prefetch_at(&self.records, id as usize);
     }
 
     #[inline]

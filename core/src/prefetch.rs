@@ -1,0 +1,35 @@
+//! Hints to the processor that memory will be wanted soon.
+//!
+//! A simulated world of many ranks is larger than caches, and each rank's share of an event is little: the time goes into
+//! waiting for memory, unless what comes soon is fetched while something else is done.
+#![allow(unsafe_code)] // an instruction that takes an address
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Has all of `wanted` fetched. It is not looked at.
+#[inline]
+pub fn prefetch<T: ?Sized>(wanted: &T) {
+    for offset in (0..size_of_val(wanted)).step_by(LINE) {
+        fetch(std::ptr::from_ref(wanted).cast::<u8>().wrapping_add(offset));
+    }
+}
+
+/// Has an entry of a list fetched, if it exists.
+#[inline]
+pub fn prefetch_at<T>(list: &[T], index: usize) {
+    if let Some(wanted) = list.get(index) {
+        prefetch(wanted);
+    }
+}
+
+#[inline]
+fn fetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing that the program could see and never faults; every x86-64 processor has it.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
