@@ -8,6 +8,11 @@ use ubccl_core::prefetch::prefetch_at;
 /// Steps are made ready at most so many at a time: the plan is then read once for all of them.
 pub(super) const AHEAD: usize = 16;
 
+/// What there is room for at first, so that a place that any operation was in suits nearly every other: a window, and
+/// edges of a step.
+const USUAL_WINDOW: usize = 64;
+const USUAL_EDGES: usize = 8;
+
 /// Marks a slot that is free; the bits below name the next free one.
 const FREE: Position = 1 << 63;
 /// No slot.
@@ -64,13 +69,14 @@ impl Lane {
     pub(super) fn restart(&mut self, cursor: Cursor, window: u32, most_edges: usize) {
         (self.position, self.window, self.count) = (0, window, 0);
         (self.free, self.used, self.has_forgotten) = (NO_SLOT, 0, false);
-        if self.under_way.len() < window as usize {
-            self.under_way.resize(window as usize, FREE);
-            self.slot_of.resize((4 * window as usize).next_power_of_two(), 0);
+        let slots = USUAL_WINDOW.max(window as usize);
+        if self.under_way.len() < slots {
+            self.under_way.resize(slots, FREE);
+            self.slot_of.resize((4 * slots).next_power_of_two(), 0);
         }
         self.look_further();
         self.ahead.reserve(AHEAD);
-        self.edges.reserve(AHEAD * most_edges);
+        self.edges.reserve(AHEAD * most_edges.max(USUAL_EDGES));
         self.cursor = cursor;
     }
 
