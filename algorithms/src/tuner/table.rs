@@ -44,10 +44,8 @@ impl Table {
         };
         let ways = ways.on(&engines.choices(limits.engine));
         let correction = |way: &Way| {
-            engines
-                .model(&way.choice)
-                .correction(call.kind(), way.algorithm.descriptor().name, layout.ranks())
-                .cloned()
+            let model = engines.model(&way.choice);
+            model.correction(call.kind(), way.algorithm.descriptor().name, layout.ranks())
         };
         let corrections = ways.ways.iter().map(correction).collect();
         Table { ways, corrections, reach: Reach::new(engines, call, layout.ranks()), octaves }
