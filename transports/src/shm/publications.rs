@@ -305,7 +305,7 @@ impl ShmEndpoint {
         self.publications.shelves[rank].payload(number, published).wrapping_add(offset as usize)
     }
 
-    /// Counts what the plan's messages would have been.
+    /// Counts what the plan's messages would have been; of a barrier, those that it comes to here.
     #[inline]
     fn count_direct(&mut self, call: &DirectCall<'_>) {
         let len = if call.direct.carries { call.block_bytes } else { 0 };
