@@ -131,7 +131,8 @@ impl ShmEndpoint {
             let bite = (len - *begun).min(memory.slot_bytes() as u64);
             let payload = memory.payload(number, len, *begun);
             let into = std::ptr::with_exposed_provenance_mut(address + *begun as usize);
-            let start = (len > INLINE_BYTES && consumer.is_stamped() && memory.is_timed(number)).then(Instant::now);
+            let start =
+                (len > INLINE_BYTES && consumer.is_stamped() && memory.is_timed(number)).then(Instant::now);
             // SAFETY: the caller vouches for the destination for the whole length, of which `begun` bytes were filled; the
             // payload has a bite by the layout and is in no region.
             unsafe { copy(payload, into, bite as usize, streams) };
@@ -301,7 +302,8 @@ impl ShmEndpoint {
         self.sources.clear();
         self.pointers.0.clear();
         let own = self.memory.address(op.own)?.wrapping_add(op.done as usize);
-        let (parts, mut bite, mut own_at, mut entries) = (op.sources.len(), HostMemory::BITE as u64, None, u64::MAX);
+        let (parts, mut bite, mut own_at, mut entries) =
+            (op.sources.len(), HostMemory::BITE as u64, None, u64::MAX);
         for peer in op.sources.iter().map(|peer| peer as usize) {
             if peer == self.rank {
                 own_at = Some(self.pointers.0.len());

@@ -200,7 +200,9 @@ impl ShmEndpoint {
                 }
                 let number = out.producer.next() + bites;
                 // SAFETY: the caller vouches for the message; there is room, so the entry is ours.
-                let bite = unsafe { out.memory.fill((number, bites == 0), label, message, out.sent, &mut out.stores) };
+                let bite = unsafe {
+                    out.memory.fill((number, bites == 0), label, message, out.sent, &mut out.stores)
+                };
                 out.sent += bite.bytes;
                 is_timed |= bite.is_timed;
                 bites += 1;

@@ -73,7 +73,8 @@ fn exchanges_arrive_whole_however_many_bites_a_stamp_stands_for() {
             let longest = 11 * slot + 3;
             for (sequence, len) in (1..).zip([longest, 16 << 10, 3 * slot + 1, longest, longest, 16 << 10]) {
                 let len = len.max(16 << 10);
-                let inputs: Vec<_> = (0..ranks as u64).map(|rank| pattern(sequence * 8 + rank, len)).collect();
+                let inputs: Vec<_> =
+                    (0..ranks as u64).map(|rank| pattern(sequence * 8 + rank, len)).collect();
                 let spans: Vec<_> = (0..ranks).map(|rank| rig.area(rank, &inputs[rank])).collect();
                 let outputs: Vec<_> = (0..ranks).map(|rank| rig.area(rank, &vec![0; len])).collect();
                 for (rank, &from) in spans.iter().enumerate() {
@@ -98,7 +99,8 @@ fn exchanges_arrive_whole_however_many_bites_a_stamp_stands_for() {
                     assert_eq!(rig.bytes(rank, output), expected, "rank {rank} of {ranks}, {len} bytes");
                 }
             }
-            let is_exchange = rig.endpoints.iter().all(|endpoint| endpoint.outgoing.iter().any(|out| out.is_exchange));
+            let is_exchange =
+                rig.endpoints.iter().all(|endpoint| endpoint.outgoing.iter().any(|out| out.is_exchange));
             assert!(is_exchange, "ranks that answer each other are known to");
         }
     }

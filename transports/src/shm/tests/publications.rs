@@ -20,17 +20,7 @@ fn broadcast(ranks: u32, rank: Rank) -> Direct {
     let (readers, writers) = if rank == 0 { ((1..ranks).collect(), vec![]) } else { (vec![], vec![0]) };
     let parts = if rank == 0 { vec![] } else { vec![Part::Copy { from: 0, at: 0, into: 0 }] };
     let (input, dtype) = (u64::from(rank == 0), DataType::I32);
-    Direct {
-        input,
-        longest: 1,
-        carries: true,
-        readers,
-        writers,
-        reads_first: false,
-        parts,
-        dtype,
-        op: None,
-    }
+    Direct { input, longest: 1, carries: true, readers, writers, reads_first: false, parts, dtype, op: None }
 }
 
 /// A barrier that meets at rank 0.
