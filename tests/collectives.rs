@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use support::oracle::{Call, exact_data, has, outputs_over, rough_data, sizes};
 use support::ranks::{Case, Setup, on_threads, run};
 use support::{Random, seed};
@@ -178,6 +180,29 @@ fn an_operation_that_a_type_or_an_algorithm_has_not_is_refused_and_harms_nothing
         buffer
     });
     assert_eq!(results, [[2.0; 3]; 2]);
+}
+
+/// Shared memory does the first of these by publications, everything else goes by messages.
+#[test]
+fn nobody_leaves_a_barrier_before_all_have_come() {
+    const RANKS: u32 = 3;
+    for transport in ["threads", "shm", "tcp"] {
+        for algorithm in [Some("mesh-one-shot"), Some("binomial"), None] {
+            let setup = Setup { transport, ranks: RANKS, algorithm, choice: Choice::default() };
+            let came = Arc::new(AtomicU32::new(0));
+            on_threads(&setup, move |comm| {
+                for round in 1..=200 {
+                    if round % RANKS == comm.rank() {
+                        std::thread::yield_now(); // another one is late each time
+                    }
+                    came.fetch_add(1, Ordering::SeqCst);
+                    comm.barrier().expect("all ranks call it");
+                    let seen = came.load(Ordering::SeqCst);
+                    assert!(seen >= round * RANKS, "{transport}, {algorithm:?}: {seen} in round {round}");
+                }
+            });
+        }
+    }
 }
 
 #[test]

@@ -264,7 +264,8 @@ impl Header {
 /// 11. `probe` tells the header of the next message of a peer on [`TAGGED_LANE`] that no post takes, once it has arrived
 ///     (a poll may be needed to bring it in), and the next post of a receive from that peer there takes it. It moves
 ///     nothing and allocates nothing. Of a rank that is not a peer, or itself, nothing arrives.
-/// 12. `direct` publishes this rank's input once and, as soon as all writers have published theirs, makes the output: as
+/// 12. `direct` publishes this rank's input once (after all writers, if it `reads_first`) and, as soon as all writers have
+///     published theirs, makes the output: as
 ///     [`Direct`](crate::direct::Direct) says, folding in the order of ranks, wide, rounded once. It is called again and again, with the same
 ///     call, until it answers `true`; no other direct call begins before, but posts may be under way. A publication with
 ///     another header is a [`Fault::Mismatch`]; the input may be overwritten once it answers `true`. 1, 8 and 10 hold for it,

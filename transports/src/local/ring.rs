@@ -1,11 +1,10 @@
 //! The two ends of a ring with one producer and one consumer, in different threads or processes.
 //!
 //! Entry number i stands at position i mod capacity. It is there once its stamp, a word beside it, is i + 1: stamps only
-//! grow, so nothing is ever cleared, and a stamp left over from an earlier turn is a smaller number. The producer An
-//! entry's stamp may stand for several entries, the ones after it, which were written before it and have no stamps of
-//! their own; how many is for the entry to say. The producer may reuse a position when the consumer's counter of finished
-//! entries, one word that the consumer writes, says so. Both ends keep their own counts in memory of their own and trust
-//! nothing that the other side may write.
+//! grow, so nothing is ever cleared, and a stamp left over from an earlier turn is a smaller number. A stamp may stand for
+//! entries after its own, too, which were written before it and have none; how many is for the entry to say. The producer
+//! may reuse a position when the consumer's counter of finished entries, one word that the consumer writes, says so. Both
+//! ends keep their own counts in memory of their own and trust nothing that the other side may write.
 
 use super::atomics::Word;
 use std::sync::atomic::Ordering;
@@ -249,14 +248,20 @@ mod loom_tests {
         consumed: AtomicU64,
     }
 
-    /// Every entry arrives once, in order and whole; loom itself finds any access of a payload that races.
-    fn entries_arrive(soon: bool) {
-        loom::model(move || {
-            let shared = Arc::new(Shared {
+    impl Shared {
+        fn new() -> Arc<Self> {
+            Arc::new(Shared {
                 stamps: [AtomicU64::new(0), AtomicU64::new(0)],
                 payload: [UnsafeCell::new(0), UnsafeCell::new(0)],
                 consumed: AtomicU64::new(0),
-            });
+            })
+        }
+    }
+
+    /// Every entry arrives once, in order and whole; loom itself finds any access of a payload that races.
+    fn entries_arrive(soon: bool) {
+        loom::model(move || {
+            let shared = Shared::new();
             let writer = shared.clone();
             let thread = thread::spawn(move || {
                 let mut producer = Producer::new(2);
@@ -290,11 +295,7 @@ mod loom_tests {
     #[test]
     fn loom_a_stamp_stands_for_two_entries() {
         loom::model(|| {
-            let shared = Arc::new(Shared {
-                stamps: [AtomicU64::new(0), AtomicU64::new(0)],
-                payload: [UnsafeCell::new(0), UnsafeCell::new(0)],
-                consumed: AtomicU64::new(0),
-            });
+            let shared = Shared::new();
             let writer = shared.clone();
             let thread = thread::spawn(move || {
                 let mut producer = Producer::new(2);

@@ -19,7 +19,7 @@ const SHORTEST: usize = 4096;
 const TIMED_ONE_IN: u32 = 17;
 /// How many of these are tried with ordinary stores while streaming ones are in use.
 const TRIED_ONE_IN: u32 = 4;
-/// So many pieces are not timed at first: their pages are being touched for the first time.
+/// So many pieces are not timed at first, a turn of the longest ring: their pages are being touched for the first time.
 const FIRST: u32 = 272;
 /// The same while timings speak for other stores.
 const SOON: u32 = 5;
@@ -262,6 +262,14 @@ mod tests {
                 let timed = unsafe { stores.copy(from.as_ptr(), into.as_mut_ptr(), bytes, || 0) };
                 assert!(!timed || bytes >= SHORTEST);
                 assert_eq!(into, from[..bytes]);
+                let (mut into, pieces) = (vec![0xA5; bytes], stores.pieces);
+                // SAFETY: as above.
+                unsafe { stores.copy_on(from.as_ptr(), into.as_mut_ptr(), bytes) };
+                assert_eq!(into, from[..bytes]);
+                assert!(
+                    stores.pieces == pieces - 1 || (pieces, stores.pieces) == (1, 1),
+                    "the next is due sooner"
+                );
             }
         }
     }
