@@ -46,9 +46,10 @@
 //! and writes them to all; here the others send. The bytes on each link are the same, but for a rank's own share, which is
 //! not sent to the switch.
 
-use crate::mesh_one_shot::{everybody, everybody_else};
+use crate::mesh_one_shot::everybody;
 use crate::rounds::{copy_only, loneliest, own_copy, with_everybody};
 use crate::share::{block, check_window, refuse, root_of, signed};
+use crate::turns::everybody_else;
 use ubccl_core::algorithm::Switching;
 use ubccl_core::plan::{
     Association, Buffer, Index, MAX_WINDOW_PER_PEER, Peers, Plan, PlanBuilder, Shape, StepId, Trips,

@@ -8,6 +8,7 @@ mod rounds;
 mod schedule;
 mod share;
 mod team;
+mod turns;
 
 use composition::Composition;
 use std::ops::Deref;

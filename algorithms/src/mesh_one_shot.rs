@@ -8,8 +8,8 @@
 //! barrier:         send nothing (a header) to everybody; wait for everybody's
 //! sendrecv:        send to one, receive from one
 //!
-//! 4 ranks, who sends to whom in which order (staggered, so that nobody is flooded):
-//!   rank 0: 1 2 3     rank 1: 2 3 0     rank 2: 3 0 1     rank 3: 0 1 2
+//! 4 ranks, who sends to whom in which order (`turns`: nobody is flooded, and twins meet at one turn):
+//!   rank 0: 2 1 3     rank 1: 3 0 2     rank 2: 0 3 1     rank 3: 1 2 0
 //! ```
 //!
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
@@ -33,6 +33,7 @@ use crate::share::{
     block, check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed, stable_input,
     stable_input_scratch,
 };
+use crate::turns::{Turns, everybody_else, receiver, turns};
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, Trips};
 use ubccl_core::profile::{Round, Share};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, ReduceOp, Result, Spec};
@@ -139,15 +140,6 @@ pub(crate) fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     profile(with_everybody(layout, root_of(spec), (1, 1)).copying(copied, 1).by(1).to_all_alike()).split()
 }
 
-/// All ranks but this one, beginning with the next.
-pub(crate) fn everybody_else(spec: &Spec) -> Peers {
-    Peers::Run {
-        first: Index::on_circle(signed(spec.rank) + 1, spec.ranks),
-        stride: 1,
-        count: spec.ranks - 1,
-    }
-}
-
 /// All ranks, from 0.
 pub(crate) fn everybody(spec: &Spec) -> Peers {
     Peers::Run { first: Index::fixed(0), stride: 1, count: spec.ranks }
@@ -176,12 +168,13 @@ fn all_reduce(plan: &mut PlanBuilder, lane: u8) {
 
 fn all_gather(plan: &mut PlanBuilder, lane: u8) {
     let spec = *plan.spec();
-    let from = Index::on_circle(signed(spec.rank) - 1, spec.ranks).per_outer(-1);
     if spec.ranks > 1 {
         plan.straight();
         plan.send(share(Shape::whole(Buffer::Input), &spec, lane), everybody_else(&spec));
-        // Whoever reaches this rank first is received first.
-        plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
+    }
+    // Whoever reaches this rank first is received first.
+    for Turns { count, from, .. } in turns(spec.rank, spec.ranks) {
+        plan.repeat(Trips::Fixed(count), Trips::ONCE);
         plan.receive(share(block(&spec, Buffer::Output, from), &spec, lane), from);
     }
     keep_own(plan, lane, block(&spec, Buffer::Output, Index::fixed(signed(spec.rank))));
@@ -204,14 +197,14 @@ fn reduce_scatter(plan: &mut PlanBuilder, lane: u8) {
     send_blocks(plan, block);
 }
 
-/// Sends block q to q, for every other q, beginning with the next.
+/// Sends block q to q, for every other q.
 pub(crate) fn send_blocks(
     plan: &mut PlanBuilder,
     block: impl Fn(Index) -> Shape,
 ) -> ubccl_core::plan::StepId {
     let spec = *plan.spec();
     plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
-    let to = Index::on_circle(signed(spec.rank) + 1, spec.ranks).per_outer(1);
+    let to = receiver(spec.rank, spec.ranks);
     plan.send(block(to), Peers::one(to))
 }
 
@@ -237,8 +230,10 @@ fn barrier(plan: &mut PlanBuilder) {
     if spec.ranks > 1 {
         plan.straight();
         plan.send(Slice::Empty, everybody_else(&spec));
-        plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
-        plan.receive(Slice::Empty, Index::on_circle(signed(spec.rank) - 1, spec.ranks).per_outer(-1));
+    }
+    for Turns { count, from, .. } in turns(spec.rank, spec.ranks) {
+        plan.repeat(Trips::Fixed(count), Trips::ONCE);
+        plan.receive(Slice::Empty, from);
     }
 }
 

@@ -10,7 +10,7 @@
 //!   everybody but the root sends its block to everybody but the root
 //!
 //! 4 ranks, all-reduce:      shot 1: rank 0 gets block 0 of 1, 2, 3 and sums it; likewise the others
-//!                           shot 2: rank 0 gets block 3 of 3, block 2 of 2, block 1 of 1
+//!                           shot 2: rank 0 gets block 2 of 2, block 1 of 1, block 3 of 3 (the order of `turns`)
 //! ```
 //!
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
@@ -24,11 +24,12 @@
 //! Source: reduce-scatter and all-gather by direct exchange, as in HCCL's mesh ("two shot"); broadcast as scatter and
 //! all-gather after R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005).
 
-use crate::mesh_one_shot::{everybody, everybody_else, send_blocks};
+use crate::mesh_one_shot::{everybody, send_blocks};
 use crate::rounds::{copy_only, loneliest, with_everybody};
 use crate::schedule::Schedule;
 use crate::share::{check_window, each_lane, keep_own, mesh_window, refuse, root_of, share, signed};
 use crate::team::{Family, Team};
+use crate::turns::{Turns, everybody_else, peers, turns};
 use std::ops::Range;
 use std::slice;
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips};
@@ -136,40 +137,46 @@ impl Family for TeamMesh {
     }
 
     /// The first piece of each, then the second of each.
-    fn arrivals(&self, had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
+    fn arrivals(&self, me: usize, had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
         let most = had.iter().map(Vec::len).max().unwrap_or(0);
-        (0..most).flat_map(|turn| had.iter().filter_map(move |pieces| pieces.get(turn).cloned())).collect()
+        let turns = peers(me as u32, had.len() as u32);
+        let back = turns.map(|(_, from)| (me + had.len() - from as usize) % had.len());
+        let order: Vec<_> = std::iter::once(0).chain(back).map(|by| &had[by]).collect();
+        (0..most).flat_map(|turn| order.iter().filter_map(move |pieces| pieces.get(turn).cloned())).collect()
     }
 
     fn reduce_scatter(&self, schedule: &mut Schedule<'_>, team: &Team) {
-        let distances: Vec<isize> = (1..team.len() as isize).collect();
-        let pieces: Vec<_> = (0..team.len() as isize).map(|by| schedule.pieces(&team.blocks([by]))).collect();
+        let pieces: Vec<_> = team.blocks.iter().map(|blocks| schedule.pieces(blocks)).collect();
         let most = pieces.iter().map(Vec::len).max().unwrap_or(0);
-        for some in distances.chunks(PEERS_AT_ONCE) {
+        // An all-gather backwards: what the tier before has summed first goes first.
+        let turns: Vec<_> = team.turns().into_iter().rev().map(|(to, from)| (from, to)).collect();
+        for some in turns.chunks(PEERS_AT_ONCE) {
             schedule.round();
-            let from: Vec<_> = some.iter().map(|&by| team.rank(-by)).collect();
+            let from: Vec<_> = some.iter().map(|&(_, from)| team.ranks[from]).collect();
             for turn in 0..most {
                 // Sends first: a reduction of more ranks than a list holds is several steps, which wait for each other.
-                for &by in some {
-                    let theirs = pieces[by as usize].get(turn).into_iter();
-                    theirs.for_each(|piece| schedule.send(slice::from_ref(piece), &[team.rank(by)]));
+                for &(to, _) in some {
+                    let theirs = pieces[to].get(turn).into_iter();
+                    theirs.for_each(|piece| schedule.send(slice::from_ref(piece), &[team.ranks[to]]));
                 }
-                pieces[0].get(turn).into_iter().for_each(|own| schedule.reduce(slice::from_ref(own), &from));
+                pieces[team.me]
+                    .get(turn)
+                    .into_iter()
+                    .for_each(|own| schedule.reduce(slice::from_ref(own), &from));
             }
         }
     }
 
     fn all_gather(&self, schedule: &mut Schedule<'_>, team: &Team) {
         schedule.round();
-        let distances = || 0..team.len() as isize;
-        let pieces: Vec<_> = distances().map(|by| schedule.pieces(&team.blocks([-by]))).collect();
+        let pieces: Vec<_> = team.blocks.iter().map(|blocks| schedule.pieces(blocks)).collect();
         let most = pieces.iter().map(Vec::len).max().unwrap_or(0);
         for turn in 0..most {
-            let own = pieces[0].get(turn).into_iter();
+            let own = pieces[team.me].get(turn).into_iter();
             own.for_each(|own| schedule.send(slice::from_ref(own), &team.others()));
-            for by in distances().skip(1) {
-                let theirs = pieces[by as usize].get(turn).into_iter();
-                theirs.for_each(|piece| schedule.receive(slice::from_ref(piece), team.rank(-by)));
+            for (_, from) in team.turns() {
+                let theirs = pieces[from].get(turn).into_iter();
+                theirs.for_each(|piece| schedule.receive(slice::from_ref(piece), team.ranks[from]));
             }
         }
     }
@@ -239,13 +246,13 @@ fn first_shot(plan: &mut PlanBuilder, lane: u8, into: Slice) -> [StepId; 2] {
 /// Receives every other rank's block; `scatter` is the step that sent what lay there.
 fn take_blocks(plan: &mut PlanBuilder, lane: u8, scatter: StepId) {
     let spec = *plan.spec();
-    plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
-    let from = Index::on_circle(signed(spec.rank) - 1, spec.ranks).per_outer(-1);
-    let take = plan.receive(block_of(&spec, lane, Buffer::Output, from), from);
-    if spec.in_place {
-        // The block that is overwritten must have left: it went to the same rank, at turn n-2-i.
-        let turn = Index::fixed(signed(spec.ranks) - 2).per_outer(-1);
-        plan.after_turn(take, scatter, turn, Index::INNER);
+    for Turns { count, from, back, .. } in turns(spec.rank, spec.ranks) {
+        plan.repeat(Trips::Fixed(count), Trips::ONCE);
+        let take = plan.receive(block_of(&spec, lane, Buffer::Output, from), from);
+        if spec.in_place {
+            // The block that is overwritten must have left: it went to the same rank.
+            plan.after_turn(take, scatter, back, Index::INNER);
+        }
     }
 }
 

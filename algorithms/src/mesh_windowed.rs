@@ -2,20 +2,21 @@
 //!
 //! ```text
 //! reduce-scatter(v), rank r of p, g = 6:
-//!   y = block r of x;  for t = 0, 1, 2, …, and d from t·g+1 to t·g+g, as far as they are below p:
-//!     send block r+d of x to r+d, for each d;  y = y + what r-d sends, for all these d at once, rounded once
+//!   y = block r of x;  for g turns (t, f) of r at a time (`turns`; fewer where a loop of them ends):
+//!     send block t of x to t, for each;  y = y + what f sends, for all these f at once, rounded once
 //! all-gather(v):
-//!   for d in 1..p:  send x to r+d;  block r-d = what r-d sends
-//! all-reduce: the vector cut into p blocks;  reduce-scatter, then all-gather with the ranks r-d and r+d exchanged
+//!   for each turn (t, f):  send x to t;  block f = what f sends
+//! all-reduce: the vector cut into p blocks;  reduce-scatter, then all-gather with the ranks t and f exchanged
 //!
-//! 4 ranks, if g were 2, who sends to whom:   t   rank 0    rank 1    rank 2    rank 3
-//!                                            0   1 2       2 3       3 0       0 1
-//!                                            1   3         0         1         2
+//! 6 ranks, if g were 2, who sends to whom:   rank 0    rank 1    rank 2    rank 3    rank 4    rank 5
+//!                                            2 4       5 3       4 0       1 5       0 2       3 1
+//!                                            1 3       0 4       3 5       2 0       5 1       4 2
+//!                                            5         2         1         4         3         0
 //! ```
 //!
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
 //! |---|---|---|---|
-//! | reduce-scatter(v) | ⌈(p−1)/12⌉ | (p−1)/p·n | (p−1)/p·n |
+//! | reduce-scatter(v) | about (p−1)/12 | (p−1)/p·n | (p−1)/p·n |
 //! | all-gather(v) | 1, of 16 peers at once | (p−1)/p·n | none |
 //! | all-reduce | both | 2(p−1)/p·n | (p−1)/p·n |
 //!
@@ -23,7 +24,7 @@
 //! meanwhile. `mesh-two-shot` has all p−1 at once: two steps, and as many messages to hold at every rank. All-to-all(v) in
 //! a window is `pairwise`.
 //!
-//! **Why it ends.** Everybody takes the distances d in the same order. Of the turns that are not done anywhere, the first
+//! **Why it ends.** Everybody takes the turns in the same order. Of those that are not done anywhere, the first
 //! has all its sends posted, or room for them, so its sums complete.
 //!
 //! Source: the direct exchange of HCCL's mesh; the window as in the pairwise exchange of R. Thakur, R. Rabenseifner and
@@ -31,6 +32,8 @@
 
 use crate::rounds::{loneliest, own_copy, with_everybody};
 use crate::share::{block, each_lane, fence, keep_own, refuse, share, signed};
+use crate::turns::{Turns, peers, turns};
+use std::ops::Range;
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, StepId, Trips};
 use ubccl_core::profile::Round;
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Kind, Layout, Profile, Result, Spec};
@@ -72,12 +75,10 @@ impl Algorithm for MeshWindowed {
         let mut rounds = Vec::new();
         if spec.op.is_some() {
             // The sends of a turn are under way while the turn before is summed.
-            let two = 2 * GROUP;
-            rounds.extend((1..spec.ranks).step_by(two as usize).map(|first| {
-                let distances = first..(first + two).min(spec.ranks);
-                let messages = u64::from(distances.end - distances.start);
-                let peers = distances.map(|distance| ((lonely + distance) % spec.ranks, 1));
-                Round::with_peers(layout, lonely, peers, of).reducing(messages, of)
+            let all: Vec<_> = peers(lonely, spec.ranks).map(|(to, _)| (to, 1)).collect();
+            rounds.extend(all.chunks(2 * GROUP as usize).map(|some| {
+                let round = Round::with_peers(layout, lonely, some.iter().copied(), of);
+                round.reducing(some.len() as u64, of)
             }));
         }
         if spec.ranks > 1 && !matches!(spec.kind, Kind::ReduceScatter | Kind::ReduceScatterV) {
@@ -109,22 +110,17 @@ struct Mesh {
     lane: u8,
 }
 
-/// The steps of a reduce-scatter's turns.
-struct Turns {
-    /// Those of the loop, and how often it turns.
-    sends: Vec<StepId>,
-    full: u32,
-    /// Those of the turn that is left, which has fewer.
-    rest: Vec<StepId>,
-    /// The last sum.
-    sum: StepId,
-    /// The turn at which it is the last.
-    last: Index,
+/// The steps of a reduce-scatter.
+struct Summed {
+    /// The sends of each loop, and how often it turns.
+    sends: Vec<(Vec<StepId>, u32)>,
+    /// The last sum, and the turn at which it is that.
+    last: (StepId, Index),
 }
 
 impl Mesh {
-    fn at(&self, by: i32) -> Index {
-        Index::on_circle(signed(self.spec.rank) + by, self.spec.ranks)
+    fn own(&self) -> Index {
+        Index::fixed(signed(self.spec.rank))
     }
 
     /// The lane's share of a rank's block.
@@ -136,65 +132,76 @@ impl Mesh {
         share(block, &self.spec, self.lane)
     }
 
-    /// Sums this rank's block into `into`, turn by turn; at least two ranks.
-    fn reduce_scatter(&self, plan: &mut PlanBuilder, into: &Shape) -> Turns {
-        let (full, rest) = ((self.spec.ranks - 1) / GROUP, (self.spec.ranks - 1) % GROUP);
-        let kept = (!self.spec.in_place).then(|| {
+    /// Sums this rank's block into `into`, some turns at once; at least two ranks.
+    fn reduce_scatter(&self, plan: &mut PlanBuilder, into: &Shape) -> Summed {
+        let zero = Index::fixed(0);
+        let mut last = (!self.spec.in_place).then(|| {
             plan.straight();
-            plan.copy(self.block(Buffer::Input, self.at(0)), into.clone())
+            (plan.copy(self.block(Buffer::Input, self.own()), into.clone()), zero)
         });
-        let (zero, outer) = (Index::fixed(0), Index::OUTER);
-        plan.repeat(Trips::Fixed(full), Trips::ONCE);
-        let (sends, sum) = self.turn(plan, into, 1, GROUP);
-        plan.after_turn(sum, sum, outer.plus(-1), zero);
-        kept.into_iter().for_each(|kept| plan.after_turn(sum, kept, zero, zero));
-        let last = Index::fixed(signed(full) - 1);
-        if rest == 0 {
-            return Turns { sends, full, rest: Vec::new(), sum, last };
+        let mut sends = Vec::new();
+        for turns in turns(self.spec.rank, self.spec.ranks) {
+            let (full, rest) = (turns.count / GROUP, turns.count % GROUP);
+            for (times, first, messages) in [(full, 0, GROUP), (1, full * GROUP, rest)] {
+                if times * messages == 0 {
+                    continue;
+                }
+                plan.repeat(Trips::Fixed(times), Trips::ONCE);
+                let (sent, sum) = self.some_turns(plan, into, &turns, first..first + messages);
+                plan.after_turn(sum, sum, Index::OUTER.plus(-1), zero);
+                last.into_iter().for_each(|(before, turn)| plan.after_turn(sum, before, turn, zero));
+                last = Some((sum, Index::fixed(signed(times) - 1)));
+                sends.push((sent, times));
+            }
         }
-        plan.straight();
-        let (left, last_sum) = self.turn(plan, into, signed(full * GROUP) + 1, rest);
-        plan.after_turn(last_sum, sum, last, zero);
-        kept.into_iter().for_each(|kept| plan.after(last_sum, kept));
-        Turns { sends, full, rest: left, sum: last_sum, last: zero }
+        Summed { sends, last: last.expect("two ranks have a turn") }
     }
 
-    /// Exchanges with the ranks at distances from `first` on, `GROUP` further with each turn; answers the sends and the sum.
-    fn turn(&self, plan: &mut PlanBuilder, into: &Shape, first: i32, messages: u32) -> (Vec<StepId>, StepId) {
-        let distances = first..first + signed(messages);
-        let turn = signed(GROUP);
-        let send = |distance: i32| {
-            let to = self.at(distance).per_outer(turn);
+    /// Exchanges in these turns, `GROUP` further with each turn of the loop; answers the sends and the sum.
+    fn some_turns(
+        &self,
+        plan: &mut PlanBuilder,
+        into: &Shape,
+        turns: &Turns,
+        some: Range<u32>,
+    ) -> (Vec<StepId>, StepId) {
+        let at = |peer: Index, turn: u32| {
+            peer.plus(signed(turn) * peer.per_outer).per_outer(signed(GROUP) * peer.per_outer)
+        };
+        let send = |turn: u32| {
+            let to = at(turns.to, turn);
             plan.send(self.block(Buffer::Input, to), Peers::one(to))
         };
-        let sends = distances.clone().map(send).collect();
-        let from = distances.map(|distance| self.at(-distance).per_outer(-turn));
-        let sources = std::iter::once(self.at(0)).chain(from).collect();
+        let sends = some.clone().map(send).collect();
+        let from = some.map(|turn| at(turns.from, turn));
+        let sources = std::iter::once(self.own()).chain(from).collect();
         (sends, plan.receive_reduce(Peers::List(sources), into.clone(), into.clone()))
     }
 
     fn all_gather(&self, plan: &mut PlanBuilder) {
-        keep_own(plan, self.lane, block(&self.spec, Buffer::Output, self.at(0)));
-        plan.repeat(Trips::Fixed(self.spec.ranks - 1), Trips::ONCE);
+        keep_own(plan, self.lane, block(&self.spec, Buffer::Output, self.own()));
         let input = share(Shape::whole(Buffer::Input), &self.spec, self.lane);
-        plan.send(input, Peers::one(self.at(1).per_outer(1)));
-        let from = self.at(-1).per_outer(-1);
-        plan.receive(self.block(Buffer::Output, from), from);
+        for Turns { count, to, from, .. } in turns(self.spec.rank, self.spec.ranks) {
+            plan.repeat(Trips::Fixed(count), Trips::ONCE);
+            plan.send(input.clone(), Peers::one(to));
+            plan.receive(self.block(Buffer::Output, from), from);
+        }
     }
 
     fn all_reduce(&self, plan: &mut PlanBuilder) {
-        let own = self.block(Buffer::Output, self.at(0));
-        let turns = self.reduce_scatter(plan, &own);
+        let own = self.block(Buffer::Output, self.own());
+        let Summed { sends, last: (sum, turn) } = self.reduce_scatter(plan, &own);
         if self.spec.in_place {
             // What comes takes the place of what went.
-            let all = fence(plan, &turns.sends, Trips::Fixed(turns.full.max(1)), Trips::ONCE);
-            let zero = Index::fixed(0);
-            turns.rest.iter().for_each(|&send| plan.after_turn(all, send, zero, zero));
+            for (sends, times) in &sends {
+                fence(plan, sends, Trips::Fixed(*times), Trips::ONCE);
+            }
         }
-        plan.repeat(Trips::Fixed(self.spec.ranks - 1), Trips::ONCE);
-        let give = plan.send(own, Peers::one(self.at(-1).per_outer(-1)));
-        plan.after_turn(give, turns.sum, turns.last, Index::fixed(0));
-        let from = self.at(1).per_outer(1);
-        plan.receive(self.block(Buffer::Output, from), from);
+        for Turns { count, to, from, .. } in turns(self.spec.rank, self.spec.ranks) {
+            plan.repeat(Trips::Fixed(count), Trips::ONCE);
+            let give = plan.send(own.clone(), Peers::one(from));
+            plan.after_turn(give, sum, turn, Index::fixed(0));
+            plan.receive(self.block(Buffer::Output, to), to);
+        }
     }
 }

@@ -45,7 +45,7 @@ impl Family for Nb {
     }
 
     /// The own, then that of the next member, and so on.
-    fn arrivals(&self, mut had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
+    fn arrivals(&self, _me: usize, mut had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
         had.get_mut(1..).into_iter().for_each(<[_]>::reverse);
         had.concat()
     }

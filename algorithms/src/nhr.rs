@@ -85,7 +85,7 @@ impl Family for Nhr {
         (ranks > MOST_BLOCKS).then_some("each rank's block would be a message of its own; use nb")
     }
 
-    fn arrivals(&self, had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
+    fn arrivals(&self, _me: usize, had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
         let come = steps(had.len()).into_iter().flat_map(|step| sent(step).map(move |by| step.0 - by));
         std::iter::once(0).chain(come).flat_map(|back| had[back as usize].iter().cloned()).collect()
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! all-to-all(v), rank r of n:
-//!   for d in 1..n:  send block r+d to r+d;  block r-d = what r-d sends
+//!   for (t, f) in the turns of r (`turns`):  send block t to t;  block f = what f sends
 //!   block r of the output = block r of the input
 //! in place, where block q is to be replaced by what comes from q:
 //!   for k in 0..n:  q = k-r mod n; nothing if q = r
@@ -10,11 +10,11 @@
 //! group:
 //!   send the listed messages in order, and beside that receive the listed ones in order
 //!
-//! 4 ranks, who exchanges with whom at step k in place:     and who sends to whom at step d otherwise:
-//!   k   rank 0   rank 1   rank 2   rank 3                    d   rank 0   rank 1   rank 2   rank 3
-//!   0   -        3        -        1                         1   1        2        3        0
-//!   1   1        0        3        2                         2   2        3        0        1
-//!   2   2        -        0        -                         3   3        0        1        2
+//! 4 ranks, who exchanges with whom at step k in place:     and who sends to whom at each turn otherwise:
+//!   k   rank 0   rank 1   rank 2   rank 3                        rank 0   rank 1   rank 2   rank 3
+//!   0   -        3        -        1                             2        3        0        1
+//!   1   1        0        3        2                             1        0        3        2
+//!   2   2        -        0        -                             3        2        1        0
 //!   3   3        2        1        0
 //! ```
 //!
@@ -26,7 +26,7 @@
 //! A pair exchanges one message each way (for each lane): a table may name another length for every pair, and no rank
 //! knows how long the others' blocks are.
 //!
-//! **Why it ends.** Steps (and their number d or k) are the same for both sides of an exchange, and each rank takes
+//! **Why it ends.** Steps (and their number, of the turn or k) are the same for both sides of an exchange, and each rank takes
 //! them in order. So the first steps that are not done have both sides posted, and nothing before them is in their way.
 //! A group ends for the same reason, whatever its windows, if all ranks list their messages by one order of all
 //! messages, such as: first by number among those of the pair, then by distance from sender to receiver, modulo n.
@@ -37,6 +37,7 @@
 
 use crate::rounds::{copy_only, loneliest, with_everybody};
 use crate::share::{block, each_lane, keep_block, refuse, share, signed};
+use crate::turns::{Turns, turns};
 use ubccl_core::plan::{
     Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Side, Slice, StepId, Trips,
 };
@@ -115,10 +116,8 @@ fn swap_profile(spec: &Spec, layout: &Layout) -> Profile {
 fn exchange(plan: &mut PlanBuilder, lane: u8) {
     let spec = *plan.spec();
     let rank = signed(spec.rank);
-    if spec.ranks > 1 {
-        plan.repeat(Trips::Fixed(spec.ranks - 1), Trips::ONCE);
-        let to = Index::on_circle(rank + 1, spec.ranks).per_outer(1);
-        let from = Index::on_circle(rank - 1, spec.ranks).per_outer(-1);
+    for Turns { count, to, from, .. } in turns(spec.rank, spec.ranks) {
+        plan.repeat(Trips::Fixed(count), Trips::ONCE);
         plan.send(share(block(&spec, Buffer::Input, to), &spec, lane), Peers::one(to));
         plan.receive(share(block(&spec, Buffer::Output, from), &spec, lane), from);
     }

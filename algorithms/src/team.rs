@@ -1,6 +1,7 @@
 //! What a family does among the members of one team, so that it can stand at any level of a composition.
 
 use crate::schedule::Schedule;
+use crate::turns::peers;
 use std::ops::Range;
 use ubccl_core::Rank;
 
@@ -36,9 +37,15 @@ impl Team {
         distances.into_iter().flat_map(|by| self.blocks[self.member(by)].iter().cloned()).collect()
     }
 
-    /// Everybody else's ranks, from the next on.
+    /// At each turn of a mesh, to which member this one sends, and from which it receives.
+    pub(crate) fn turns(&self) -> Vec<(usize, usize)> {
+        let turns = peers(self.me as u32, self.len() as u32);
+        turns.map(|(to, from)| (to as usize, from as usize)).collect()
+    }
+
+    /// Everybody else's ranks, in the order of turns.
     pub(crate) fn others(&self) -> Vec<Rank> {
-        (1..self.len() as isize).map(|by| self.rank(by)).collect()
+        self.turns().into_iter().map(|(to, _)| self.ranks[to]).collect()
     }
 }
 
@@ -69,10 +76,10 @@ pub(crate) trait Family: Sync {
         Some("blocks would take detours; of the families of a composition, only mesh exchanges")
     }
 
-    /// In which order an all-gather brings one member what each has, the own first and then that of the member before, of
+    /// In which order an all-gather brings member `me` what each has, the own first and then that of the member before, of
     /// the one before that, and so on round the circle. A tier that hands it on does so in this order, and a
     /// reduce-scatter takes it the other way round: then messages need not wait for each other.
-    fn arrivals(&self, had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
+    fn arrivals(&self, _me: usize, had: Vec<Vec<Range<u32>>>) -> Vec<Range<u32>> {
         had.concat()
     }
 

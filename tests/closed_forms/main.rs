@@ -256,15 +256,27 @@ fn skewed(ranks: usize, seed: u64) -> Vec<Vec<u64>> {
     (0..ranks).map(|_| (0..ranks).map(|_| draw()).collect()).collect()
 }
 
-/// The times of ports that serve messages one by one: those of a rank leave in the order of distance, reach their
-/// receiver a latency after they begin, and are taken there in the order they reach it.
+/// In which order a rank sends to all others: of an even count, even ranks upwards, first to all even ones, then to all odd
+/// ones; odd ranks likewise downwards.
+fn order(rank: usize, ranks: usize) -> Vec<usize> {
+    let on_circle = |steps: usize| match rank % 2 {
+        0 => (rank + steps) % ranks,
+        _ => (rank + ranks - steps) % ranks,
+    };
+    match ranks % 2 {
+        0 => (2..ranks).step_by(2).chain((1..ranks).step_by(2)).map(on_circle).collect(),
+        _ => (1..ranks).map(|steps| (rank + steps) % ranks).collect(),
+    }
+}
+
+/// The times of ports that serve messages one by one: those of a rank leave in its order, reach their receiver a latency
+/// after they begin, and are taken there in the order they reach it.
 fn max_plus_ps(lengths: &[Vec<u64>]) -> u64 {
     let ranks = lengths.len();
     let mut heads: Vec<Vec<(u64, usize, u64)>> = vec![Vec::new(); ranks];
     for (from, row) in lengths.iter().enumerate() {
         let mut free_ps = 0;
-        for distance in 1..ranks {
-            let to = (from + distance) % ranks;
+        for to in order(from, ranks) {
             let takes_ps = serialisation_ps(row[to] * 4);
             heads[to].push((free_ps + LATENCY_PS, from, takes_ps));
             free_ps += takes_ps;

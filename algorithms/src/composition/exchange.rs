@@ -4,8 +4,8 @@
 //! packed, rank = digits … d1 d0, tier t's digit one of L(t):
 //!   for t = 0, 1, …:  bring the blocks for each value of digit t together;  exchange them with the ranks that differ in
 //!                     digit t alone
-//! direct:  for t = 0, 1, …:  for each distance on the circle of the group of tier t, past the group of tier t-1:
-//!            send its block to the rank so far before, receive the one from the rank so far behind
+//! direct:  for t = 0, 1, …:  for each turn of a mesh (`turns`) of the group of tier t:
+//!            send its block to the one rank and receive that of the other, of those that are not in the group of tier t-1
 //!
 //! 4 ranks, two nodes of two, packed, what rank 0 holds (from→to):   at first             0→0 0→1 0→2 0→3
 //!   tier 0: for 0 and 2, with rank 1                                 0→0 0→2 1→0 1→2
@@ -16,6 +16,7 @@ use super::{Tier, members};
 use crate::pairwise;
 use crate::rounds::loneliest;
 use crate::share::{block, each_lane, fence, keep_block, signed};
+use crate::turns::{Turns, turns};
 use std::ops::Range;
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
@@ -99,16 +100,11 @@ impl Digit {
         self.rank - self.value * self.stride + value * self.stride
     }
 
-    /// The value `by` further on the circle, `step` more with each turn.
-    fn at(&self, by: i32, step: i32) -> Index {
-        Index::on_circle(signed(self.value) + by, self.size).per_outer(step)
-    }
-
-    /// The rank with that value.
-    fn peer(&self, by: i32, step: i32) -> Index {
+    /// The rank with a value on the circle of all.
+    fn peer(&self, value: Index) -> Index {
         let stride = signed(self.stride);
-        Index::on_circle((signed(self.value) + by) * stride, self.size * self.stride)
-            .per_outer(step * stride)
+        Index::on_circle(value.base * stride, self.size * self.stride)
+            .per_outer(value.per_outer * stride)
             .from(signed(self.rank(0)), 0)
     }
 }
@@ -170,13 +166,18 @@ fn exchange(plan: &mut PlanBuilder, digit: &Digit) {
     let packed = |index: Index| scratch(Cut::Even { parts: digit.size, index });
     let place = |index: Index| Shape::whole(Buffer::Output).even(digit.size, index);
     plan.straight();
-    let own = plan.copy(packed(digit.at(0, 0)), place(digit.at(0, 0)));
-    let turns = Trips::Fixed(digit.size - 1);
-    plan.repeat(turns.clone(), Trips::ONCE);
-    let give = plan.send(packed(digit.at(1, 1)), Peers::one(digit.peer(1, 1)));
-    let take = plan.receive(place(digit.at(-1, -1)), digit.peer(-1, -1));
-    let all = fence(plan, &[give, take], turns, Trips::ONCE);
-    plan.after_turn(all, own, Index::fixed(0), Index::fixed(0));
+    let value = Index::fixed(signed(digit.value));
+    let own = plan.copy(packed(value), place(value));
+    let mut loops = vec![(vec![own], Trips::ONCE)];
+    for Turns { count, to, from, .. } in turns(digit.value, digit.size) {
+        plan.repeat(Trips::Fixed(count), Trips::ONCE);
+        let give = plan.send(packed(to), Peers::one(digit.peer(to)));
+        let take = plan.receive(place(from), digit.peer(from));
+        loops.push((vec![give, take], Trips::Fixed(count)));
+    }
+    for (steps, count) in loops {
+        fence(plan, &steps, count, Trips::ONCE);
+    }
 }
 
 /// The groups that a rank is in, from itself alone to the outermost tier's.
@@ -188,33 +189,38 @@ fn stages(rank: Rank, tiers: &[Tier], layout: &Layout) -> Vec<Range<Rank>> {
     std::iter::once(rank..rank + 1).chain((0..tiers.len()).map(group)).collect()
 }
 
-/// Every message for itself. It ends as `pairwise` does: all take their messages by stage, then by distance from sender to
-/// receiver on the circle of the stage's group.
+/// Every message for itself. It ends as `pairwise` does: all take their messages by stage, then by turn of the stage's group.
 fn direct(plan: &mut PlanBuilder, lane: u8, stages: &[Range<Rank>]) {
     let spec = *plan.spec();
-    let part = |shape: Shape| crate::share::share(shape, &spec, lane);
     for pair in stages.windows(2) {
         let (inner, group) = (&pair[0], &pair[1]);
-        let (members, place) = (group.len() as u32, spec.rank - group.start);
-        // Distances past the inner group, to those that are sent to and from those that are received from.
-        let (ahead, behind) = (inner.end - spec.rank, spec.rank - inner.start + 1);
-        let (sent, received) = (ahead..members - behind + 1, behind..members - ahead + 1);
-        let mut ends = [sent.start, sent.end, received.start, received.end];
-        ends.sort_unstable();
-        for range in ends.windows(2).map(|ends| ends[0]..ends[1]).filter(|range| !range.is_empty()) {
-            let at = |by: i32| Index::on_circle(signed(place) + by, members).from(signed(group.start), 0);
-            let first = signed(range.start);
-            plan.repeat(Trips::Fixed(range.len() as u32), Trips::ONCE);
-            if sent.contains(&range.start) {
-                let to = at(first).per_outer(1);
-                plan.send(part(block(&spec, Buffer::Input, to)), Peers::one(to));
-            }
-            if received.contains(&range.start) {
-                let from = at(-first).per_outer(-1);
-                plan.receive(part(block(&spec, Buffer::Output, from)), from);
+        let is_new = |member: Rank| !inner.contains(&(group.start + member));
+        for mut turns in turns(spec.rank - group.start, group.len() as u32) {
+            let news: Vec<_> = turns.peers().map(|(to, from)| [is_new(to), is_new(from)]).collect();
+            // Turns in which as much is new are a loop.
+            for alike in news.chunk_by(|one, next| one == next) {
+                let count = alike.len() as u32;
+                exchange_some(plan, lane, group.start, Turns { count, ..turns }, alike[0]);
+                turns = turns.skip(count);
             }
         }
     }
     let own = |buffer| block(&spec, buffer, Index::fixed(signed(spec.rank)));
     keep_block(plan, lane, own(Buffer::Input), own(Buffer::Output));
+}
+
+/// In these turns of a group that begins at `first`, sends or receives or does both.
+fn exchange_some(plan: &mut PlanBuilder, lane: u8, first: Rank, turns: Turns, [sends, receives]: [bool; 2]) {
+    let spec = *plan.spec();
+    let part = |shape: Shape| crate::share::share(shape, &spec, lane);
+    let [to, from] = [turns.to, turns.from].map(|member| member.from(signed(first), 0));
+    if sends || receives {
+        plan.repeat(Trips::Fixed(turns.count), Trips::ONCE);
+    }
+    if sends {
+        plan.send(part(block(&spec, Buffer::Input, to)), Peers::one(to));
+    }
+    if receives {
+        plan.receive(part(block(&spec, Buffer::Output, from)), from);
+    }
 }

@@ -80,7 +80,7 @@ impl Rails<'_> {
                 true => self.held(tier + 1, member.start + place),
                 false => Vec::new(),
             });
-            self.tiers[tier + 1].family.arrivals(held.collect())
+            self.tiers[tier + 1].family.arrivals(me, held.collect())
         };
         places(&members, me, rank).flat_map(of).collect()
     }
