@@ -12,6 +12,7 @@ use crate::orders::{Crew, How, Order};
 use crate::report::{Agenda, print};
 use crate::stats::median;
 use crate::target::{self, Candidate, Planner};
+use crate::tune::turns;
 use crate::units::show_bytes;
 use std::io::Write;
 
@@ -56,12 +57,12 @@ pub(crate) fn run<C: Crew>(
     let mut verdicts: Vec<Verdict> = Vec::new();
     for (call, _) in &calls {
         let mut entries = entries(&target::candidates(planner, call)?, &planner.engines())?;
-        rounds(stopwatch, call, capacity, &mut entries, ROUNDS)?;
+        measure_in_turns(stopwatch, call, capacity, &mut entries, ROUNDS)?;
         print(out, &table(call, &entries)?)?;
         finalists(&mut entries);
         for _ in 0..=REPEATS {
             entries.iter_mut().for_each(|entry| entry.times_us.clear());
-            rounds(stopwatch, call, capacity, &mut entries, FINAL_ROUNDS)?;
+            measure_in_turns(stopwatch, call, capacity, &mut entries, FINAL_ROUNDS)?;
             if Verdict::of(&entries).noise <= MOST_NOISE {
                 break;
             }
@@ -79,30 +80,6 @@ pub(crate) fn run<C: Crew>(
         verdicts.len()
     );
     print(out, &told)
-}
-
-/// Measures in turns, each round in another order: what one leaves behind (which ranks share a core, above all) must not
-/// always meet the same next one.
-fn rounds<C: Crew>(
-    stopwatch: &mut Stopwatch<C>,
-    call: &Call,
-    capacity: u64,
-    entries: &mut [Entry],
-    rounds: usize,
-) -> Outcome<()> {
-    let count = entries.len();
-    let strides: Vec<usize> = (1..=count).filter(|&stride| is_coprime(stride, count)).collect();
-    for round in 0..rounds {
-        let stride = strides[round % strides.len()];
-        for turn in 0..count {
-            measure(stopwatch, call, capacity, &mut entries[(turn * stride + round) % count])?;
-        }
-    }
-    Ok(())
-}
-
-fn is_coprime(a: usize, b: usize) -> bool {
-    if b == 0 { a == 1 } else { is_coprime(b, a % b) }
 }
 
 /// The ways to measure: the pick first, and again as the last.
@@ -136,18 +113,22 @@ fn entries(candidates: &[Candidate], engines: &[String]) -> Outcome<Vec<Entry>> 
     Ok(chosen.iter().map(entry).collect())
 }
 
-fn measure<C: Crew>(
+fn measure_in_turns<C: Crew>(
     stopwatch: &mut Stopwatch<C>,
     call: &Call,
     capacity: u64,
-    entry: &mut Entry,
+    entries: &mut [Entry],
+    rounds: usize,
 ) -> Outcome<()> {
-    stopwatch.crew.run(&Order::Choose(Some(entry.how.clone())))?;
-    let measured = stopwatch.measure(call, false, capacity)?;
-    if let Some(note) = measured.note {
-        return Err(Failure::new(format!("{} gives wrong results: {note}", entry.how.algorithm)));
+    for turn in turns(entries.len(), rounds) {
+        let entry = &mut entries[turn];
+        stopwatch.crew.run(&Order::Choose(Some(entry.how.clone())))?;
+        let measured = stopwatch.measure(call, false, capacity)?;
+        if let Some(note) = measured.note {
+            return Err(Failure::new(format!("{} gives wrong results: {note}", entry.how.algorithm)));
+        }
+        entry.times_us.push(measured.times.p50_us);
     }
-    entry.times_us.push(measured.times.p50_us);
     Ok(())
 }
 

@@ -51,12 +51,12 @@ const SIZES: [u64; 20] = [
 ];
 /// Rounds over all ways to do a call, and where ranks share cores, whose luck differs from round to round.
 const ROUNDS: usize = 5;
-const ROUNDS_IF_CROWDED: usize = 11;
-/// Timed iterations in each round.
-const ITERATIONS: u32 = 9;
+const ROUNDS_IF_CROWDED: usize = 7;
+/// Timed iterations in each round: ranks run ahead of each other, so that a call costs less in a long row than in a short one.
+const ITERATIONS: u32 = 30;
 /// Of large calls.
 const ITERATIONS_LARGE: u32 = 3;
-const LARGE: u64 = 1 << 20;
+const LARGE: u64 = 2 << 20;
 
 /// Measures, fits, writes the file, and says how well it fits.
 pub(crate) fn run(args: &TuneArgs, out: &mut dyn Write) -> Outcome<()> {
@@ -131,7 +131,7 @@ pub(crate) struct Tape<'a> {
 impl<'a> Tape<'a> {
     /// With these ranks, and buffers of at most so many bytes.
     pub(crate) fn new(crew: &'a mut dyn Crew, ranks: u32, capacity: u64) -> Self {
-        let effort = Effort { iterations: Some(ITERATIONS), warmup: Some(4), checks: 0, breakdown: false };
+        let effort = Effort { iterations: None, warmup: Some(5), checks: 0, breakdown: false };
         let cores = std::thread::available_parallelism();
         let is_crowded = cores.is_ok_and(|cores| cores.get() < ranks as usize);
         Tape { stopwatch: Stopwatch { crew, effort }, capacity, is_crowded }
@@ -142,11 +142,9 @@ impl<'a> Tape<'a> {
         let iterations = if call.bytes() > LARGE { ITERATIONS_LARGE } else { ITERATIONS };
         self.stopwatch.effort.iterations = Some(iterations);
         let mut times_us = vec![Vec::new(); hows.len()];
-        for _ in 0..if self.is_crowded { ROUNDS_IF_CROWDED } else { ROUNDS } {
-            for (how, times_us) in hows.iter().zip(&mut times_us) {
-                self.stopwatch.crew.run(&Order::Choose(Some(how.clone())))?;
-                times_us.push(self.both_us(call)?);
-            }
+        for turn in turns(hows.len(), if self.is_crowded { ROUNDS_IF_CROWDED } else { ROUNDS }) {
+            self.stopwatch.crew.run(&Order::Choose(Some(hows[turn].clone())))?;
+            times_us[turn].push(self.both_us(call)?);
         }
         Ok(times_us.iter().map(|times_us| typical(times_us, self.is_crowded)).collect())
     }
@@ -166,6 +164,21 @@ impl<'a> Tape<'a> {
     pub(crate) fn crew(&mut self) -> &mut dyn Crew {
         self.stopwatch.crew
     }
+}
+
+/// Whose turn it is when so many are measured in so many rounds, each round in another order: what one leaves behind (which
+/// ranks share a core, above all) must not always meet the same next one.
+pub(crate) fn turns(count: usize, rounds: usize) -> impl Iterator<Item = usize> {
+    let strides: Vec<usize> = (1..=count).filter(|&stride| is_coprime(stride, count)).collect();
+    let turn = move |at: usize| {
+        let (round, turn) = (at / count, at % count);
+        (turn * strides[round % strides.len()] + round) % count
+    };
+    (0..count * rounds).map(turn)
+}
+
+fn is_coprime(a: usize, b: usize) -> bool {
+    if b == 0 { a == 1 } else { is_coprime(b, a % b) }
 }
 
 /// What counts of the rounds: the fastest, since what disturbs a measurement makes it longer; where ranks share cores, luck
