@@ -14,6 +14,7 @@ use ubccl_core::endpoint::{
 use ubccl_core::plan::{
     Action, Binding, Cut, Extent, Index, Instance, MAX_LANES, Plan, Position, Side, Slice,
 };
+use ubccl_core::prefetch::{prefetch, prefetch_at};
 use ubccl_core::{Collective, Kind, Rank, Signature};
 
 /// Where a buffer of the plan lies: a region and the byte in it at which the buffer begins.
@@ -144,11 +145,28 @@ impl Execution {
         Ok(moved)
     }
 
+    /// Has the lane fetched that a completion is of, and what else it touches of us.
+    #[inline]
+    pub(crate) fn foresee(&self, token: Token) {
+        let (_, lane, _) = split(token);
+        prefetch(&self.running);
+        prefetch(&self.incomplete);
+        prefetch_at(&self.lanes, lane);
+    }
+
+    /// Has what a completion and the posts that may follow touch fetched, a while after [`Execution::foresee`].
+    #[inline]
+    pub(crate) fn foresee_posts(&self, token: Token) {
+        let (_, lane, slot) = split(token);
+        if let Some(lane) = self.lanes.get(lane) {
+            lane.foresee(slot);
+        }
+    }
+
     /// Takes note of a completion. `token` is one of ours.
     #[inline]
     pub(crate) fn complete(&mut self, token: Token) {
         let (_, lane, slot) = split(token);
-        self.lanes[lane].foresee(slot);
         let was_full = self.lanes[lane].is_full();
         let position = self.lanes[lane].give_back(slot);
         self.ready |= Lanes::from(was_full) << lane;
@@ -159,7 +177,7 @@ impl Execution {
     #[inline]
     fn completed(&mut self, lane: usize, position: Position) {
         self.incomplete -= 1;
-        let step = Edge { lane: lane as u8, position };
+        let step = Edge::new(lane, position);
         let mut waiting = self.waiting;
         while waiting != 0 {
             let other = waiting.trailing_zeros();
@@ -224,23 +242,24 @@ impl Execution {
     #[inline]
     fn post_next(&mut self, endpoint: &mut dyn Endpoint, id: u32, lane: usize) -> Result<bool, Fault> {
         let state = &self.lanes[lane];
-        if state.is_full() || state.next == state.ahead.len() && !self.look_ahead(lane) {
+        if state.is_full() || state.next as usize == state.ahead.len() && !self.look_ahead(lane) {
             return Ok(false);
         }
-        let edges_end = self.lanes[lane].ahead[self.lanes[lane].next].edges_end;
+        let edges_end = self.lanes[lane].ahead[self.lanes[lane].next as usize].edges_end;
         while self.lanes[lane].next_edge < edges_end {
-            let edge = self.lanes[lane].edges[self.lanes[lane].next_edge];
-            if !self.lanes[usize::from(edge.lane)].has_completed(edge.position) {
+            let edge = self.lanes[lane].edges[self.lanes[lane].next_edge as usize];
+            if !self.lanes[edge.lane()].has_completed(edge.position()) {
                 self.awaited[lane] = edge;
                 self.waiting |= 1 << lane;
                 return Ok(false);
             }
             self.lanes[lane].next_edge += 1;
         }
-        let Some(Running { stream, engine, .. }) = self.running else { return Ok(false) };
+        let Some(Running { stream, engine, signature, .. }) = self.running else { return Ok(false) };
         let state = &mut self.lanes[lane];
-        let (slot, step) = (state.free_slot(), &state.ahead[state.next]);
-        let key = Key { stream, lane: message_lane(stream, lane), signature: step.signature, engine };
+        let (slot, step) = (state.free_slot(), &state.ahead[state.next as usize]);
+        let signature = state.signatures.get(state.next as usize).copied().unwrap_or(signature);
+        let key = Key { stream, lane: message_lane(stream, lane), signature, engine };
         let posted = endpoint.post(join(id, lane, slot), &key, &step.post)?;
         if posted == Posted::Pending {
             state.take(slot);
@@ -269,13 +288,15 @@ impl Execution {
             && let Some(step) = binding.current(plan, lane, &state.cursor)
         {
             let targets = step.after.iter().filter_map(|after| binding.target(plan, after, step.at));
-            state.edges.extend(targets.map(|(lane, position)| Edge { lane: lane as u8, position }));
-            let signature = match message_number(plan, step.action) {
-                None => *signature,
-                Some((side, number)) => binding.sizes().table(side)[number.at(step.at) as usize].signature,
-            };
-            let (post, edges_end) = (resolve(plan, binding, bases, &step), state.edges.len());
-            state.ahead.push(Resolved { post, signature, edges_end });
+            state.edges.extend(targets.map(|(lane, position)| Edge::new(lane, position)));
+            if plan.spec().kind == Kind::Group {
+                let of_message = |(side, number): (Side, &Index)| {
+                    binding.sizes().table(side)[number.at(step.at) as usize].signature
+                };
+                state.signatures.push(message_number(step.action).map_or(*signature, of_message));
+            }
+            let (post, edges_end) = (resolve(plan, binding, bases, &step), state.edges.len() as u32);
+            state.ahead.push(Resolved { post, edges_end });
             binding.advance(plan, lane, &mut state.cursor);
         }
         !state.ahead.is_empty()
@@ -293,10 +314,7 @@ fn message_lane(stream: Stream, lane: usize) -> u8 {
 
 /// Which entry of which table a step of a group moves: each of its messages is a call of its own.
 #[inline]
-fn message_number<'a>(plan: &Plan, action: &'a Action) -> Option<(Side, &'a Index)> {
-    if plan.spec().kind != Kind::Group {
-        return None;
-    }
+fn message_number(action: &Action) -> Option<(Side, &Index)> {
     let (Action::Send { from: Slice::Of(shape), .. } | Action::Receive { into: Slice::Of(shape), .. }) =
         action
     else {

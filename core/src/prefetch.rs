@@ -10,9 +10,10 @@ const LINE: usize = 64;
 /// Has all of `wanted` fetched. It is not looked at.
 #[inline]
 pub fn prefetch<T: ?Sized>(wanted: &T) {
-    for offset in (0..size_of_val(wanted)).step_by(LINE) {
-        fetch(std::ptr::from_ref(wanted).cast::<u8>().wrapping_add(offset));
-    }
+    let (first, bytes) = (std::ptr::from_ref(wanted).cast::<u8>(), size_of_val(wanted));
+    (0..bytes).step_by(LINE).for_each(|offset| fetch(first.wrapping_add(offset)));
+    // It may begin in the middle of a line.
+    fetch(first.wrapping_add(bytes.saturating_sub(1)));
 }
 
 /// Has an entry of a list fetched, if it exists.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // registers the caller's memory with the endpoint
 
 mod express;
+mod foresight;
 mod journal;
 mod loose;
 mod place;

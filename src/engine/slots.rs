@@ -159,6 +159,12 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// A place, if there ever was one of this number.
+    #[inline]
+    pub(super) fn get(&self, index: usize) -> Option<&Slot> {
+        self.all.get(index)
+    }
+
     /// Takes a place for a call.
     pub(super) fn take(
         &mut self,

@@ -2,7 +2,7 @@
 
 use ubccl_core::Signature;
 use ubccl_core::endpoint::Post;
-use ubccl_core::plan::{Cursor, MAX_WINDOW, Position};
+use ubccl_core::plan::{Cursor, MAX_LANES, MAX_WINDOW, Position};
 use ubccl_core::prefetch::prefetch_at;
 
 /// Steps are made ready at most so many at a time: the plan is then read once for all of them.
@@ -19,21 +19,37 @@ const FREE: Position = 1 << 63;
 const NO_SLOT: u16 = u16::MAX;
 const _: () = assert!(MAX_WINDOW < NO_SLOT as u32, "a slot has a number of its own");
 
-/// A step to wait for.
+/// A step to wait for: its lane, and its position above that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Edge {
-    pub(super) lane: u8,
-    pub(super) position: Position,
+pub(super) struct Edge(u64);
+
+const LANE_BITS: u32 = MAX_LANES.ilog2();
+const _: () = assert!(MAX_LANES.is_power_of_two(), "lanes have numbers of so many bits");
+
+impl Edge {
+    #[inline]
+    pub(super) fn new(lane: usize, position: Position) -> Self {
+        debug_assert!(position >> (u64::BITS - LANE_BITS) == 0, "nobody gets to step {position}");
+        Edge(position << LANE_BITS | lane as u64)
+    }
+
+    #[inline]
+    pub(super) fn lane(self) -> usize {
+        self.0 as usize % MAX_LANES
+    }
+
+    #[inline]
+    pub(super) fn position(self) -> Position {
+        self.0 >> LANE_BITS
+    }
 }
 
 /// A step that is ready to be posted once its edges are satisfied.
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) post: Post,
-    /// What was called.
-    pub(super) signature: Signature,
     /// Where its edges end in [`Lane::edges`]; they begin where those of the step before it end.
-    pub(super) edges_end: usize,
+    pub(super) edges_end: u32,
 }
 
 /// See the module.
@@ -58,8 +74,10 @@ pub(super) struct Lane {
     /// Steps that are resolved, the edges of all of them that name a step, and how many of both are done with.
     pub(super) ahead: Vec<Resolved>,
     pub(super) edges: Vec<Edge>,
-    pub(super) next: usize,
-    pub(super) next_edge: usize,
+    pub(super) next: u32,
+    pub(super) next_edge: u32,
+    /// What was called in each of these steps, where that is not the same for all.
+    pub(super) signatures: Vec<Signature>,
     /// The first step that is not resolved.
     pub(super) cursor: Cursor,
 }
@@ -76,6 +94,7 @@ impl Lane {
         }
         self.look_further();
         self.ahead.reserve(AHEAD);
+        self.signatures.reserve(AHEAD);
         self.edges.reserve(AHEAD * most_edges.max(USUAL_EDGES));
         self.cursor = cursor;
     }
@@ -84,15 +103,18 @@ impl Lane {
     #[inline]
     pub(super) fn foresee(&self, slot: usize) {
         prefetch_at(&self.under_way, slot);
-        prefetch_at(&self.ahead, self.next);
-        prefetch_at(&self.edges, self.next_edge);
-        prefetch_at(&self.slot_of, self.position as usize & (self.slot_of.len() - 1));
+        // A step that another waited for and that one itself are posted together.
+        prefetch_at(&self.ahead, self.next as usize);
+        prefetch_at(&self.ahead, self.next as usize + 1);
+        prefetch_at(&self.edges, self.next_edge as usize);
+        prefetch_at(&self.slot_of, self.position as usize & self.slot_of.len().wrapping_sub(1));
     }
 
     /// Begins to resolve further steps; none is ready.
     pub(super) fn look_further(&mut self) {
         self.ahead.clear();
         self.edges.clear();
+        self.signatures.clear();
         (self.next, self.next_edge) = (0, 0);
     }
 

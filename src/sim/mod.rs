@@ -23,6 +23,7 @@
 
 mod check;
 mod company;
+mod foresight;
 mod operations;
 mod program;
 mod recording;
@@ -33,6 +34,7 @@ use crate::costs::Costs;
 use crate::engine::Engine;
 use crate::usage::{LinkClass, MemoryUse, Traffic};
 use company::Company;
+use foresight::Foresight;
 use operations::Operation;
 pub use operations::{Data, Issued, Job};
 pub(crate) use program::blocking::{is_in_program, refuse_blocking};
@@ -176,6 +178,7 @@ pub struct World {
     is_recording: bool,
     has_faults: bool,
     watch: Watch,
+    foresight: Foresight,
     costs: Costs,
     /// Of the communicator of all.
     layout: Layout,
@@ -206,6 +209,7 @@ impl World {
             is_recording: false,
             has_faults: !config.faults.trim().is_empty(),
             watch: Watch::default(),
+            foresight: Foresight::default(),
             costs: Costs::of_machine(&machine),
             layout,
             reasons: BTreeMap::new(),

@@ -244,6 +244,7 @@ impl World {
             woken.clear();
             match self.world.step(&mut woken) {
                 Ok(true) => {
+                    self.foresee();
                     self.stepped();
                     self.notice_lateness();
                 }

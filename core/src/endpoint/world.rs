@@ -1,6 +1,6 @@
 //! Worlds of virtual time: all ranks' endpoints, and the time between them.
 
-use super::Endpoint;
+use super::{Endpoint, Token};
 use crate::collective::Rank;
 use crate::error::{Error, Result};
 use crate::record::Record;
@@ -133,6 +133,10 @@ pub trait World: Send {
 
     /// Goes to the next time at which something happens; `false` if nothing ever will.
     fn step(&mut self, woken: &mut Vec<Place>) -> Result<bool>;
+
+    /// Appends what steps to come will likely complete, in about their order, and each only once: a driver may have what
+    /// it needs then fetched into caches meanwhile. For hints only; a world may tell nothing.
+    fn foresee(&mut self, _coming: &mut Vec<(Place, Token)>) {}
 
     /// When something happens next, if anything ever will.
     fn next_ps(&self) -> Option<u64>;

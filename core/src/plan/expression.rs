@@ -90,17 +90,15 @@ impl Index {
     /// The value at one turn.
     #[inline]
     pub fn at(&self, at: At) -> i64 {
-        self.further(at, 0)
+        let value = i64::from(self.offset) + on_circle(self.before_modulo(at), self.modulo);
+        on_circle(value, self.wrap)
     }
 
     #[inline]
-    fn further(&self, at: At, by: i64) -> i64 {
-        let value = i64::from(self.base)
+    fn before_modulo(&self, at: At) -> i64 {
+        i64::from(self.base)
             + i64::from(self.per_outer) * at.outer as i64
             + i64::from(self.per_inner) * at.inner as i64
-            + by;
-        let value = i64::from(self.offset) + on_circle(value, self.modulo);
-        on_circle(value, self.wrap)
     }
 }
 
@@ -372,9 +370,7 @@ impl Peers {
     #[inline]
     pub fn at(&self, sizes: &Sizes, at: At) -> PeerRun {
         match self {
-            Peers::Run { first, stride, count } => {
-                PeerRun(Run::Circle { first: *first, at, stride: *stride, count: *count })
-            }
+            Peers::Run { first, stride, count } => PeerRun(Run::circle(first, at, *stride, *count)),
             Peers::List(list) => {
                 let mut ranks = [0; MAX_LISTED_PEERS];
                 for (rank, index) in ranks.iter_mut().zip(list) {
@@ -392,8 +388,27 @@ pub struct PeerRun(Run);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
-    Circle { first: Index, at: At, stride: i32, count: u32 },
-    Listed { ranks: [Rank; MAX_LISTED_PEERS], count: u8 },
+    /// `(offset + (start + stride·k) mod modulo) mod wrap`, as an [`Index`] counts.
+    Circle {
+        start: i64,
+        stride: i32,
+        modulo: u32,
+        offset: i32,
+        wrap: u32,
+        count: u32,
+    },
+    Listed {
+        ranks: [Rank; MAX_LISTED_PEERS],
+        count: u8,
+    },
+}
+
+impl Run {
+    #[inline]
+    fn circle(first: &Index, at: At, stride: i32, count: u32) -> Self {
+        let Index { offset, modulo, wrap, .. } = *first;
+        Run::Circle { start: first.before_modulo(at), stride, modulo, offset, wrap, count }
+    }
 }
 
 impl PeerRun {
@@ -407,7 +422,7 @@ impl PeerRun {
     /// The ranks `first`, `first + 1`, … modulo `ranks`, `count` of them.
     pub fn circle(first: Rank, count: u32, ranks: u32) -> Self {
         let first = Index::on_circle(first as i32, ranks);
-        PeerRun(Run::Circle { first, at: At::default(), stride: 1, count })
+        PeerRun(Run::circle(&first, At::default(), 1, count))
     }
 
     /// How many.
@@ -428,7 +443,10 @@ impl PeerRun {
     #[inline]
     pub fn get(&self, k: usize) -> Rank {
         match self.0 {
-            Run::Circle { first, at, stride, .. } => first.further(at, i64::from(stride) * k as i64) as Rank,
+            Run::Circle { start, stride, modulo, offset, wrap, .. } => {
+                let value = start + i64::from(stride) * k as i64;
+                on_circle(i64::from(offset) + on_circle(value, modulo), wrap) as Rank
+            }
             Run::Listed { ranks, .. } => ranks[k],
         }
     }

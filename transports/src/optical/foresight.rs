@@ -2,20 +2,38 @@
 
 use super::events::{Event, Kind};
 use super::network::{Message, Network};
+use super::posting::Receive;
+use super::seats::SeatId;
+use ubccl_core::endpoint::{Place, Span, Token};
 
-/// So many events lie between the hints at what one of them needs.
+/// So many events, or completions, lie between the looks at what one of them needs.
 const STRIDE: usize = 4;
+/// Looks at the memory that a completion writes.
+const LOOKS: usize = 4;
+/// A driver that never asks is told of no more completions than this.
+const MOST_COMING: usize = 4096;
+
+/// Completions that are to come.
+#[derive(Debug, Default)]
+pub(super) struct Foresight {
+    /// Those that the driver was not told of.
+    coming: Vec<(SeatId, Token)>,
+    /// What the last ones write, the newest at `count` − 1, round and round.
+    written: [Option<(SeatId, Span)>; LOOKS * STRIDE],
+    count: usize,
+}
 
 impl Network {
     /// Takes a look at what comes after the event that is handled now, the first of `bucket`.
     #[inline]
-    pub(super) fn foresee(&self, bucket: &[Event]) {
-        // Each hint looks at what the one before it, some events ago, had fetched.
-        let coming = |hints: usize| match bucket.get(hints * STRIDE) {
+    pub(super) fn foresee(&mut self, bucket: &[Event]) {
+        // Each look is at what the one before it, some events ago, had fetched.
+        let coming = |looks: usize| match bucket.get(looks * STRIDE) {
             Some(event) => Some(*event),
-            None => self.queue.coming(hints * STRIDE - bucket.len()),
+            None => self.queue.coming(looks * STRIDE - bucket.len()),
         };
-        if let Some(Event { kind, target }) = coming(4) {
+        let completes = coming(4);
+        if let Some(Event { kind, target }) = coming(8) {
             match kind {
                 Kind::Injected => self.sends.foresee(target),
                 Kind::Head | Kind::Begun | Kind::Arrived => self.messages.foresee(target),
@@ -23,26 +41,65 @@ impl Network {
                 Kind::Left | Kind::Died | Kind::Detected | Kind::Alarm | Kind::Resumed => {}
             }
         }
-        if let Some(Event { kind, target }) = coming(3) {
-            match kind {
-                Kind::Injected => self.seats.foresee(self.sends[target].seat),
-                Kind::Head | Kind::Begun => self.sends.foresee(self.messages[target].send),
-                Kind::Arrived => {
-                    let Message { send, line, .. } = self.messages[target];
-                    self.sends.foresee(send);
-                    self.matching.foresee(line);
-                }
-                Kind::Computed => self.seats.foresee(self.receives[target].seat()),
-                Kind::Left | Kind::Died | Kind::Detected | Kind::Alarm | Kind::Resumed => {}
-            }
+        if let Some(Event { kind: Kind::Head | Kind::Begun | Kind::Arrived, target }) = coming(7) {
+            let Message { send, line, .. } = self.messages[target];
+            self.sends.foresee(send);
+            self.matching.foresee(line);
         }
-        if let Some(Event { kind: Kind::Arrived, target }) = coming(2) {
+        if let Some(Event { kind: Kind::Arrived, target }) = coming(6) {
             self.matching.foresee_first(self.messages[target].line);
         }
-        if let Some(Event { kind: Kind::Arrived, target }) = coming(1)
+        if let Some(Event { kind: Kind::Arrived, target }) = coming(5)
             && let Some(receive) = self.matching.first_receive(self.messages[target].line)
         {
             self.receives.foresee(receive);
         }
+        match completes {
+            Some(Event { kind: Kind::Injected, target }) => {
+                let send = &self.sends[target];
+                if let (seat, Some(token)) = (send.seat, send.token) {
+                    self.foresee_completion(seat, token);
+                }
+            }
+            Some(Event { kind: Kind::Computed, target }) => self.foresee_receive(target),
+            Some(Event { kind: Kind::Arrived, target }) => {
+                if let Some(receive) = self.matching.first_receive(self.messages[target].line) {
+                    self.foresee_receive(receive);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn foresee_receive(&mut self, receive: u32) {
+        let Receive { seat, token, into, .. } = self.receives[receive];
+        self.foresee_completion(seat, token);
+        let Foresight { written, count, .. } = &mut self.foresight;
+        written[*count % (LOOKS * STRIDE)] = Some((seat, into));
+        *count = count.wrapping_add(1);
+        for look in 1..LOOKS {
+            let Some((seat, into)) = written[count.wrapping_sub(look * STRIDE + 1) % (LOOKS * STRIDE)] else {
+                return;
+            };
+            let memory = &self.seats[seat].memory;
+            match look {
+                1 => memory.foresee(into),
+                2 => memory.foresee_page(into),
+                _ => memory.foresee_segment(into),
+            }
+        }
+    }
+
+    fn foresee_completion(&mut self, seat: SeatId, token: Token) {
+        self.seats.foresee(seat);
+        if self.foresight.coming.len() < MOST_COMING {
+            self.foresight.coming.push((seat, token));
+        }
+    }
+
+    /// See `World::foresee`.
+    pub(super) fn tell_coming(&mut self, coming: &mut Vec<(Place, Token)>) {
+        let told = self.foresight.coming.drain(..);
+        coming.extend(told.map(|(seat, token)| (self.seats.place(seat), token)));
     }
 }

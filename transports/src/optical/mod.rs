@@ -77,6 +77,7 @@ mod posting;
 mod recorder;
 mod runs;
 mod seats;
+mod segments;
 mod slab;
 mod timing;
 mod world;

@@ -3,6 +3,7 @@
 use super::events::{Event, EventHash, EventQueue, Kind, NO_LINK};
 use super::fabric::Fabric;
 use super::faults::{Faults, Pauses};
+use super::foresight::Foresight;
 use super::matching::Matching;
 use super::payload::{Payload, Workshop, of_rank};
 use super::posting::Receive;
@@ -36,6 +37,7 @@ pub(super) struct Network {
     pub(super) spare_lists: Vec<Vec<u32>>,
     /// How many folds on the way there were.
     pub(super) folds: u64,
+    pub(super) foresight: Foresight,
     timing: Box<dyn Timing>,
     faults: Option<Faults>,
     pauses: Option<Pauses>,
@@ -46,7 +48,8 @@ pub(super) struct Network {
     /// Messages whose last byte left just now.
     left: Vec<u32>,
     woken: Vec<SeatId>,
-    detected: Vec<Rank>,
+    /// The ranks that are known to be dead, in the order that they became so.
+    pub(super) detected: Vec<Rank>,
     stats: WorldStats,
     hash: EventHash,
 }
@@ -115,6 +118,7 @@ impl Network {
             shop: Workshop::default(),
             spare_lists: Vec::new(),
             folds: 0,
+            foresight: Foresight::default(),
             timing,
             pauses: faults.as_ref().and_then(Faults::pauses),
             faults,
@@ -515,13 +519,6 @@ impl Network {
     /// What goes wrong, a line for each.
     pub(super) fn describe_faults(&self) -> String {
         self.faults.as_ref().map_or_else(String::new, Faults::describe)
-    }
-
-    /// See `World::dead`.
-    pub(super) fn dead(&self) -> Vec<Rank> {
-        let mut dead = self.detected.clone();
-        dead.sort_unstable();
-        dead
     }
 
     /// See `World::stats`.

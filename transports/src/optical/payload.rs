@@ -2,10 +2,11 @@
 #![allow(unsafe_code)] // copies between registered memory and the buffers of messages
 
 use super::phantom::Phantom;
-use super::runs::Run;
+use super::runs::{Content, Run};
 use crate::host::HostMemory;
 use ubccl_core::endpoint::{HostPointer, Memory, RegionId, Span};
-use ubccl_core::symbolic::{Piece, reduce_pieces};
+use ubccl_core::prefetch::prefetch_at;
+use ubccl_core::symbolic::{Piece, Value, reduce_pieces};
 use ubccl_core::{DataType, Error, Rank, ReduceOp, Result, kernels};
 
 /// What a message carries.
@@ -16,14 +17,14 @@ pub(super) enum Payload {
     Nothing,
     /// Bytes, in a buffer that may be longer.
     Bytes(Buffer),
-    /// Fingerprints.
-    Runs {
-        /// Bytes that an element stands for.
-        unit: u32,
-        /// What they are.
-        runs: Vec<Run>,
-    },
+    /// Fingerprints, each element of which stands for `unit` bytes.
+    Run { unit: u32, run: Run },
+    /// More than one run of them.
+    Runs { unit: u32, runs: Vec<Run> },
 }
+
+/// Lists that are no longer allocate nothing.
+const FEW: usize = 8;
 
 /// Bytes, aligned for every element type.
 pub(super) type Buffer = Vec<u128>;
@@ -72,7 +73,7 @@ impl Workshop {
     /// Keeps the storage of a message that is over.
     pub(super) fn recycle(&mut self, payload: Payload) {
         match payload {
-            Payload::Nothing => {}
+            Payload::Nothing | Payload::Run { .. } => {}
             Payload::Bytes(buffer) => {
                 let class = buffer.len().trailing_zeros() as usize;
                 self.spare_bytes[class].push(buffer);
@@ -123,15 +124,38 @@ impl RankMemory {
         Some(phantom.pieces())
     }
 
+    /// Has fetched what tells where the segments of a phantom region are.
+    pub(super) fn foresee(&self, span: Span) {
+        prefetch_at(&self.phantoms, span.region.0 as usize);
+    }
+
+    /// A while later: the page that a span begins in.
+    pub(super) fn foresee_page(&self, span: Span) {
+        if let Some(phantom) = self.phantom_of(span) {
+            phantom.foresee_page(span);
+        }
+    }
+
+    /// A while later: the segment.
+    pub(super) fn foresee_segment(&self, span: Span) {
+        if let Some(phantom) = self.phantom_of(span) {
+            phantom.foresee_segment(span);
+        }
+    }
+
     /// Copies a span into a message.
     pub(super) fn snapshot(&mut self, from: Span, shop: &mut Workshop) -> Result<Payload> {
         if from.len == 0 {
             return Ok(Payload::Nothing);
         }
         if let Some(phantom) = self.phantom_of_mut(from) {
+            let unit = phantom.unit();
+            if let Some(run) = phantom.read_one(from)? {
+                return Ok(Payload::Run { unit, run });
+            }
             let mut runs = shop.spare_runs.pop().unwrap_or_default();
             phantom.read_shared(from, &mut runs)?;
-            return Ok(Payload::Runs { unit: phantom.unit(), runs });
+            return Ok(Payload::Runs { unit, runs });
         }
         let source = self.host.address(from)?;
         let mut buffer = shop.take_bytes(from.len);
@@ -146,6 +170,10 @@ impl RankMemory {
     pub(super) fn deliver(&mut self, payload: &Payload, into: Span) -> Result<()> {
         match payload {
             Payload::Nothing if into.len == 0 => Ok(()),
+            Payload::Run { unit, run } => {
+                let phantom = self.phantom_of_mut(into).filter(|phantom| phantom.unit() == *unit);
+                phantom.ok_or_else(|| mixed(into))?.write(into, std::iter::once(run.clone()))
+            }
             Payload::Runs { unit, runs } => {
                 let phantom = self.phantom_of_mut(into).filter(|phantom| phantom.unit() == *unit);
                 phantom.ok_or_else(|| mixed(into))?.write(into, runs.iter().cloned())
@@ -193,9 +221,43 @@ impl RankMemory {
             return Ok(());
         }
         match self.phantom_of(what.into).map(Phantom::unit) {
-            Some(unit) => self.reduce_phantom(what, unit, shop),
+            Some(unit) => match self.reduce_values(what, unit)? {
+                Some(run) => {
+                    let phantom = self.phantom_of_mut(what.into).ok_or_else(|| mixed(what.into))?;
+                    phantom.write(what.into, std::iter::once(run))
+                }
+                None => self.reduce_phantom(what, unit, shop),
+            },
             None => self.reduce_host(what),
         }
+    }
+
+    /// The reduction, if each of few terms is one value, as most are.
+    fn reduce_values<'a, F>(&self, what: &Reduction<'a, F>, unit: u32) -> Result<Option<Run>>
+    where
+        F: Fn(usize) -> Option<&'a Payload>,
+    {
+        let mut values = [Value::UNWRITTEN; FEW];
+        let Some(values) = values.get_mut(..what.terms) else { return Ok(None) };
+        let len = what.into.len / u64::from(unit);
+        for (k, value) in values.iter_mut().enumerate() {
+            let own;
+            let run = match (what.term)(k) {
+                None => {
+                    let phantom = self.phantom_of(what.own).filter(|phantom| phantom.unit() == unit);
+                    own = phantom.ok_or_else(|| mixed(what.own))?.read_one(what.own)?;
+                    own.as_ref()
+                }
+                Some(Payload::Run { unit: theirs, run }) if *theirs == unit => Some(run),
+                Some(_) => None,
+            };
+            match run {
+                Some(Run { len: theirs, content: Content::Value(held) }) if *theirs == len => *value = *held,
+                _ => return Ok(None),
+            }
+        }
+        let value = Value::reduction(values.iter().copied(), what.ranks);
+        Ok(Some(Run::from(Piece { len, value })))
     }
 
     fn reduce_phantom<'a, F>(&mut self, what: &Reduction<'a, F>, unit: u32, shop: &mut Workshop) -> Result<()>
@@ -213,6 +275,9 @@ impl RankMemory {
                     own.clear();
                     phantom.ok_or_else(|| mixed(what.own))?.read(what.own, own)?;
                     own.iter().for_each(|run| run.content.flatten(run.len, terms));
+                }
+                Some(Payload::Run { unit: theirs, run }) if *theirs == unit => {
+                    run.content.flatten(run.len, terms);
                 }
                 Some(Payload::Runs { unit: theirs, runs }) if *theirs == unit => {
                     runs.iter().for_each(|run| run.content.flatten(run.len, terms));
@@ -276,7 +341,7 @@ fn with_list<T: Copy, R>(
     entry: impl Fn(usize) -> Result<T>,
     body: impl FnOnce(&[T]) -> R,
 ) -> Result<R> {
-    let mut few = [filler; 8];
+    let mut few = [filler; FEW];
     let Some(list) = few.get_mut(..len) else {
         let many = (0..len).map(entry).collect::<Result<Vec<T>>>()?;
         return Ok(body(&many));

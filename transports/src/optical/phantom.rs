@@ -2,11 +2,12 @@
 //!
 //! [`SymbolicMemory`](ubccl_core::symbolic::SymbolicMemory) keeps its segments in a list, which suits a verifier that
 //! cuts it before it starts. Here nobody knows the cuts: a ring of 384 ranks makes 384 of them one by one, and shifting
-//! the list's tail would cost more than all else a message costs. So segments are in a tree, and those that continue
-//! each other are one, so that a block that came in chunks costs no more than a whole one.
+//! the list's tail would cost more than all else a message costs. So segments are linked (see `segments`), and those that
+//! continue each other are one, so that a block that came in chunks costs no more than a whole one.
 
 use super::runs::{Content, Run, share};
-use std::collections::BTreeMap;
+use super::segments::Segments;
+use super::slab::NONE;
 use ubccl_core::endpoint::Span;
 use ubccl_core::symbolic::Piece;
 use ubccl_core::{Error, Result};
@@ -15,20 +16,19 @@ use ubccl_core::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Phantom {
     unit: u32,
-    len: u64,
-    /// What each segment is, by the segment's first element. The first segment begins at 0.
-    segments: BTreeMap<u64, Content>,
+    segments: Segments,
 }
 
 impl Phantom {
     /// `content`, of which one element stands for `unit` bytes (at least one).
     pub(super) fn new(unit: u32, content: &[Piece]) -> Self {
-        let mut phantom = Phantom { unit, len: 0, segments: BTreeMap::new() };
+        let mut segments = Segments::new(content.iter().map(|piece| piece.len).sum());
+        let (mut last, mut at) = (NONE, 0);
         for piece in content.iter().filter(|piece| piece.len > 0) {
-            phantom.segments.insert(phantom.len, Content::Value(piece.value));
-            phantom.len += piece.len;
+            last = segments.insert(last, at, Content::Value(piece.value));
+            at += piece.len;
         }
-        phantom
+        Phantom { unit, segments }
     }
 
     /// How many bytes an element stands for.
@@ -37,13 +37,25 @@ impl Phantom {
         self.unit
     }
 
+    /// Has the page fetched that a span begins in.
+    pub(super) fn foresee_page(&self, span: Span) {
+        self.segments.foresee_page(span.offset / u64::from(self.unit));
+    }
+
+    /// Has the segment fetched that a span begins in, a while later.
+    pub(super) fn foresee_segment(&self, span: Span) {
+        self.segments.foresee(span.offset / u64::from(self.unit));
+    }
+
     /// Everything it holds.
     pub(super) fn pieces(&self) -> Vec<Piece> {
-        let mut pieces = Vec::with_capacity(self.segments.len());
-        let mut segments = self.segments.iter().peekable();
-        while let Some((&at, content)) = segments.next() {
-            let end = segments.peek().map_or(self.len, |next| *next.0);
-            content.flatten(end - at, &mut pieces);
+        let mut pieces = Vec::with_capacity(self.segments.count());
+        let mut at = 0;
+        while at < self.segments.len() {
+            let segment = self.segments.find(at);
+            let end = self.segments.end(segment);
+            self.segments.content(segment).flatten(end - at, &mut pieces);
+            at = end;
         }
         pieces
     }
@@ -53,6 +65,13 @@ impl Phantom {
         let (start, end) = self.elements(span)?;
         self.read_elements(start, end, out);
         Ok(())
+    }
+
+    /// What a span holds, if that is one run.
+    #[inline]
+    pub(super) fn read_one(&self, span: Span) -> Result<Option<Run>> {
+        let (start, end) = self.elements(span)?;
+        Ok((start < end).then(|| self.run(start, end)).filter(|run| run.len == end - start))
     }
 
     /// Appends what a span holds, to be sent: if that is much, it is held together with whoever gets it.
@@ -69,19 +88,22 @@ impl Phantom {
         Ok(())
     }
 
-    fn read_elements(&self, start: u64, mut end: u64, out: &mut Vec<Run>) {
-        let first = out.len();
-        // Backwards: the segment that `start` lies in begins before it.
-        for (&at, content) in self.segments.range(..end).rev() {
-            let from = at.max(start);
-            let len = end - from;
-            out.push(Run { len, content: content.further(from - at).resolved(len) });
-            end = from;
-            if end == start {
-                break;
-            }
+    fn read_elements(&self, start: u64, end: u64, out: &mut Vec<Run>) {
+        let mut from = start;
+        while from < end {
+            let run = self.run(from, end);
+            from += run.len;
+            out.push(run);
         }
-        out[first..].reverse();
+    }
+
+    /// What begins at `start`, up to `end` at most.
+    #[inline]
+    fn run(&self, start: u64, end: u64) -> Run {
+        let segment = self.segments.find(start);
+        let len = self.segments.end(segment).min(end) - start;
+        let content = self.segments.content(segment).further(start - self.segments.start(segment));
+        Run { len, content: content.resolved(len) }
     }
 
     /// Writes runs, which together are as long, into a span.
@@ -97,58 +119,53 @@ impl Phantom {
         Ok(())
     }
 
+    /// Writes one value or part of a list, of at least one element.
     fn write_run(&mut self, start: u64, end: u64, content: Content) {
-        let mut from_end = self.segments.range_mut(..=end).rev();
-        let Some((&last, last_content)) = from_end.next() else { return };
-        let is_cut = last == end;
-        let tail = (end < self.len).then(|| last_content.further(end - last));
-        // What follows goes on from here as one segment.
-        let joins = tail.as_ref().is_some_and(|tail| tail.is_further(end - start, &content));
-        // The segment that element `end` − 1 lies in.
-        let before_end = if is_cut { from_end.next() } else { Some((&last, last_content)) };
-        let Some((&at, held)) = before_end else { return };
-        let continues = |at: u64, before: &Content| content.is_further(start - at, before);
-        if at == start {
-            if from_end.next().is_some_and(|(&at, before)| continues(at, before)) {
-                self.segments.remove(&start);
-            } else {
-                *held = content;
-            }
+        let segments = &mut self.segments;
+        let first = segments.find(start);
+        let mut last = first;
+        while segments.end(last) < end {
+            last = segments.next(last);
+        }
+        let (last_end, next) = (segments.end(last), segments.next(last));
+        let tail = (end < last_end).then(|| segments.content(last).further(end - segments.start(last)));
+        let follower = tail.as_ref().or((next != NONE).then(|| segments.content(next)));
+        // What follows goes on from here as one segment, as this may from what is before.
+        let joins = follower.is_some_and(|follower| follower.is_further(end - start, &content));
+        let begins_here = segments.start(first) == start;
+        let before = if begins_here { segments.before(first) } else { first };
+        let goes_on =
+            before != NONE && content.is_further(start - segments.start(before), segments.content(before));
+        let own = if goes_on {
+            before
+        } else if begins_here {
+            segments.set_content(first, content);
+            first
         } else {
-            let goes_on = if at < start { continues(at, held) } else { self.remove(start, end, &content) };
-            if !goes_on {
-                self.segments.insert(start, content);
-            }
+            segments.insert(first, start, content)
+        };
+        let until = if joins && tail.is_none() { end + 1 } else { end };
+        while let next = segments.next(own)
+            && next != NONE
+            && segments.start(next) < until
+        {
+            segments.remove(next);
         }
-        let Some(tail) = tail else { return };
-        match (joins, is_cut) {
-            (true, true) => drop(self.segments.remove(&end)),
-            (false, false) => drop(self.segments.insert(end, tail)),
-            (true, false) | (false, true) => {}
+        if let Some(tail) = tail.filter(|_| !joins) {
+            segments.insert(own, end, tail);
         }
-    }
-
-    /// Removes the segments that begin in a range; whether the one before it goes on with this content.
-    fn remove(&mut self, start: u64, end: u64, content: &Content) -> bool {
-        while let Some((&at, before)) = self.segments.range(..end).next_back() {
-            if at < start {
-                return content.is_further(start - at, before);
-            }
-            self.segments.remove(&at);
-        }
-        false
     }
 
     /// First element and the one after the last.
     fn elements(&self, span: Span) -> Result<(u64, u64)> {
         let unit = u64::from(self.unit);
-        let end = span.offset.checked_add(span.len).filter(|end| end / unit <= self.len);
+        let end = span.offset.checked_add(span.len).filter(|end| end / unit <= self.segments.len());
         match end {
             Some(end) if span.offset.is_multiple_of(unit) && end.is_multiple_of(unit) => {
                 Ok((span.offset / unit, end / unit))
             }
             _ => {
-                let len = self.len;
+                let len = self.segments.len();
                 Err(Error::internal(format!("{span:?} is no part of {len} elements of {unit} bytes")))
             }
         }

@@ -13,11 +13,11 @@ use ubccl_core::{DataType, Error, Rank, ReduceOp};
 /// A receive, a receive-reduce or a copy that is under way.
 #[derive(Debug)]
 pub(super) struct Receive {
-    seat: SeatId,
+    pub(super) seat: SeatId,
     state: State,
-    token: Token,
+    pub(super) token: Token,
     header: Header,
-    into: Span,
+    pub(super) into: Span,
     work: Work,
     /// The send that each source of a reduction brought; [`NONE`] for the own contribution and what is not there yet.
     sends: Vec<u32>,
@@ -31,12 +31,6 @@ pub(super) struct Receive {
 }
 
 impl Receive {
-    /// Whose it is.
-    #[inline]
-    pub(super) fn seat(&self) -> SeatId {
-        self.seat
-    }
-
     /// What switches fold for it: the fold's number, and of how many messages.
     pub(super) fn fold(&self) -> Option<(u64, u32)> {
         (self.folded > 1).then_some((self.fold, self.folded))

@@ -108,6 +108,15 @@ impl Seats {
         prefetch_at(&self.seats, seat as usize);
     }
 
+    /// Whose seat it is, of those of the world's own communicator without a look at it.
+    #[inline]
+    pub(super) fn place(&self, seat: SeatId) -> Place {
+        if seat < self.communicators[0].1 {
+            return Place { communicator: CommunicatorId::WORLD, rank: seat };
+        }
+        self[seat].place
+    }
+
     /// The seats of a communicator.
     pub(super) fn of(&self, communicator: CommunicatorId) -> std::ops::Range<SeatId> {
         let (first, size) = self.communicators[communicator.0 as usize];

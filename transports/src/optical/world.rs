@@ -7,7 +7,7 @@ use super::seats::SeatId;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use ubccl_core::endpoint::{
-    CommunicatorId, Endpoint, Fidelity, Machine, Place, World, WorldOptions, WorldStats,
+    CommunicatorId, Endpoint, Fidelity, Machine, Place, Token, World, WorldOptions, WorldStats,
 };
 use ubccl_core::record::Record;
 use ubccl_core::{Error, Rank, Result};
@@ -17,12 +17,16 @@ use ubccl_core::{Error, Rank, Result};
 pub(super) struct OpticalWorld {
     network: Arc<Mutex<Network>>,
     is_taken: Vec<bool>,
+    /// Now, and who is known to be dead: only steps change them, and drivers ask all the time.
+    now_ps: u64,
+    dead: Vec<Rank>,
 }
 
 impl OpticalWorld {
     pub(super) fn new(fabric: Fabric, options: &WorldOptions) -> Result<Self> {
         let network = Arc::new(Mutex::new(Network::new(fabric, options)?));
-        Ok(OpticalWorld { network, is_taken: vec![false; options.ranks as usize] })
+        let is_taken = vec![false; options.ranks as usize];
+        Ok(OpticalWorld { network, is_taken, now_ps: 0, dead: Vec::new() })
     }
 
     fn endpoint_at(&self, seat: SeatId) -> Box<dyn Endpoint> {
@@ -52,11 +56,22 @@ impl World for OpticalWorld {
     }
 
     fn now_ps(&self) -> u64 {
-        self.network.lock().now_ps
+        self.now_ps
     }
 
     fn step(&mut self, woken: &mut Vec<Place>) -> Result<bool> {
-        Ok(self.network.lock().step(woken))
+        let mut network = self.network.lock();
+        let has_moved = network.step(woken);
+        self.now_ps = network.now_ps;
+        if network.detected.len() > self.dead.len() {
+            self.dead = network.detected.clone();
+            self.dead.sort_unstable();
+        }
+        Ok(has_moved)
+    }
+
+    fn foresee(&mut self, coming: &mut Vec<(Place, Token)>) {
+        self.network.lock().tell_coming(coming);
     }
 
     fn next_ps(&self) -> Option<u64> {
@@ -80,7 +95,7 @@ impl World for OpticalWorld {
     }
 
     fn dead(&self) -> Vec<Rank> {
-        self.network.lock().dead()
+        self.dead.clone()
     }
 
     fn stats(&self) -> WorldStats {
