@@ -90,3 +90,21 @@ fn profiles_of_compositions_are_what_plans_do() {
     let composition = ubccl_algorithms::select("node:mesh;all:mesh", &uneven).unwrap();
     check(&*composition, Kind::AllToAll, &uneven);
 }
+
+#[test]
+fn distances_are_those_on_the_circle_the_shorter_way_round() {
+    let of = |name: &str, kind, ranks: u32, layout: &str| {
+        let spec = Spec::new(&call(kind, ranks, 64), ranks, 1, false, Choice::default());
+        let layout = Layout::parse(layout, ranks).unwrap();
+        let told = ubccl_algorithms::find(name).unwrap().profile(&spec, &layout).distances;
+        [told.rounds, told.farthest, told.parts, told.passed]
+    };
+    // 1, 2 and 4 blocks: at distances 4, 2 and 1, or 1, 2 and 4.
+    assert_eq!(of("nhr", Kind::AllGather, 8, ""), [3, 7, 7, 12]);
+    assert_eq!(of("halving-doubling", Kind::AllGather, 8, ""), [3, 7, 7, 21]);
+    // 1 and 1 blocks at distances 4, which is 1 the other way round, and 2, at once; then 2 at distance 1.
+    assert_eq!(of("nhr", Kind::AllGather, 5, ""), [2, 3, 4, 4]);
+    // What leaves the group goes another way; and who has a root does not do as all others do.
+    assert_eq!(of("nhr", Kind::AllGather, 8, "node=2"), [1, 1, 4, 4]);
+    assert_eq!(of("nhr", Kind::Broadcast, 8, ""), [0; 4]);
+}

@@ -61,6 +61,20 @@ pub struct Round {
     pub copied: Share,
 }
 
+/// How far messages go on the circle of the innermost group, each the shorter way round, where all ranks do the same: for
+/// rings, on which they pass the links of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Distances {
+    /// Rounds that have such messages. 0 if nobody counted.
+    pub rounds: u64,
+    /// Added up over these rounds: how many links the farthest of a round's messages passes.
+    pub farthest: u64,
+    /// Added up: how many parts of the call's bytes a rank sends.
+    pub parts: u64,
+    /// Added up: each part as often as it passes a link, in the direction in which a round passes more.
+    pub passed: u64,
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Profile {
@@ -89,6 +103,8 @@ pub struct Profile {
     pub split: bool,
     /// Whether every message is between ranks that follow each other on the circle of all ranks.
     pub neighbours: bool,
+    /// How far messages go, of plans without a root.
+    pub distances: Distances,
 }
 
 impl Share {
@@ -245,6 +261,11 @@ impl Profile {
     /// The same, and every message goes to the rank before or after.
     pub fn among_neighbours(self) -> Self {
         Profile { neighbours: true, ..self }
+    }
+
+    /// The same, whose messages go so far.
+    pub fn going(self, distances: Distances) -> Self {
+        Profile { distances, ..self }
     }
 
     /// The same, and all wait for ranks that do something else: what those do.

@@ -6,12 +6,14 @@
 //! where this rank has it, later where the last reduction or receive put it. Edges are made from who touched a cell
 //! before. Phases are lanes: with chunks, one phase of a chunk overlaps another phase of another.
 
+mod counted;
 mod grid;
 mod marks;
 mod touched;
 
 pub(crate) use grid::Grid;
 
+use counted::{Counted, total};
 use marks::Marks;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -50,6 +52,8 @@ pub(crate) struct Schedule<'a> {
     taken: Vec<Round>,
     /// To whom this rank gave and from whom it took in each round so far.
     met: BTreeSet<(bool, usize, Rank)>,
+    /// How far it sends, if it has no root.
+    distances: Counted,
     /// How many rounds there were when each lane began.
     stages: Vec<usize>,
     /// Which of the rounds messages are part of.
@@ -86,6 +90,7 @@ impl<'a> Schedule<'a> {
             rounds: Vec::new(),
             taken: Vec::new(),
             met: BTreeSet::new(),
+            distances: Counted::default(),
             stages: Vec::new(),
             now: 0,
             depths: vec![0; cells],
@@ -360,37 +365,22 @@ impl<'a> Schedule<'a> {
         let busiest = if parts(&taken) > parts(&given) { taken } else { given };
         let mut rounds = self.rounds;
         for (round, taken) in rounds.iter_mut().zip(self.taken) {
-            let is_less =
-                (parts(&round.traffic), round.traffic.len()) < (parts(&taken.traffic), taken.traffic.len());
-            if is_less {
+            let size = |traffic: &[Traffic]| (parts(traffic), traffic.len());
+            if size(&round.traffic) < size(&taken.traffic) {
                 round.traffic = taken.traffic;
             }
         }
         let all = rounds.iter().flat_map(|round| &round.traffic).map(|part| part.share.parts);
         let is_sum = all.sum::<u64>() == parts(&busiest);
         let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });
+        let profile = profile.going(self.distances.sum());
         if self.chunked { profile.chunked(1, 1).staged(self.stages) } else { profile }
     }
 
     /// All messages given or taken, by level.
     fn total(&self, gives: bool, rounds: &[Round]) -> Vec<Traffic> {
-        let mut all: Vec<Traffic> = Vec::new();
-        for part in rounds.iter().flat_map(|round| &round.traffic) {
-            match all.iter_mut().find(|sum| sum.level == part.level) {
-                Some(sum) => {
-                    sum.messages += part.messages;
-                    sum.share.parts += part.share.parts;
-                }
-                None => all.push(*part),
-            }
-        }
         let pairs = self.met.iter().filter(|met| met.0 == gives);
-        let peers: BTreeSet<Rank> = pairs.map(|&(_, _, peer)| peer).collect();
-        for part in &mut all {
-            let is_here = |&&peer: &&Rank| self.layout.shared_level(self.spec.rank, peer) == part.level;
-            part.peers = peers.iter().filter(is_here).count() as u32;
-        }
-        all
+        total(rounds, (self.layout, self.spec.rank), &pairs.map(|&(_, _, peer)| peer).collect())
     }
 
     /// One more turn of the round, that sends something or brings it. Of kinds with a root no rank does as all others do.
@@ -410,6 +400,9 @@ impl<'a> Schedule<'a> {
         let of = u64::from(self.grid.cells());
         let rounds = if gives { &mut self.rounds } else { &mut self.taken };
         let Some(round) = rounds.get_mut(self.now) else { return };
+        if gives {
+            self.distances.add(self.now, (self.layout, &self.spec), peer, piece.len() as u64);
+        }
         match self.met.insert((gives, self.now, peer)) {
             true => round.add(level, piece.len() as u64, of),
             false => round.add_another(level, piece.len() as u64, of),

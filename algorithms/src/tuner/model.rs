@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::num::NonZeroU64;
 use ubccl_core::algorithm::Switching;
 use ubccl_core::endpoint::EngineCosts;
-use ubccl_core::profile::{Profile, Round, Traffic};
+use ubccl_core::profile::{Distances, Profile, Round, Traffic};
 use ubccl_core::topology::{Level, Link, Topology, parse_toml};
 use ubccl_core::{Error, Layout, Result};
 
@@ -198,7 +198,7 @@ impl Model {
     }
 
     /// The same for plans of this profile: on a ring, messages that go farther than to a neighbour pass other ranks, and
-    /// their links. How far each goes a profile does not say. Of messages to all others n²/8 pass each link, of those of
+    /// their links. How far each goes, not all profiles say. Of messages to all others n²/8 pass each link, of those of
     /// one rank with all others half; those to one rank go a quarter of the way round, about as far as the steps of halving
     /// and of trees on average.
     pub(super) fn around(&self, profile: &Profile, layout: &Layout) -> Cow<'_, Self> {
@@ -211,7 +211,12 @@ impl Model {
         // One rank with all others: half of them are reached either way.
         let is_one =
             |round: &Round| round.traffic.is_empty() || round.doers == 1 && round.traffic.iter().any(is_many);
+        let Distances { rounds, farthest, parts, passed } = profile.distances;
         let (loads, hops) = match (profile.neighbours, has_many) {
+            // Counted. Two ranks have both of their links to each other.
+            (false, _) if parts > 0 => {
+                ((passed as f64 / parts as f64).max(0.5), farthest as f64 / rounds as f64)
+            }
             (false, true) if profile.rounds.iter().all(is_one) => {
                 ((ranks / 2.0).floor() / (ranks - 1.0), (ranks / 2.0).max(1.0))
             }

@@ -1,0 +1,71 @@
+//! What profiles count of a schedule's messages.
+
+use std::collections::BTreeSet;
+use ubccl_core::profile::{Distances, Round, Traffic};
+use ubccl_core::{Layout, Rank, Spec};
+
+/// How far one rank sends on the circle of its innermost group, round by round.
+#[derive(Default)]
+pub(super) struct Counted {
+    rounds: Vec<Distances>,
+    /// Of each round, parts times distance, forwards and backwards.
+    passed: Vec<[u64; 2]>,
+}
+
+impl Counted {
+    /// One more message of so many parts. Those that leave the innermost group go other ways, and of kinds with a root no
+    /// rank does as all others do.
+    pub(super) fn add(&mut self, round: usize, (layout, spec): (&Layout, &Spec), to: Rank, parts: u64) {
+        if spec.root.is_some() || layout.shared_level(spec.rank, to) > 0 {
+            return;
+        }
+        let level = &layout.levels()[0];
+        let members = level.group(level.group_of(spec.rank)).len() as u32;
+        let ahead = (to + members - spec.rank) % members;
+        let (way, distance) = if 2 * ahead <= members { (0, ahead) } else { (1, members - ahead) };
+        let rounds = self.rounds.len().max(round + 1);
+        self.rounds.resize(rounds, Distances::default());
+        self.passed.resize(rounds, [0; 2]);
+        let (counted, passed) = (&mut self.rounds[round], &mut self.passed[round]);
+        passed[way] += parts * u64::from(distance);
+        *counted = Distances {
+            rounds: 1,
+            farthest: counted.farthest.max(u64::from(distance)),
+            parts: counted.parts + parts,
+            passed: passed[0].max(passed[1]),
+        };
+    }
+
+    /// All of it.
+    pub(super) fn sum(&self) -> Distances {
+        self.rounds.iter().fold(Distances::default(), |sum, round| Distances {
+            rounds: sum.rounds + round.rounds,
+            farthest: sum.farthest + round.farthest,
+            parts: sum.parts + round.parts,
+            passed: sum.passed + round.passed,
+        })
+    }
+}
+
+/// All messages of a rank with these peers, by level.
+pub(super) fn total(
+    rounds: &[Round],
+    (layout, rank): (&Layout, Rank),
+    peers: &BTreeSet<Rank>,
+) -> Vec<Traffic> {
+    let mut all: Vec<Traffic> = Vec::new();
+    for part in rounds.iter().flat_map(|round| &round.traffic) {
+        match all.iter_mut().find(|sum| sum.level == part.level) {
+            Some(sum) => {
+                sum.messages += part.messages;
+                sum.share.parts += part.share.parts;
+            }
+            None => all.push(*part),
+        }
+    }
+    for part in &mut all {
+        let is_here = |&&peer: &&Rank| layout.shared_level(rank, peer) == part.level;
+        part.peers = peers.iter().filter(is_here).count() as u32;
+    }
+    all
+}
