@@ -48,6 +48,9 @@ pub(crate) struct Execution {
     running: Option<Running>,
 }
 
+/// From so many pairs of ready steps on the plan is fetched.
+const PLAN_LOOKS: usize = 4;
+
 /// A set of lanes, bit by bit.
 type Lanes = u8;
 const _: () = assert!(MAX_LANES <= Lanes::BITS as usize, "a set has a bit for every lane");
@@ -158,8 +161,11 @@ impl Execution {
     #[inline]
     pub(crate) fn foresee_posts(&self, token: Token) {
         let (_, lane, slot) = split(token);
-        if let Some(lane) = self.lanes.get(lane) {
-            lane.foresee(slot);
+        let (Some(state), Some(Running { plan, .. })) = (self.lanes.get(lane), &self.running) else { return };
+        state.foresee(slot);
+        // The plan is read again when no step is ready: the looks at it are spread over the last posts before.
+        if let Some(look) = PLAN_LOOKS.checked_sub(state.ready() / 2) {
+            self.binding.foresee(plan, lane, &state.cursor, look);
         }
     }
 

@@ -110,6 +110,12 @@ impl Lane {
         prefetch_at(&self.slot_of, self.position as usize & self.slot_of.len().wrapping_sub(1));
     }
 
+    /// How many steps are resolved and not posted.
+    #[inline]
+    pub(super) fn ready(&self) -> usize {
+        self.ahead.len() - self.next as usize
+    }
+
     /// Begins to resolve further steps; none is ready.
     pub(super) fn look_further(&mut self) {
         self.ahead.clear();

@@ -3,6 +3,7 @@
 use super::{Action, After, At, Place, Plan, Sizes, Slice};
 use crate::collective::Collective;
 use crate::plan::MAX_LANES;
+use crate::prefetch::{prefetch, prefetch_at};
 
 /// The number of a step instance in its lane, counted from 0 in posting order.
 pub type Position = u64;
@@ -132,6 +133,23 @@ impl Binding {
         let at = At { outer: number / turn.inner, inner: number % turn.inner };
         let step = &plan.lanes[lane].loops[index].steps[body as usize];
         Some(Instance { action: &step.action, after: &step.after, at })
+    }
+
+    /// Has what the steps from the cursor on are read from fetched, look by look from 0 to 4, each a while after the one
+    /// before.
+    pub fn foresee(&self, plan: &Plan, lane: usize, cursor: &Cursor, look: usize) {
+        let turn = || plan.lanes.get(lane).and_then(|lane| lane.loops.get(cursor.turn));
+        let steps = || turn().into_iter().flat_map(|turn| &turn.steps);
+        match look {
+            0 => prefetch(plan),
+            1 => {
+                prefetch_at(&plan.lanes, lane);
+                prefetch_at(&self.loops, self.first_loop[lane] + cursor.turn);
+            }
+            2 => turn().into_iter().for_each(prefetch),
+            3 => steps().for_each(prefetch),
+            _ => steps().for_each(|step| prefetch(&step.after[..])),
+        }
     }
 
     /// Moves to the next step.

@@ -3,7 +3,7 @@
 //! Most events are made for times later than most others: pushing them appends to a list, popping walks along the sorted
 //! part of it, and what comes soon can be told.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -34,18 +34,47 @@ pub(super) enum Kind {
 }
 
 /// Something that will happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) kind: Kind,
     pub(super) target: u32,
 }
 
 /// An event with its place in the order of all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 struct Timed {
     time_ps: u64,
     number: u64,
     event: Event,
+}
+
+impl Timed {
+    /// Time and number as one number, which is compared without branches.
+    #[inline]
+    fn order(&self) -> u128 {
+        u128::from(self.time_ps) << 64 | u128::from(self.number)
+    }
+}
+
+impl PartialEq for Timed {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for Timed {}
+
+impl PartialOrd for Timed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timed {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
 }
 
 /// Events to come. A quarter of those that are far off is sorted at a time, so that each is looked at a few times in all.

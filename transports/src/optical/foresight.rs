@@ -6,9 +6,9 @@ use super::posting::Receive;
 use super::seats::SeatId;
 use ubccl_core::endpoint::{Place, Span, Token};
 
-/// So many events, or completions, lie between the looks at what one of them needs.
+/// So many events lie between the looks at what one of them needs.
 const STRIDE: usize = 4;
-/// Looks at the memory that a completion writes.
+/// Looks at the memory that a receive writes. A receive lies between them: with what else happens about three events.
 const LOOKS: usize = 4;
 /// A driver that never asks is told of no more completions than this.
 const MOST_COMING: usize = 4096;
@@ -18,9 +18,8 @@ const MOST_COMING: usize = 4096;
 pub(super) struct Foresight {
     /// Those that the driver was not told of.
     coming: Vec<(SeatId, Token)>,
-    /// What the last ones write, the newest at `count` − 1, round and round.
-    written: [Option<(SeatId, Span)>; LOOKS * STRIDE],
-    count: usize,
+    /// What the last of those that are receives write, the newest first.
+    written: [Option<(SeatId, Span)>; LOOKS + 1],
 }
 
 impl Network {
@@ -74,18 +73,17 @@ impl Network {
     fn foresee_receive(&mut self, receive: u32) {
         let Receive { seat, token, into, .. } = self.receives[receive];
         self.foresee_completion(seat, token);
-        let Foresight { written, count, .. } = &mut self.foresight;
-        written[*count % (LOOKS * STRIDE)] = Some((seat, into));
-        *count = count.wrapping_add(1);
-        for look in 1..LOOKS {
-            let Some((seat, into)) = written[count.wrapping_sub(look * STRIDE + 1) % (LOOKS * STRIDE)] else {
-                return;
-            };
-            let memory = &self.seats[seat].memory;
+        let written = &mut self.foresight.written;
+        written.rotate_right(1);
+        written[0] = Some((seat, into));
+        for (look, (seat, into)) in written.iter().flatten().enumerate() {
+            let memory = &self.seats[*seat].memory;
             match look {
-                1 => memory.foresee(into),
-                2 => memory.foresee_page(into),
-                _ => memory.foresee_segment(into),
+                0 => {} // the seat is on its way
+                1 => memory.foresee(*into),
+                2 => memory.foresee_page(*into),
+                3 => memory.foresee_segment(*into),
+                _ => memory.foresee_beside(*into),
             }
         }
     }

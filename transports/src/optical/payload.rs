@@ -143,6 +143,13 @@ impl RankMemory {
         }
     }
 
+    /// A while later: the segments beside it.
+    pub(super) fn foresee_beside(&self, span: Span) {
+        if let Some(phantom) = self.phantom_of(span) {
+            phantom.foresee_beside(span);
+        }
+    }
+
     /// Copies a span into a message.
     pub(super) fn snapshot(&mut self, from: Span, shop: &mut Workshop) -> Result<Payload> {
         if from.len == 0 {

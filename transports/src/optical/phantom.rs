@@ -47,6 +47,11 @@ impl Phantom {
         self.segments.foresee(span.offset / u64::from(self.unit));
     }
 
+    /// Has the segments beside that one fetched, a while later still.
+    pub(super) fn foresee_beside(&self, span: Span) {
+        self.segments.foresee_beside(span.offset / u64::from(self.unit));
+    }
+
     /// Everything it holds.
     pub(super) fn pieces(&self) -> Vec<Piece> {
         let mut pieces = Vec::with_capacity(self.segments.count());

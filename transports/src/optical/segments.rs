@@ -89,6 +89,17 @@ impl Segments {
         }
     }
 
+    /// Has the segments beside that one fetched, a while later still.
+    pub(super) fn foresee_beside(&self, element: u64) {
+        if let Some(&first) = self.pages.get((element >> self.shift) as usize)
+            && first != NONE
+        {
+            let Segment { before, next, .. } = self.segments[first];
+            self.segments.foresee(before);
+            self.segments.foresee(next);
+        }
+    }
+
     /// The last page before this one that a segment begins in; one begins in the first page.
     fn begun_before(&self, page: usize) -> usize {
         let mut word = page / 64;
@@ -253,6 +264,7 @@ mod tests {
             assert_eq!(segments.end(id), next.map_or(len, |next| *next.0));
             segments.foresee_page(element);
             segments.foresee(element);
+            segments.foresee_beside(element);
             if start < element {
                 expected.insert(element, segments.insert(id, element, content(element)));
             } else if start > 0 && random >> 63 == 0 {

@@ -54,6 +54,8 @@ struct Operation {
     engine: u8,
     /// When, as far as the pace is concerned.
     posted_ps: u64,
+    /// Before then its engine sends nothing.
+    ready_ps: u64,
     /// Of a message.
     len: u64,
     is_receive: bool,
@@ -63,6 +65,8 @@ struct Operation {
     missing: u32,
     is_headless: bool,
     due_ps: u64,
+    /// What the fabric's ranks take to copy or reduce once everything is there.
+    work_ps: u64,
 }
 
 impl PacedEndpoint {
@@ -117,17 +121,20 @@ impl PacedEndpoint {
     fn operation(&mut self, token: Token, key: &Key, len: u64, is_receive: bool) -> Result<u32> {
         let (stream, engine) = (key.stream, self.ports.engine(key.engine)?);
         let posted_ps = self.post_ps(stream);
+        let ready_ps = self.ports.operate(posted_ps, engine, stream);
         let new = Operation {
             token,
             stream,
             engine,
             posted_ps,
+            ready_ps,
             len,
             is_receive,
             parts: Vec::new(),
             missing: 0,
             is_headless: false,
             due_ps: 0,
+            work_ps: 0,
         };
         let Some(id) = self.free.pop() else {
             self.operations.push(new);
@@ -144,14 +151,14 @@ impl PacedEndpoint {
             return Ok(Posted::Done);
         }
         let id = self.operation(token, key, from.len, false)?;
-        let Operation { engine, posted_ps, .. } = self.operations[id as usize];
+        let Operation { engine, ready_ps, .. } = self.operations[id as usize];
         let buffer = self.take()?;
         let mut sent_ps = 0;
         for peer in to.iter() {
             if peer as usize >= self.counters.len() {
                 return Err(Error::internal(format!("rank {} sends to rank {peer}", self.rank)).into());
             }
-            let injection = self.ports.inject(posted_ps, (engine, peer), from.len);
+            let injection = self.ports.inject(ready_ps, (engine, peer), from.len);
             self.heads.set(buffer, peer, injection.head_ps);
             self.counters[peer as usize].sent(from.len);
             sent_ps = sent_ps.max(injection.sent_ps);
@@ -175,6 +182,10 @@ impl PacedEndpoint {
     ) -> Result<Posted, Fault> {
         let own = matches!(post, Post::ReceiveReduce { .. }).then_some(self.rank);
         let id = self.operation(token, key, len, true)?;
+        if own.is_some() {
+            let operation = &mut self.operations[id as usize];
+            operation.work_ps = self.ports.reduction_ps(operation.engine, sources.len(), len);
+        }
         for source in sources.iter().filter(|&source| Some(source) != own) {
             let buffer = self.take()?;
             self.operations[id as usize].parts.push((source, buffer));
@@ -225,6 +236,10 @@ impl PacedEndpoint {
         if operation.missing == 0 {
             self.headless -= u32::from(operation.is_headless);
             operation.parts.clear();
+            if operation.work_ps > 0 {
+                let from_ps = operation.due_ps.max(operation.posted_ps);
+                operation.due_ps = self.ports.compute(from_ps, operation.work_ps);
+            }
             self.due.push(Reverse((operation.due_ps, id)));
         }
     }
@@ -251,7 +266,9 @@ impl Endpoint for PacedEndpoint {
             Post::ReceiveReduce { sources, into, .. } => self.receive(token, key, sources, (post, into.len)),
             Post::Copy { into, .. } => {
                 let id = self.operation(token, key, into.len, false)?;
-                self.operations[id as usize].missing = 1;
+                let operation = &mut self.operations[id as usize];
+                operation.work_ps = self.ports.copy_ps(operation.engine, into.len);
+                operation.missing = 1;
                 self.post_part(id, PAYLOAD, key, post)?;
                 Ok(Posted::Pending)
             }
@@ -275,7 +292,7 @@ impl Endpoint for PacedEndpoint {
         {
             self.due.pop();
             let Operation { token, stream, posted_ps, .. } = self.operations[id as usize];
-            // A copy is due when it is done, and takes what it takes.
+            // A copy that takes a fabric's ranks no time is due when it is done.
             if due_ps > 0 && matches!(stream, Stream::Collective(_)) {
                 let late_ps = now_ps.saturating_sub(due_ps.max(posted_ps));
                 self.late = Some((stream, late_ps.min(MOST_LATE_PS)));

@@ -11,8 +11,12 @@
 //! take: the pace is the fabric's as long as the host is faster. Ranks share one clock (the host's monotonic one), read
 //! from an epoch that rank 0 sets.
 //!
-//! Not seen: copies and reductions take what they take here; each communicator has ports of its own; heads of several
-//! senders are served in the order in which this rank takes their messages in; links of a ring that others' messages pass.
+//! A collective's first message waits for its engine's start-up, and a reduction or copy is done when the fabric's rank,
+//! which does one at a time, would be done.
+//!
+//! Not seen: switches that copy and fold; each communicator has ports, and copies and reduces, of its own; heads of several
+//! senders are served in the order in which this rank takes their messages in, and reductions and copies in the order in
+//! which they are done here; links of a ring that others' messages pass.
 
 mod endpoint;
 mod heads;

@@ -2,6 +2,9 @@
 //! share.
 
 use crate::optical::Fabric;
+use crate::optical::fabric::Costs;
+use ubccl_core::endpoint::Stream;
+use ubccl_core::topology::time_at_rate_ps;
 use ubccl_core::{Rank, Result};
 
 /// The injection and the reception port of one rank.
@@ -12,6 +15,13 @@ pub(super) struct Ports {
     ranks: u32,
     injection_free_ps: u64,
     reception_free_ps: u64,
+    /// When its copying and reducing are free again.
+    compute_free_ps: u64,
+    /// The operation that was posted for last, and when its engine is ready.
+    operation: Option<Stream>,
+    ready_ps: u64,
+    /// The last collective that was started.
+    started: u64,
 }
 
 /// When a message that is sent leaves.
@@ -25,7 +35,17 @@ pub(super) struct Injection {
 
 impl Ports {
     pub(super) fn new(fabric: &Fabric, rank: Rank, ranks: u32) -> Self {
-        Ports { fabric: fabric.clone(), rank, ranks, injection_free_ps: 0, reception_free_ps: 0 }
+        Ports {
+            fabric: fabric.clone(),
+            rank,
+            ranks,
+            injection_free_ps: 0,
+            reception_free_ps: 0,
+            compute_free_ps: 0,
+            operation: None,
+            ready_ps: 0,
+            started: 0,
+        }
     }
 
     /// The engine that a post is for.
@@ -33,6 +53,41 @@ impl Ports {
     /// Errors: Internal, for one that there is not.
     pub(super) fn engine(&self, wanted: Option<u8>) -> Result<u8> {
         self.fabric.engine(wanted)
+    }
+
+    /// Something is posted now for an operation: when its engine is ready. A collective's first post starts it.
+    pub(super) fn operate(&mut self, now_ps: u64, engine: u8, stream: Stream) -> u64 {
+        if self.operation != Some(stream) {
+            (self.operation, self.ready_ps) = (Some(stream), now_ps);
+            if let Stream::Collective(sequence) = stream
+                && sequence > self.started
+            {
+                self.started = sequence;
+                self.ready_ps = now_ps.saturating_add(self.fabric.costs(engine).start_ps);
+            }
+        }
+        self.ready_ps.max(now_ps)
+    }
+
+    /// How long an engine takes to reduce so many terms of so many bytes to one.
+    pub(super) fn reduction_ps(&self, engine: u8, terms: usize, bytes: u64) -> u64 {
+        let Costs { reduce_bytes_per_s, fold_ps, .. } = *self.fabric.costs(engine);
+        let folds = (terms as u64).saturating_sub(1);
+        let bytes_ps =
+            reduce_bytes_per_s.map_or(0, |rate| time_at_rate_ps(folds.saturating_mul(bytes), rate.get()));
+        folds.saturating_mul(fold_ps).saturating_add(bytes_ps)
+    }
+
+    /// How long an engine takes to copy so many bytes.
+    pub(super) fn copy_ps(&self, engine: u8, bytes: u64) -> u64 {
+        let rate = self.fabric.costs(engine).copy_bytes_per_s;
+        rate.map_or(0, |rate| time_at_rate_ps(bytes, rate.get()))
+    }
+
+    /// What takes so long may begin at that time: when it is done. A rank does one at a time.
+    pub(super) fn compute(&mut self, from_ps: u64, duration_ps: u64) -> u64 {
+        self.compute_free_ps = from_ps.max(self.compute_free_ps).saturating_add(duration_ps);
+        self.compute_free_ps
     }
 
     /// A message is posted now, for an engine to send.
@@ -86,6 +141,24 @@ mod tests {
             assert_eq!(ports.receive(head_ps, (engine, 2), 512), start_ps + published_ps);
         }
         assert!(ports.engine(Some(2)).is_err());
+    }
+
+    #[test]
+    fn a_collective_starts_once_and_its_folds_follow_one_another() {
+        let toml = "name = 'slow'\n[topology]\nunit = 'NPU'\n[[topology.level]]\nname = 'node'\nholds = 4\n
+            link = { latency_ps = 5000, rate_bytes_per_s = 1_000_000_000_000 }\n[[engine]]\nname = 'software'\n
+            start_ps = 7000\nfold_ps = 50\nreduce_bytes_per_s = 1_000_000_000\ncopy_bytes_per_s = 500_000_000";
+        let mut ports = Ports::new(&Fabric::parse(toml).unwrap(), 0, 4);
+        let [one, two] = [1, 2].map(Stream::Collective);
+        assert_eq!(ports.operate(1000, 0, one), 8000);
+        assert_eq!([3000, 9000].map(|now_ps| ports.operate(now_ps, 0, one)), [8000, 9000]);
+        assert_eq!(ports.operate(9000, 0, Stream::Direct), 9000, "messages start at once");
+        assert_eq!(ports.operate(9100, 0, one), 9100, "it has started");
+        assert_eq!(ports.operate(9200, 0, two), 16_200);
+        assert_eq!([1, 3].map(|terms| ports.reduction_ps(0, terms, 8)), [0, 16_100]);
+        assert_eq!(ports.copy_ps(0, 8), 16_000);
+        assert_eq!(ports.compute(20_000, 16_100), 36_100);
+        assert_eq!(ports.compute(30_000, 16_000), 52_100);
     }
 
     #[test]
