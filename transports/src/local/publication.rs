@@ -9,6 +9,9 @@
 //! - from a publication of its own with a higher number: it began that only when it was through with this one.
 //!
 //! The second is why ranks that all publish, as in an all-reduce, never look at each other's `finished`.
+//! A payload that is too long for its entry stands in a place of its own. There are fewer of these, they are given out in
+//! turn, whatever number the operation has (so that operations without one leave none out), and the entry says which turn it
+//! is. They wait for the readers of what stands there as entries do.
 //! All ends keep their own counts in memory of their own and trust nothing that another side may write.
 
 use super::atomics::Word;
@@ -16,7 +19,8 @@ use super::scattered::Scattered;
 use std::sync::atomic::Ordering;
 use ubccl_core::Rank;
 
-/// How many entries each rank has: it may be so many operations ahead of its readers, less one.
+/// How many entries each rank has: it may be so many operations ahead of its readers, less one. Or how many places for
+/// payloads: so many operations with one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Depth(Scattered);
 
@@ -27,13 +31,13 @@ impl Depth {
         Depth(Scattered::new(entries))
     }
 
-    /// The entry that operation `number` uses.
+    /// The entry that operation `number` uses, or the place of payload `number`.
     #[inline]
     pub(crate) fn entry(self, number: u64) -> usize {
         self.0.position(number)
     }
 
-    /// Where in its place the payload of operation `number` begins: see [`Scattered::offset`].
+    /// Where in its place payload `number` begins: see [`Scattered::offset`].
     #[inline]
     pub(crate) fn offset(self, number: u64, stride: usize, len: usize) -> usize {
         self.0.offset(number, stride, len)
@@ -44,8 +48,8 @@ impl Depth {
     }
 }
 
-/// What stands in an entry.
-#[derive(Debug)]
+/// What stands in an entry, or in a place for payloads.
+#[derive(Clone, Debug, Default)]
 struct Held {
     /// The operation; 0 is none.
     number: u64,
@@ -53,19 +57,40 @@ struct Held {
     readers: Vec<Rank>,
 }
 
+impl Held {
+    fn take(&mut self, number: u64, readers: &[Rank]) {
+        self.number = number;
+        if self.readers != readers {
+            self.readers.clear();
+            self.readers.extend_from_slice(readers);
+        }
+    }
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct Author {
-    depth: Depth,
+    entries: Depth,
     held: Vec<Held>,
+    places: Depth,
+    held_in_places: Vec<Held>,
+    /// Payloads so far.
+    payloads: u64,
     /// By rank: all operations up to this one are finished, as far as is known.
     known: Vec<u64>,
 }
 
 impl Author {
-    pub(crate) fn new(ranks: usize, depth: Depth) -> Self {
-        let nothing = || Held { number: 0, readers: Vec::with_capacity(ranks) };
-        Author { depth, held: (0..depth.entries()).map(|_| nothing()).collect(), known: vec![0; ranks] }
+    pub(crate) fn new(ranks: usize, entries: Depth, places: Depth) -> Self {
+        let nothing = Held { number: 0, readers: Vec::with_capacity(ranks) };
+        Author {
+            entries,
+            held: vec![nothing.clone(); entries.entries()],
+            places,
+            held_in_places: vec![nothing; places.entries()],
+            payloads: 0,
+            known: vec![0; ranks],
+        }
     }
 
     /// Who is not through with what stands where operation `number` is to be published, and which operation that is; the
@@ -74,13 +99,21 @@ impl Author {
     pub(crate) fn waits_for<'a, W: Word<u64> + 'a>(
         &mut self,
         number: u64,
+        has_payload: bool,
         finished: impl Fn(usize) -> &'a W,
     ) -> Option<(usize, u64)> {
-        let Author { depth, held, known } = self;
-        let held = &held[depth.entry(number)];
-        let mut readers = held.readers.iter().map(|&reader| reader as usize);
-        let late = readers.find(|&reader| !has_finished(&mut known[reader], held.number, finished(reader)));
-        late.map(|reader| (reader, held.number))
+        let Author { entries, held, places, held_in_places, payloads, known } = self;
+        let mut late = |held: &Held| {
+            let mut readers = held.readers.iter().map(|&reader| reader as usize);
+            let late =
+                readers.find(|&reader| !has_finished(&mut known[reader], held.number, finished(reader)));
+            late.map(|reader| (reader, held.number))
+        };
+        let of_entry = late(&held[entries.entry(number)]);
+        if of_entry.is_some() || !has_payload {
+            return of_entry;
+        }
+        late(&held_in_places[places.entry(*payloads)])
     }
 
     /// Whether `reader` has finished an operation, as far as is known or its word says.
@@ -92,12 +125,16 @@ impl Author {
     /// Takes the entry of operation `number`, which nobody is waited for, to be written and shown; these are going to read it.
     #[inline]
     pub(crate) fn take(&mut self, number: u64, readers: &[Rank]) {
-        let held = &mut self.held[self.depth.entry(number)];
-        held.number = number;
-        if held.readers != readers {
-            held.readers.clear();
-            held.readers.extend_from_slice(readers);
-        }
+        self.held[self.entries.entry(number)].take(number, readers);
+    }
+
+    /// Takes a place for its payload too; which payload it is.
+    #[inline]
+    pub(crate) fn take_place(&mut self, number: u64, readers: &[Rank]) -> u64 {
+        let payload = self.payloads;
+        self.payloads += 1;
+        self.held_in_places[self.places.entry(payload)].take(number, readers);
+        payload
     }
 
     /// A publication of `peer` for operation `number` was seen, by an acquire: it has finished all before.
@@ -148,15 +185,26 @@ mod loom_tests {
     use loom::thread;
 
     const DEPTH: u64 = 4;
+    /// Of payloads.
+    const PLACES: usize = 2;
 
     fn entry(number: u64) -> usize {
         Depth::new(DEPTH as usize).entry(number)
     }
 
-    /// One rank's words, and a payload that loom guards: a read beside a write fails the model.
+    fn place(payload: u64) -> usize {
+        Depth::new(PLACES).entry(payload)
+    }
+
+    fn author(ranks: usize) -> Author {
+        Author::new(ranks, Depth::new(DEPTH as usize), Depth::new(PLACES))
+    }
+
+    /// One rank's words, and payloads that loom guards: a read beside a write fails the model.
     struct Side {
         stamps: [AtomicU64; DEPTH as usize],
-        payloads: [UnsafeCell<u64>; DEPTH as usize],
+        turns: [AtomicU64; DEPTH as usize],
+        payloads: [UnsafeCell<u64>; PLACES],
         finished: AtomicU64,
     }
 
@@ -164,13 +212,14 @@ mod loom_tests {
         fn new() -> Self {
             Side {
                 stamps: std::array::from_fn(|_| AtomicU64::new(0)),
+                turns: std::array::from_fn(|_| AtomicU64::new(0)),
                 payloads: std::array::from_fn(|_| UnsafeCell::new(0)),
                 finished: AtomicU64::new(0),
             }
         }
 
         fn publish(&self, author: &mut Author, number: u64, reader: usize, theirs: &Side) {
-            while author.waits_for(number, |_| &theirs.finished).is_some() {
+            while author.waits_for(number, true, |_| &theirs.finished).is_some() {
                 thread::yield_now();
             }
             self.write(author, number, reader);
@@ -178,7 +227,9 @@ mod loom_tests {
 
         fn write(&self, author: &mut Author, number: u64, reader: usize) {
             author.take(number, &[reader as Rank]);
-            self.payloads[entry(number)].with_mut(|payload| {
+            let turn = author.take_place(number, &[reader as Rank]);
+            self.turns[entry(number)].store(turn, Ordering::Relaxed);
+            self.payloads[place(turn)].with_mut(|payload| {
                 // SAFETY: loom checks that nobody else touches it.
                 unsafe { *payload = number * 10 }
             });
@@ -189,7 +240,8 @@ mod loom_tests {
             while stamp_of(&self.stamps[entry(number)]) != number {
                 thread::yield_now();
             }
-            self.payloads[entry(number)].with(|payload| {
+            let turn = self.turns[entry(number)].load(Ordering::Relaxed);
+            self.payloads[place(turn)].with(|payload| {
                 // SAFETY: loom checks that nobody writes it meanwhile.
                 assert_eq!(unsafe { *payload }, number * 10);
             });
@@ -207,7 +259,7 @@ mod loom_tests {
             // The first two numbers that share an entry, and the one after.
             let numbers = [1, 1 + DEPTH, 2 + DEPTH];
             let writer = thread::spawn(move || {
-                let mut author = Author::new(2, Depth::new(4));
+                let mut author = author(2);
                 for number in numbers {
                     shared[0].publish(&mut author, number, 1, &shared[1]);
                 }
@@ -227,11 +279,11 @@ mod loom_tests {
             let sides = Arc::new([Side::new(), Side::new()]);
             let shared = sides.clone();
             let writer = thread::spawn(move || {
-                let mut author = Author::new(3, Depth::new(4));
+                let mut author = author(3);
                 let ahead = AtomicU64::new(2 * DEPTH);
                 for (number, reader) in [(1, 1), (1 + DEPTH, 2)] {
                     let finished = |rank| if rank == 1 { &shared[1].finished } else { &ahead };
-                    while author.waits_for(number, finished).is_some() {
+                    while author.waits_for(number, true, finished).is_some() {
                         thread::yield_now();
                     }
                     shared[0].write(&mut author, number, reader);
@@ -251,11 +303,11 @@ mod loom_tests {
         model.check(|| {
             let sides = Arc::new([Side::new(), Side::new()]);
             let run = |sides: Arc<[Side; 2]>, me: usize| {
-                let mut author = Author::new(2, Depth::new(4));
+                let mut author = author(2);
                 let never = AtomicU64::new(0);
                 for number in [1, 2, 1 + DEPTH] {
                     // By the rule of all ranks publishing, `finished` is never needed.
-                    assert_eq!(author.waits_for(number, |_| &never), None);
+                    assert_eq!(author.waits_for(number, true, |_| &never), None);
                     sides[me].publish(&mut author, number, 1 - me, &sides[1 - me]);
                     sides[1 - me].read(number);
                     author.saw(1 - me, number);
@@ -278,24 +330,24 @@ mod tests {
     fn an_entry_is_free_when_all_readers_have_finished_what_stands_there() {
         let (stamp, nothing) = (AtomicU64::new(0), AtomicU64::new(0));
         let finished = [(); 2].map(|()| AtomicU64::new(0));
-        let mut author = Author::new(2, Depth::new(4));
+        let mut author = Author::new(2, Depth::new(4), Depth::new(2));
         let (next, later) = (3 + 4, 3 + 8);
-        assert_eq!(author.waits_for(3, |rank| &finished[rank]), None, "nothing stands there");
+        assert_eq!(author.waits_for(3, false, |rank| &finished[rank]), None, "nothing stands there");
         author.take(3, &[1]);
         show(3, &stamp);
         assert_eq!(stamp_of(&stamp), 3);
-        assert_eq!(author.waits_for(next, |rank| &finished[rank]), Some((1, 3)));
+        assert_eq!(author.waits_for(next, false, |rank| &finished[rank]), Some((1, 3)));
         author.saw(1, 3);
         assert_eq!(
-            author.waits_for(next, |rank| &finished[rank]),
+            author.waits_for(next, false, |rank| &finished[rank]),
             Some((1, 3)),
             "it has begun it, not ended it"
         );
         finish(3, &finished[1]);
-        assert_eq!(author.waits_for(next, |rank| &finished[rank]), None);
+        assert_eq!(author.waits_for(next, false, |rank| &finished[rank]), None);
         author.take(next, &[1]);
         author.saw(1, next + 1);
-        assert_eq!(author.waits_for(later, |_| &nothing), None, "a later publication says the same");
+        assert_eq!(author.waits_for(later, false, |_| &nothing), None, "a later publication says the same");
         finished[1].store(0, Ordering::Relaxed);
         assert!(author.has_finished(1, next, &finished[1]), "what is known stays known");
     }
@@ -303,18 +355,34 @@ mod tests {
     #[test]
     fn who_has_to_be_through_is_who_reads_what_stands_there() {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
-        let mut author = Author::new(3, Depth::new(4));
+        let mut author = Author::new(3, Depth::new(4), Depth::new(2));
         author.take(1, &[1]);
         finish(4, &finished[2]);
         assert_eq!(
-            author.waits_for(5, |rank| &finished[rank]),
+            author.waits_for(5, false, |rank| &finished[rank]),
             Some((1, 1)),
             "rank 2 does not read operation 1"
         );
         finish(1, &finished[1]);
         finished[2].store(0, Ordering::Relaxed);
-        assert_eq!(author.waits_for(5, |rank| &finished[rank]), None);
+        assert_eq!(author.waits_for(5, false, |rank| &finished[rank]), None);
         author.take(5, &[2]);
-        assert_eq!(author.waits_for(9, |rank| &finished[rank]), Some((2, 5)));
+        assert_eq!(author.waits_for(9, false, |rank| &finished[rank]), Some((2, 5)));
+    }
+    #[test]
+    fn a_place_is_given_out_in_turn_and_waits_for_its_own_readers() {
+        let finished = [(); 3].map(|()| AtomicU64::new(0));
+        let mut author = Author::new(3, Depth::new(8), Depth::new(2));
+        for (number, reader, payload) in [(1, 1, 0), (5, 2, 1)] {
+            assert_eq!(author.waits_for(number, true, |rank| &finished[rank]), None);
+            author.take(number, &[reader]);
+            assert_eq!(author.take_place(number, &[reader]), payload, "operations without one take no turn");
+        }
+        assert_eq!(author.waits_for(6, false, |rank| &finished[rank]), None, "its entry is free");
+        assert_eq!(author.waits_for(6, true, |rank| &finished[rank]), Some((1, 1)));
+        finish(5, &finished[2]);
+        assert_eq!(author.waits_for(6, true, |rank| &finished[rank]), Some((1, 1)), "rank 2 reads another");
+        finish(1, &finished[1]);
+        assert_eq!(author.waits_for(6, true, |rank| &finished[rank]), None);
     }
 }

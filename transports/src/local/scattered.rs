@@ -5,11 +5,16 @@
 //! one another do not stand beside one another: number i is at i's low bits, reversed.
 //!
 //! Lines that the reader still has in its private cache cost the writer several times what evicted ones cost. So payloads
-//! of half a slot or a quarter move on in their slots from turn to turn, and use as much memory as long ones. Still shorter
-//! ones do not: their few lines come sooner from a cache nearby.
+//! of half a slot and less move on in their slots from turn to turn, and use as much memory as long ones. Those of
+//! 1 KiB and less do not: their few lines come sooner from a cache nearby.
 
 /// Slots that are divided, from one to the next: these are multiples of 1 KiB.
 const SHORTEST_DIVIDED: usize = 4096;
+/// Payloads up to this stay where slots begin.
+const SHORT: usize = 1024;
+/// What at least is left free after each part of a slot: a processor that reads one to its end fetches what follows, and the
+/// writer would have to get it back.
+const LEAST_GAP: usize = 512;
 
 /// As many places as a power of two says.
 #[derive(Clone, Copy, Debug)]
@@ -40,15 +45,12 @@ impl Scattered {
     /// `len` bytes: a multiple of 64 that leaves room for them.
     #[inline]
     pub(crate) fn offset(self, number: u64, stride: usize, len: usize) -> usize {
-        let log = match stride {
-            ..SHORTEST_DIVIDED => 0,
-            _ if 2 * len > stride => 0,
-            _ if 4 * len > stride => 1,
-            _ if 8 * len > stride => 2,
-            _ => 0,
-        };
-        let turn = (number >> self.bits) as usize;
-        (turn & ((1 << log) - 1)) * (stride >> log)
+        if stride < SHORTEST_DIVIDED || len <= SHORT || 2 * (len + LEAST_GAP) > stride {
+            return 0;
+        }
+        let parts = stride as u32 / (len + LEAST_GAP) as u32;
+        let turn = (number >> self.bits) as u32 % parts;
+        (turn * (stride as u32 / parts / 64 * 64)) as usize
     }
 }
 
@@ -62,14 +64,18 @@ mod tests {
         for stride in [64, 1024, 5 << 10, 9 << 10, 257 << 10] {
             for len in [0, 1, 24, 64, 575, 1153, 2304, 4096, 4609, stride - stride / 9] {
                 let len = len.min(stride);
-                let offsets: Vec<_> = (0..64).map(|turn| scattered.offset(turn << 8, stride, len)).collect();
+                let offsets: Vec<_> = (0..256).map(|turn| scattered.offset(turn << 8, stride, len)).collect();
                 assert!(
                     offsets.iter().all(|at| at.is_multiple_of(64) && at + len <= stride),
                     "{stride} {len}"
                 );
                 let longest = offsets.iter().max().expect("there are some");
-                if stride >= SHORTEST_DIVIDED && len * 8 > stride {
-                    assert!(longest + 2 * len >= stride, "{stride} {len}: no room is left for another");
+                if stride >= SHORTEST_DIVIDED && len > SHORT {
+                    let room = stride - longest;
+                    assert!(
+                        room < 2 * (len + LEAST_GAP) + 64 * stride / len,
+                        "{stride} {len}: room for another"
+                    );
                 }
             }
         }

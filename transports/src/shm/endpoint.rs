@@ -428,7 +428,7 @@ impl Endpoint for ShmEndpoint {
     }
 
     fn direct_limit(&self) -> u64 {
-        Geometry::PUBLICATION_LIMIT as u64
+        self.publications.limit()
     }
 
     #[inline]

@@ -56,8 +56,47 @@ pub(crate) struct Geometry {
     /// Of the channel of tagged messages.
     tagged: RingShape,
     pair_bytes: usize,
-    /// Publications that each rank has room for.
-    depth: usize,
+    /// What each rank may publish.
+    publications: PublicationShape,
+}
+
+/// A rank's publications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PublicationShape {
+    /// Entries; a power of two.
+    pub(crate) entries: usize,
+    /// Places for payloads that do not stand in their entries; a power of two.
+    pub(crate) places: usize,
+    /// The longest payload: up to here one copy that all peers read beats one for each of them, and beats messages of which
+    /// one part is read while the next is written.
+    pub(crate) longest: usize,
+}
+
+impl PublicationShape {
+    /// From one payload to the next.
+    pub(crate) fn stride(self) -> usize {
+        self.longest + 2 * GAP_BYTES
+    }
+
+    /// All of it.
+    fn bytes(self) -> usize {
+        self.heads_bytes() + self.shorts_bytes() + self.payloads_bytes()
+    }
+
+    /// Of the entries' heads.
+    fn heads_bytes(self) -> usize {
+        self.entries * Geometry::PUBLICATION_HEAD
+    }
+
+    /// Of the payloads that entries have room for.
+    pub(crate) fn shorts_bytes(self) -> usize {
+        self.entries * Geometry::SHORT_STRIDE
+    }
+
+    /// Of the payloads in places of their own.
+    pub(crate) fn payloads_bytes(self) -> usize {
+        self.places * self.stride()
+    }
 }
 
 /// Where a channel's parts are in a segment, in bytes.
@@ -82,16 +121,13 @@ impl Geometry {
     pub(crate) const FINISHED: usize = 256;
     /// The owner's publications.
     pub(crate) const PUBLICATIONS: usize = PAGE_BYTES;
-    /// The longest publication: up to here one copy that all peers read beats one for each of them.
-    pub(crate) const PUBLICATION_LIMIT: usize = 8 << 10;
     /// What stands together for each entry: the header's line and the one that is fetched with it. They follow one another,
     /// so that small publications touch few pages however many entries there are.
     pub(crate) const PUBLICATION_HEAD: usize = 2 * ENTRY_BYTES;
-    /// From one payload to the next.
-    pub(crate) const PUBLICATION_STRIDE: usize = Self::PUBLICATION_LIMIT + GAP_BYTES;
-    /// One entry: head, payload and gap.
-    const PUBLICATION_BYTES: usize = Self::PUBLICATION_HEAD + Self::PUBLICATION_STRIDE;
-
+    /// Payloads up to this length stand beside their entries, closely: their few lines come sooner from a cache nearby.
+    pub(crate) const SHORT_PAYLOAD: usize = 1 << 10;
+    /// From one of these to the next.
+    pub(crate) const SHORT_STRIDE: usize = Self::SHORT_PAYLOAD + GAP_BYTES / 2;
     /// The layout for so many ranks.
     ///
     /// Errors: InvalidArgument if the lanes are none or too many, or do not fit into `pair_bytes`.
@@ -100,7 +136,7 @@ impl Geometry {
         if lanes == 0 || lanes > MAX_LANES {
             return Err(Error::invalid(format!("shm takes 1 to {MAX_LANES} lanes, not {lanes}")));
         }
-        let Budget { pair_bytes, depth } = Budget::new(ranks, options);
+        let Budget { pair_bytes, publications } = Budget::new(ranks, options);
         let budget = pair_bytes / PAGE_BYTES * PAGE_BYTES;
         let least = smallest(lanes);
         if budget < least {
@@ -110,7 +146,7 @@ impl Geometry {
             )));
         }
         let [lane, direct, tagged] = shapes(lanes, budget);
-        let mut geometry = Geometry { ranks, lanes, lane, direct, tagged, pair_bytes: 0, depth };
+        let mut geometry = Geometry { ranks, lanes, lane, direct, tagged, pair_bytes: 0, publications };
         geometry.pair_bytes = geometry.end_of_pair().next_multiple_of(PAGE_BYTES);
         debug_assert!(geometry.pair_bytes <= budget);
         geometry.pair_bytes.checked_mul(ranks + 1).ok_or_else(|| {
@@ -139,19 +175,24 @@ impl Geometry {
         self.segment_bytes() - self.pair_bytes
     }
 
-    /// Publications that each rank has room for; a power of two.
-    pub(crate) fn depth(&self) -> usize {
-        self.depth
+    /// What each rank may publish.
+    pub(crate) fn publications(&self) -> PublicationShape {
+        self.publications
     }
 
-    /// Where the payloads begin that do not stand in their heads.
+    /// Where the payloads begin that stand beside their entries.
+    pub(crate) fn shorts(&self) -> usize {
+        Self::PUBLICATIONS + self.publications.heads_bytes()
+    }
+
+    /// Where those begin that stand in places of their own.
     pub(crate) fn payloads(&self) -> usize {
-        Self::PUBLICATIONS + self.depth * Self::PUBLICATION_HEAD
+        self.shorts() + self.publications.shorts_bytes()
     }
 
     /// Bytes of a rank's publications.
     pub(crate) fn publications_bytes(&self) -> usize {
-        self.depth * Self::PUBLICATION_BYTES
+        self.publications.bytes()
     }
 
     /// Where channel `channel` to `peer` is in the sender's segment.
@@ -207,8 +248,8 @@ impl Geometry {
 struct Budget {
     /// For each ordered pair.
     pair_bytes: usize,
-    /// Publications of each rank.
-    depth: usize,
+    /// Of each rank.
+    publications: PublicationShape,
 }
 
 impl Budget {
@@ -222,31 +263,47 @@ impl Budget {
     /// much as one that has been evicted to the cache that both share (measured on Zen 4: 64 KiB in 7.4 against 1.7 us).
     /// So a ring goes round through 2 MiB, twice as much as such a private cache has; that of direct messages too.
     const BEST_PAIR_BYTES: usize = 5248 << 10;
-    /// As much for the publications of a rank, for the same reason: 128.
-    const BEST_DEPTH: usize = 128;
+    /// As much for the payloads of what a rank publishes, for the same reason: 2 MiB.
+    const BEST: PublicationShape = PublicationShape { entries: 128, places: 64, longest: 32 << 10 };
+    /// With memory that somebody keeps short.
+    const LEAST: PublicationShape = PublicationShape { entries: 4, places: 4, longest: 8 << 10 };
     const FEW_RANKS: usize = 4;
-    /// The fewest publications, with memory that somebody keeps short.
-    const LEAST_DEPTH: usize = 4;
-
     /// As asked, or by the number of ranks. Few ranks get more than they are promised.
     fn new(ranks: usize, options: &ConnectOptions) -> Self {
         if let Some(asked) = options.pair_bytes {
             let pair_bytes = usize::try_from(asked).unwrap_or(usize::MAX);
-            return Budget { pair_bytes, depth: Self::LEAST_DEPTH };
+            return Budget { pair_bytes, publications: Self::LEAST };
         }
         if ranks == 1 {
-            return Budget { pair_bytes: Self::PAIR_BYTES, depth: Self::LEAST_DEPTH }; // nobody to send to
+            return Budget { pair_bytes: Self::PAIR_BYTES, publications: Self::LEAST }; // nobody to send to
         }
         let peers = ranks - 1;
         if ranks <= Self::FEW_RANKS {
-            return Budget { pair_bytes: Self::BEST_PAIR_BYTES / peers.div_ceil(2), depth: Self::BEST_DEPTH };
+            return Budget {
+                pair_bytes: Self::BEST_PAIR_BYTES / peers.div_ceil(2),
+                publications: Self::BEST,
+            };
         }
         let promised = peers * Self::PAIR_BYTES + Self::RANK_BYTES;
         let rank_bytes = promised.min(Self::NODE_BYTES / ranks);
-        let depth = (rank_bytes / 4 / Geometry::PUBLICATION_BYTES).clamp(Self::LEAST_DEPTH, Self::BEST_DEPTH);
-        let depth = 1 << depth.ilog2();
-        let rest = rank_bytes.saturating_sub(depth * Geometry::PUBLICATION_BYTES + 2 * PAGE_BYTES);
-        Budget { pair_bytes: rest / peers, depth }
+        let publications = Self::publications(rank_bytes / 4);
+        let rest = rank_bytes.saturating_sub(publications.bytes() + 2 * PAGE_BYTES);
+        Budget { pair_bytes: rest / peers, publications }
+    }
+
+    /// With so many bytes for them: the long ones if there is room for a few.
+    fn publications(bytes: usize) -> PublicationShape {
+        let entry = Geometry::PUBLICATION_HEAD + Geometry::SHORT_STRIDE;
+        let entries = (bytes / 4 / entry).clamp(Self::LEAST.entries, Self::BEST.entries);
+        let entries = 1 << entries.ilog2();
+        let places = |longest: usize| {
+            let places = bytes / PublicationShape { longest, ..Self::LEAST }.stride();
+            1 << places.clamp(Self::LEAST.places, Self::BEST.places).ilog2()
+        };
+        let longest = [Self::BEST.longest, Self::LEAST.longest];
+        let longest = longest.into_iter().find(|&longest| places(longest) > Self::LEAST.places);
+        let longest = longest.unwrap_or(Self::LEAST.longest);
+        PublicationShape { entries, places: places(longest), longest }
     }
 }
 

@@ -17,6 +17,8 @@ use ubccl_core::{Error, Rank, Result, kernels};
 
 /// Words of an entry before the payload of a small publication: stamp, signature (low, high), length.
 const HEADER_BYTES: usize = 32;
+/// The word after them says which payload it is, if that stands in a place of its own.
+const TURN: usize = HEADER_BYTES / 8;
 /// The longest payload that stands in the head.
 const IN_HEAD_BYTES: u64 = (Geometry::PUBLICATION_HEAD - HEADER_BYTES) as u64;
 
@@ -25,9 +27,14 @@ const IN_HEAD_BYTES: u64 = (Geometry::PUBLICATION_HEAD - HEADER_BYTES) as u64;
 #[derive(Debug)]
 struct Shelf {
     heads: *mut u8,
+    shorts: *mut u8,
     payloads: *mut u8,
     finished: *mut u8,
-    depth: Depth,
+    entries: Depth,
+    places: Depth,
+    /// From one place to the next, and the longest payload.
+    stride: usize,
+    longest: usize,
     /// Keeps the mapping that the pointers point into.
     _segment: Arc<Segment>,
 }
@@ -37,18 +44,23 @@ unsafe impl Send for Shelf {}
 
 impl Shelf {
     fn new(segment: &Arc<Segment>, geometry: &Geometry) -> Self {
+        let shape = geometry.publications();
         Shelf {
             heads: segment.range(Geometry::PUBLICATIONS, geometry.publications_bytes()),
-            payloads: segment.range(geometry.payloads(), geometry.depth() * Geometry::PUBLICATION_STRIDE),
+            shorts: segment.range(geometry.shorts(), shape.shorts_bytes()),
+            payloads: segment.range(geometry.payloads(), shape.payloads_bytes()),
             finished: segment.range(Geometry::FINISHED, 8),
-            depth: Depth::new(geometry.depth()),
+            entries: Depth::new(shape.entries),
+            places: Depth::new(shape.places),
+            stride: shape.stride(),
+            longest: shape.longest,
             _segment: segment.clone(),
         }
     }
 
     #[inline]
     fn head(&self, number: u64) -> *mut u8 {
-        self.heads.wrapping_add(self.depth.entry(number) * Geometry::PUBLICATION_HEAD)
+        self.heads.wrapping_add(self.entries.entry(number) * Geometry::PUBLICATION_HEAD)
     }
 
     #[inline]
@@ -67,14 +79,25 @@ impl Shelf {
         unsafe { AtomicU64::from_ptr(self.finished.cast()) }
     }
 
-    /// Where the payload of a publication of `len` bytes is: `len` readable bytes, if `len` is in the limit.
+    /// Where the payload of publication `number` is: `len` usable bytes, whatever the number and the turn.
     #[inline]
-    fn payload(&self, number: u64, len: u64) -> *mut u8 {
+    fn payload(&self, number: u64, turn: u64, len: u64) -> *mut u8 {
         if len <= IN_HEAD_BYTES {
             return self.head(number).wrapping_add(HEADER_BYTES);
         }
-        let at = self.depth.entry(number) * Geometry::PUBLICATION_STRIDE;
-        self.payloads.wrapping_add(at + self.depth.offset(number, Geometry::PUBLICATION_STRIDE, len as usize))
+        if !takes_a_place(len) {
+            return self.shorts.wrapping_add(self.entries.entry(number) * Geometry::SHORT_STRIDE);
+        }
+        debug_assert!(len as usize <= self.longest);
+        let at = self.places.entry(turn) * self.stride;
+        self.payloads.wrapping_add(at + self.places.offset(turn, self.stride, len as usize))
+    }
+
+    /// Which payload a publication that is there has, if it stands in a place of its own.
+    #[inline]
+    fn turn(&self, number: u64) -> u64 {
+        // Relaxed: ordered by the stamp.
+        self.word(number, TURN).load(Ordering::Relaxed)
     }
 
     /// Writes what a publication says of itself, except its stamp. The last word first, here and below: the readers look
@@ -114,6 +137,9 @@ impl Shelf {
 pub(crate) struct Publications {
     shelves: Vec<Shelf>,
     author: Author,
+    /// By rank: which payload its next one is, as far as is known. A payload's lines are fetched from where it is expected
+    /// while the head is still on its way.
+    turns: Vec<u64>,
     /// How payloads are written.
     stores: Stores,
     /// The operation and peer that a round got stuck at: a sleeper looks there.
@@ -132,8 +158,20 @@ impl Publications {
     /// Of the ranks with these segments.
     pub(crate) fn new<'a>(geometry: &Geometry, segments: impl Iterator<Item = &'a Arc<Segment>>) -> Self {
         let shelves: Vec<_> = segments.map(|segment| Shelf::new(segment, geometry)).collect();
-        let author = Author::new(shelves.len(), Depth::new(geometry.depth()));
-        Publications { author, shelves, stores: Stores::default(), awaited: None }
+        let shape = geometry.publications();
+        let author = Author::new(shelves.len(), Depth::new(shape.entries), Depth::new(shape.places));
+        Publications {
+            author,
+            turns: vec![0; shelves.len()],
+            shelves,
+            stores: Stores::default(),
+            awaited: None,
+        }
+    }
+
+    /// The longest publication.
+    pub(crate) fn limit(&self) -> u64 {
+        self.shelves.first().map_or(0, |shelf| shelf.longest as u64)
     }
 
     pub(crate) fn clear(&mut self) {
@@ -187,8 +225,19 @@ impl ShmEndpoint {
         if reads_first {
             self.show(number, call);
         }
+        let takes_a_place = takes_a_place(longest_bytes(call));
+        if takes_a_place {
+            self.expect(number, &call.direct.writers);
+        }
         // SAFETY: the caller vouches for both buffers; every writer's publication is there.
         unsafe { self.make(number, call) }?;
+        if takes_a_place {
+            let turns = &mut self.publications.turns;
+            call.direct
+                .writers
+                .iter()
+                .for_each(|&writer| turns[writer as usize] = turns[writer as usize].wrapping_add(1));
+        }
         finish(number, self.publications.shelves[self.rank].finished());
         self.count_direct(call);
         Ok(true)
@@ -203,18 +252,25 @@ impl ShmEndpoint {
         if call.direct.readers.is_empty() {
             return true;
         }
-        let Publications { shelves, author, stores, awaited } = &mut self.publications;
-        if let Some((reader, held)) = author.waits_for(number, |reader| shelves[reader].finished()) {
+        let Publications { shelves, author, stores, awaited, .. } = &mut self.publications;
+        let (len, from) = (published_bytes(call), pointer(call.input, 0));
+        if let Some((reader, held)) =
+            author.waits_for(number, takes_a_place(len), |reader| shelves[reader].finished())
+        {
             *awaited = Some(Awaited::End(reader, held));
             return false;
         }
         author.take(number, &call.direct.readers);
         let shelf = &shelves[self.rank];
-        let (len, from) = (published_bytes(call), pointer(call.input, 0));
         if len > IN_HEAD_BYTES {
+            let mut turn = 0;
+            if takes_a_place(len) {
+                turn = author.take_place(number, &call.direct.readers);
+                shelf.word(number, TURN).store(turn, Ordering::Relaxed);
+            }
             // SAFETY: the caller vouches for the source; the payload has room for what is in the limit, which `label_of` and
-            // the caller's choice of this way keep; the entry is this rank's to write, since its readers are through.
-            unsafe { stores.copy(from, shelf.payload(number, len), len as usize, || 0) };
+            // the caller's choice of this way keep; it is this rank's to write, since its readers are through.
+            unsafe { stores.copy(from, shelf.payload(number, turn, len), len as usize, || 0) };
             shelf.write_label(number, label);
         } else {
             // SAFETY: as above, and it is short enough.
@@ -260,6 +316,18 @@ impl ShmEndpoint {
         Ok(true)
     }
 
+    /// Puts right what is expected of publications that are there: a rank has not read all of the others' payloads.
+    #[inline]
+    fn expect(&mut self, number: u64, writers: &[Rank]) {
+        let Publications { shelves, turns, .. } = &mut self.publications;
+        for &writer in writers {
+            let turn = shelves[writer as usize].turn(number);
+            if turn != turns[writer as usize] {
+                put_right(turns, writer, turn);
+            }
+        }
+    }
+
     /// Makes the output of what is there.
     ///
     /// # Safety
@@ -300,9 +368,10 @@ impl ShmEndpoint {
         if rank == self.rank {
             return pointer(call.input, offset);
         }
+        let Publications { shelves, turns, .. } = &self.publications;
         // The label says how long the longest publication is; every rank that publishes has as much.
-        let published = call.direct.longest * call.block_bytes;
-        self.publications.shelves[rank].payload(number, published).wrapping_add(offset as usize)
+        let payload = shelves[rank].payload(number, turns[rank], longest_bytes(call));
+        payload.wrapping_add(offset as usize)
     }
 
     /// Counts what the plan's messages would have been; of a barrier, those that it comes to here.
@@ -322,7 +391,7 @@ impl ShmEndpoint {
 /// What every publication of a call says of itself.
 #[inline]
 fn label_of(key: &Key, call: &DirectCall<'_>) -> Label {
-    Label::new(key, call.direct.longest * call.block_bytes)
+    Label::new(key, longest_bytes(call))
 }
 
 /// A byte of a caller's buffer.
@@ -331,9 +400,27 @@ fn pointer(HostPointer(address): HostPointer, offset: u64) -> *mut u8 {
     std::ptr::with_exposed_provenance_mut(address + offset as usize)
 }
 
+/// Whether a payload of so many bytes stands in a place of its own.
+#[inline]
+fn takes_a_place(len: u64) -> bool {
+    len > Geometry::SHORT_PAYLOAD as u64
+}
+
+#[inline]
+fn longest_bytes(call: &DirectCall<'_>) -> u64 {
+    call.direct.longest * call.block_bytes
+}
+
 #[inline]
 fn published_bytes(call: &DirectCall<'_>) -> u64 {
     call.direct.input * call.block_bytes
+}
+
+/// Apart, so that no compiler makes the branch an assignment: then every payload would wait for its head.
+#[cold]
+#[inline(never)]
+fn put_right(turns: &mut [u64], writer: Rank, turn: u64) {
+    turns[writer as usize] = turn;
 }
 
 #[cold]

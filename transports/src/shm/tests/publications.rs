@@ -136,7 +136,7 @@ fn a_barrier_ends_once_the_last_has_come() {
 /// Entries of each rank in a rig of so many with 64 KiB for a pair.
 fn depth(ranks: u32) -> u64 {
     let options = ConnectOptions { lanes: 1, pair_bytes: Some(64 << 10), paced: None, peer_reads: false };
-    Geometry::new(ranks, &options).unwrap().depth() as u64
+    Geometry::new(ranks, &options).unwrap().publications().entries as u64
 }
 
 #[test]
