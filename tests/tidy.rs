@@ -37,6 +37,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("core/src/kernels/lanes.rs", "kernels over addresses"),
     ("core/src/kernels/avx2.rs", "vector instructions"),
     ("core/src/kernels/avx512.rs", "vector instructions"),
+    ("core/src/kernels/fresh.rs", "vector loads and stores over addresses"),
     ("core/src/kernels/streaming.rs", "streaming stores over addresses"),
     ("core/src/kernels/tests.rs", "calls kernels"),
     ("core/src/kernels/tests/edges.rs", "maps pages that cannot be touched; calls kernels"),

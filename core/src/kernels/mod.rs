@@ -35,6 +35,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod float8;
+mod fresh;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
 mod scalar;
@@ -44,6 +45,7 @@ mod streaming;
 mod tests;
 mod user;
 
+pub use fresh::copy_fresh;
 pub use scale::{scale, scale_in_place};
 pub use streaming::copy_streaming;
 

@@ -62,25 +62,14 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::copies_every_length_and_alignment;
     use super::*;
 
     #[test]
     fn every_length_and_alignment_is_copied_and_nothing_else() {
-        let source: Vec<u8> = (0..1000_u32).map(|byte| (byte * 7 + byte / 256) as u8).collect();
-        for len in (0..200).chain([511, 512, 513, 800]) {
-            for (from, into) in [(0, 0), (1, 0), (0, 1), (13, 50), (63, 64), (64, 63)] {
-                let mut output = vec![0xA5; 1000];
-                let (src, dst) = (source.as_ptr().wrapping_add(from), output.as_mut_ptr().wrapping_add(into));
-                // SAFETY: both vectors have 1000 bytes; the offsets are below 65 and the lengths below 801.
-                unsafe { copy_streaming(src, dst, len) };
-                assert_eq!(
-                    output[into..into + len],
-                    source[from..from + len],
-                    "{len} from {from} into {into}"
-                );
-                let guards = output[..into].iter().chain(&output[into + len..]);
-                assert!(guards.copied().all(|byte| byte == 0xA5), "{len} from {from} into {into}");
-            }
-        }
+        copies_every_length_and_alignment(|src, dst, bytes| {
+            // SAFETY: as `copies_every_length_and_alignment` says.
+            unsafe { copy_streaming(src, dst, bytes) }
+        });
     }
 }

@@ -29,6 +29,21 @@ fn seeds() -> impl Iterator<Item = u64> {
     SEEDS.into_iter().chain([fresh])
 }
 
+/// Calls `copy` with many lengths and alignments; it has to copy all and nothing else.
+pub(super) fn copies_every_length_and_alignment(copy: impl Fn(*const u8, *mut u8, usize)) {
+    let source: Vec<u8> = (0..1000_u32).map(|byte| (byte * 7 + byte / 256) as u8).collect();
+    for len in (0..200).chain([255, 256, 257, 300, 319, 320, 321, 511, 512, 513, 800]) {
+        for (from, into) in [(0, 0), (1, 0), (0, 1), (13, 50), (63, 64), (64, 63)] {
+            let mut output = vec![GUARD; 1000];
+            // Both vectors have 1000 bytes; the offsets are below 65 and the lengths below 801.
+            copy(source.as_ptr().wrapping_add(from), output.as_mut_ptr().wrapping_add(into), len);
+            assert_eq!(output[into..into + len], source[from..from + len], "{len} from {from} into {into}");
+            let guards = output[..into].iter().chain(&output[into + len..]);
+            assert!(guards.copied().all(|byte| byte == GUARD), "{len} from {from} into {into}");
+        }
+    }
+}
+
 /// xorshift64*.
 struct Random(u64);
 

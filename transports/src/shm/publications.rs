@@ -342,7 +342,7 @@ impl ShmEndpoint {
                     let into = pointer(call.output, into * call.block_bytes);
                     // SAFETY: the caller vouches for the destination and the own input; a publication is apart. In place
                     // they are the same block or apart.
-                    unsafe { kernels::copy(source, into, len) };
+                    unsafe { kernels::copy_fresh(source, into, len) };
                 }
                 Part::Fold { at, into } => {
                     self.pointers.0.clear();

@@ -472,6 +472,6 @@ unsafe fn copy(from: *const u8, into: *mut u8, bytes: usize, streams: bool) {
         unsafe { kernels::copy_streaming(from, into, bytes) }
     } else {
         // SAFETY: as the caller vouches.
-        unsafe { kernels::copy(from, into, bytes) }
+        unsafe { kernels::copy_fresh(from, into, bytes) }
     }
 }

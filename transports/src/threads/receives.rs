@@ -295,7 +295,7 @@ unsafe fn run_kernel(
         None => {
             let destination = memory.address(into)?;
             // SAFETY: as the caller vouches; `address` checked the destination.
-            unsafe { kernels::copy(sources[0], destination, into.len as usize) };
+            unsafe { kernels::copy_fresh(sources[0], destination, into.len as usize) };
             Ok(())
         }
     }
