@@ -162,7 +162,7 @@ impl Stores {
 unsafe fn copy_with(is_streaming: bool, from: *const u8, into: *mut u8, bytes: usize) {
     match is_streaming {
         // SAFETY: as the caller vouches.
-        false => unsafe { kernels::copy(from, into, bytes) },
+        false => unsafe { kernels::copy_fresh(from, into, bytes) },
         // SAFETY: as the caller vouches.
         true => unsafe { kernels::copy_streaming(from, into, bytes) },
     }
