@@ -1,10 +1,10 @@
 //! Plans of one round: every message is a part of what its sender brings, and every element is combined once, from all
-//! ranks in order. Where an endpoint can show one small input to all its peers ([`Endpoint::direct_limit`]), such a plan
+//! ranks in order. Where an endpoint can show one small input to all its peers ([`Endpoint::direct_limits`]), such a plan
 //! need not be walked step by step: everybody publishes its input once, and everybody takes from the publications what
 //! the collective's definition says. The result is the plan's, bit for bit, because the verifier holds the plan to that
 //! same definition.
 //!
-//! [`Endpoint::direct_limit`]: crate::endpoint::Endpoint::direct_limit
+//! [`Endpoint::direct_limits`]: crate::endpoint::Endpoint::direct_limits
 
 use crate::algorithm::Spec;
 use crate::collective::{Collective, Content, Rank};
@@ -19,6 +19,17 @@ use crate::plan::{Action, Association, Buffer, Plan, Slice};
 /// more ranks there are fewer of them.
 const MEETING: Rank = 0;
 
+/// How long publications an endpoint takes, in bytes. The same on all ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectLimits {
+    /// The longest of all: above it, messages whose first part is read while the next is written are faster. 0 if it takes
+    /// none.
+    pub any: u64,
+    /// The longest of an exchange ([`Direct::is_exchange`]), not less: there all write and then all read, so that parts gain
+    /// nothing.
+    pub exchange: u64,
+}
+
 /// One rank's part in a round of publications, for any count. Places are counted in blocks of the call's count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Direct {
@@ -26,6 +37,8 @@ pub struct Direct {
     pub input: u64,
     /// Blocks of the longest publication of any rank.
     pub longest: u64,
+    /// Whether every rank publishes one block, which all others read whole.
+    pub is_exchange: bool,
     /// Whether a message of the plan carries a block, or nothing (a barrier).
     pub carries: bool,
     /// Who reads this rank's publication, in order; if nobody, there is none.
@@ -89,6 +102,11 @@ pub struct DirectProgress {
 }
 
 impl Direct {
+    /// Bytes of its longest publication, by these limits.
+    pub fn limit(&self, limits: DirectLimits) -> u64 {
+        if self.is_exchange { limits.exchange } else { limits.any }
+    }
+
     /// What the plans of a call come to if all have but one round, and sizes do not come from tables.
     ///
     /// All ranks have to answer alike. A rank may have no more to do than in a plan of one round where others have, and
@@ -120,6 +138,7 @@ impl Direct {
         Some(Direct {
             input: call.input_elements(ranks, rank),
             longest: (0..ranks).map(|rank| call.input_elements(ranks, rank)).max().unwrap_or(0),
+            is_exchange: matches!(spec.kind, Kind::AllReduce | Kind::AllGather),
             carries: !is_barrier,
             reads_first: is_barrier && rank == MEETING,
             readers,

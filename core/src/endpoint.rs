@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::direct::{DirectCall, DirectProgress};
+pub use crate::direct::{DirectCall, DirectLimits, DirectProgress};
 pub use crate::usage::Counters;
 pub use world::{CommunicatorId, EngineCosts, Fidelity, Machine, Place, World, WorldOptions, WorldStats};
 
@@ -328,9 +328,9 @@ pub trait Endpoint: Send {
     /// Looks for messages that can no longer be taken, given the current collective's sequence and signature.
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault>;
 
-    /// Bytes of the longest publication that [`Endpoint::direct`] takes; 0, the same on all ranks, if it takes none.
-    fn direct_limit(&self) -> u64 {
-        0
+    /// How long publications [`Endpoint::direct`] takes; none, unless it says otherwise.
+    fn direct_limits(&self) -> DirectLimits {
+        DirectLimits::default()
     }
 
     /// Goes on with a round of publications; `true` once it is done.

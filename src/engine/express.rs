@@ -59,7 +59,7 @@ impl Engine {
     fn new_round(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Option<usize>> {
         let recent = self.look_up(call, in_place)?;
         let plan = &self.recent[recent].plan;
-        let Some(block_bytes) = plan.direct_block(call.count(), self.endpoint.direct_limit()) else {
+        let Some(block_bytes) = plan.direct_block(call.count()) else {
             return Ok(None);
         };
         let known = Known::new(call, plan, block_bytes);

@@ -147,7 +147,7 @@ impl Engine {
         let Pick { algorithm, choice } = self.options.chooser.choose(call)?;
         let name = algorithm.descriptor().name;
         let spec = Spec::new(call, ranks, rank, in_place, choice);
-        let direct_limit = self.endpoint.direct_limit();
+        let limits = self.endpoint.direct_limits();
         let make = || {
             let Choice { lanes, chunk_bytes, .. } = spec.choice;
             let engine = self.options.chooser.tuner().engines().name(&spec.choice);
@@ -156,7 +156,7 @@ impl Engine {
                 rank, in_place, lanes, chunk_bytes, engine,
                 "{name} for {call}, and for other counts of it"
             );
-            Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), direct_limit))
+            Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), limits))
         };
         Ok(self.plans.entry((name, spec)).or_insert_with(make).clone())
     }
@@ -557,7 +557,7 @@ impl Engine {
         let Ready { plan, buffers, stream, signature } =
             slot.call.take().expect("begin is called once for each issued call");
         let (call, is_phantom) = (slot.called.get(), buffers.is_phantom());
-        if let Some(block_bytes) = plan.direct_block(call.count(), self.endpoint.direct_limit())
+        if let Some(block_bytes) = plan.direct_block(call.count())
             && let Some(places) = buffers.places(&call, self.options.rank)
         {
             // SAFETY: whoever issued the call vouched for its memory until the operation is done.

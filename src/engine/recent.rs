@@ -196,12 +196,14 @@ impl Index<usize> for Recent {
 mod tests {
     use super::*;
     use ubccl_core::Choice;
+    use ubccl_core::direct::DirectLimits;
 
     fn known(call: &Collective<'_>, rank: Rank) -> Known {
         let algorithm = crate::algorithm("mesh-one-shot").unwrap();
         let spec = Spec::new(call, 3, rank, false, Choice::default());
-        let plan = Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), 8192));
-        let block_bytes = plan.direct_block(call.count(), 8192).unwrap();
+        let limits = DirectLimits { any: 8192, exchange: 8192 };
+        let plan = Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), limits));
+        let block_bytes = plan.direct_block(call.count()).unwrap();
         Known::new(call, &plan, block_bytes)
     }
 

@@ -26,8 +26,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
-    Allocation, Counters, DirectCall, DirectProgress, Endpoint, Fault, Header, Key, Memory, MessageNow, Now,
-    POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream, TAGGED_LANE, Token, Wake,
+    Allocation, Counters, DirectCall, DirectLimits, DirectProgress, Endpoint, Fault, Header, Key, Memory,
+    MessageNow, Now, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -427,8 +427,8 @@ impl Endpoint for ShmEndpoint {
         }
     }
 
-    fn direct_limit(&self) -> u64 {
-        self.publications.limit()
+    fn direct_limits(&self) -> DirectLimits {
+        self.publications.limits()
     }
 
     #[inline]

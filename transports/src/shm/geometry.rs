@@ -67,8 +67,7 @@ pub(crate) struct PublicationShape {
     pub(crate) entries: usize,
     /// Places for payloads that do not stand in their entries; a power of two.
     pub(crate) places: usize,
-    /// The longest payload: up to here one copy that all peers read beats one for each of them, and beats messages of which
-    /// one part is read while the next is written.
+    /// The longest payload: one copy that all peers read beats one for each of them.
     pub(crate) longest: usize,
 }
 
@@ -265,6 +264,8 @@ impl Budget {
     const BEST_PAIR_BYTES: usize = 5248 << 10;
     /// As much for the payloads of what a rank publishes, for the same reason: 2 MiB.
     const BEST: PublicationShape = PublicationShape { entries: 128, places: 64, longest: 32 << 10 };
+    /// Two ranks wait for each other in every exchange, and need not run many ahead.
+    const BEST_OF_TWO: PublicationShape = PublicationShape { entries: 128, places: 8, longest: 256 << 10 };
     /// With memory that somebody keeps short.
     const LEAST: PublicationShape = PublicationShape { entries: 4, places: 4, longest: 8 << 10 };
     const FEW_RANKS: usize = 4;
@@ -279,10 +280,8 @@ impl Budget {
         }
         let peers = ranks - 1;
         if ranks <= Self::FEW_RANKS {
-            return Budget {
-                pair_bytes: Self::BEST_PAIR_BYTES / peers.div_ceil(2),
-                publications: Self::BEST,
-            };
+            let publications = if ranks == 2 { Self::BEST_OF_TWO } else { Self::BEST };
+            return Budget { pair_bytes: Self::BEST_PAIR_BYTES / peers.div_ceil(2), publications };
         }
         let promised = peers * Self::PAIR_BYTES + Self::RANK_BYTES;
         let rank_bytes = promised.min(Self::NODE_BYTES / ranks);

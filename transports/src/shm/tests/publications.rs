@@ -12,7 +12,18 @@ fn all_reduce(ranks: u32, rank: Rank) -> Direct {
     let parts = vec![Part::Fold { at: 0, into: 0 }];
     let (dtype, op) = (DataType::I32, Some(ReduceOp::Sum));
     let (readers, writers) = (others.clone(), others);
-    Direct { input: 1, longest: 1, carries: true, readers, writers, reads_first: false, parts, dtype, op }
+    Direct {
+        input: 1,
+        longest: 1,
+        is_exchange: false,
+        carries: true,
+        readers,
+        writers,
+        reads_first: false,
+        parts,
+        dtype,
+        op,
+    }
 }
 
 /// A broadcast from rank 0.
@@ -20,7 +31,18 @@ fn broadcast(ranks: u32, rank: Rank) -> Direct {
     let (readers, writers) = if rank == 0 { ((1..ranks).collect(), vec![]) } else { (vec![], vec![0]) };
     let parts = if rank == 0 { vec![] } else { vec![Part::Copy { from: 0, at: 0, into: 0 }] };
     let (input, dtype) = (u64::from(rank == 0), DataType::I32);
-    Direct { input, longest: 1, carries: true, readers, writers, reads_first: false, parts, dtype, op: None }
+    Direct {
+        input,
+        longest: 1,
+        is_exchange: false,
+        carries: true,
+        readers,
+        writers,
+        reads_first: false,
+        parts,
+        dtype,
+        op: None,
+    }
 }
 
 /// A barrier that meets at rank 0.
@@ -28,7 +50,18 @@ fn barrier(ranks: u32, rank: Rank) -> Direct {
     let others: Vec<Rank> = if rank == 0 { (1..ranks).collect() } else { vec![0] };
     let (readers, writers) = (others.clone(), others);
     let (input, longest, parts, dtype, op) = (0, 0, vec![], DataType::I8, None);
-    Direct { input, longest, carries: false, readers, writers, reads_first: rank == 0, parts, dtype, op }
+    Direct {
+        input,
+        longest,
+        is_exchange: false,
+        carries: false,
+        readers,
+        writers,
+        reads_first: rank == 0,
+        parts,
+        dtype,
+        op,
+    }
 }
 
 struct Round {
