@@ -207,6 +207,7 @@ fn an_entry_waits_for_who_reads_what_stands_there() {
         let root = if sequence == 1 { 2 } else { 0 };
         let (input, is_root) = (u64::from(rank == 1), rank as Rank == root);
         let direct = Direct {
+            is_exchange: false,
             input,
             longest: 1,
             carries: true,
