@@ -49,7 +49,7 @@ impl Depth {
 }
 
 /// What stands in an entry, or in a place for payloads.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 struct Held {
     /// The operation; 0 is none.
     number: u64,
@@ -82,12 +82,14 @@ pub(crate) struct Author {
 
 impl Author {
     pub(crate) fn new(ranks: usize, entries: Depth, places: Depth) -> Self {
-        let nothing = Held { number: 0, readers: Vec::with_capacity(ranks) };
+        // Not clones: these have no room to begin with, and warm operations allocate nothing.
+        let nothing = |_| Held { number: 0, readers: Vec::with_capacity(ranks) };
+        let held = |places: Depth| (0..places.entries()).map(nothing).collect();
         Author {
             entries,
-            held: vec![nothing.clone(); entries.entries()],
+            held: held(entries),
             places,
-            held_in_places: vec![nothing; places.entries()],
+            held_in_places: held(places),
             payloads: 0,
             known: vec![0; ranks],
         }

@@ -276,7 +276,9 @@ impl Budget {
             return Budget { pair_bytes, publications: Self::LEAST };
         }
         if ranks == 1 {
-            return Budget { pair_bytes: Self::PAIR_BYTES, publications: Self::LEAST }; // nobody to send to
+            // Nobody to send to.
+            let publications = PublicationShape { entries: 2, places: 2, ..Self::LEAST };
+            return Budget { pair_bytes: Self::PAIR_BYTES, publications };
         }
         let peers = ranks - 1;
         if ranks <= Self::FEW_RANKS {
