@@ -62,3 +62,27 @@ impl Deref for Planned {
         &self.plan
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ubccl_core::collective::Collective;
+    use ubccl_core::{Choice, DataType, ReduceOp};
+
+    #[test]
+    fn only_exchanges_take_the_longest_publications() {
+        let limits = DirectLimits { any: 64, exchange: 256 };
+        let blocks = |call: fn(u64) -> Collective<'static>, algorithm: &str| {
+            let spec = Spec::new(&call(1), 3, 1, false, Choice::default());
+            let algorithm = crate::algorithm(algorithm).unwrap();
+            let plan = Planned::new(&spec, |spec| algorithm.plan(spec), limits);
+            [64, 65, 256, 257].map(|count| plan.direct_block(count).is_some())
+        };
+        let gather = |count| Collective::all_gather(count, DataType::U8);
+        let reduce = |count| Collective::all_reduce(count, DataType::U8, ReduceOp::Max);
+        let broadcast = |count| Collective::broadcast(count, DataType::U8, 0);
+        assert_eq!(blocks(gather, "mesh-one-shot"), [true, true, true, false]);
+        assert_eq!(blocks(reduce, "mesh-one-shot"), [true, true, true, false]);
+        assert_eq!(blocks(broadcast, "linear"), [true, false, false, false]);
+    }
+}
