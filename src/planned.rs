@@ -44,7 +44,8 @@ impl Planned {
         self.most_edges
     }
 
-    /// Bytes of a block of a call of `count` elements, if its publications are within the endpoint's limit. All ranks agree on that.
+    /// Bytes of a block of a call of `count` elements, if its publications are within the endpoint's limit. All ranks agree on
+    /// that.
     #[inline]
     pub(crate) fn direct_block(&self, count: u64) -> Option<u64> {
         let direct = self.direct.as_ref()?;

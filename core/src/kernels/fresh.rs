@@ -10,10 +10,10 @@ const SHORTEST: usize = 256;
 /// Copies `bytes` from `src`, which another processor has just written and will write again, to `dst`: by vector loads in
 /// rising order.
 ///
-/// The C library's memcpy uses one string instruction for a few KiB and more. How that fetches its source leaves lines behind
-/// in a state in which the writer's next stores to them cost several times as much. Measured on Zen 4, glibc 2.36, in slots of
-/// 8 KiB that go round through 2 MiB: 64 KiB from one processor to another in 6.1 us by memcpy at the reader, 2.2 by this,
-/// whatever the writer uses; 512 KiB in 48 and 14.7.
+/// The C library's memcpy may use a string instruction for a few KiB and more. In some runs, and not in others, what that has
+/// read is left in a state in which the writer's next stores to it cost several times as much. Measured on Zen 4, glibc 2.36,
+/// in slots of 8 KiB that go round through 2 MiB: 64 KiB from one processor to another in 2.7 or 6.9 us by memcpy or by
+/// `rep movsb` at the reader, in 2.2 to 2.5 by this, whatever the writer uses; 512 KiB in 18 or 48, and in 15 to 17.
 ///
 /// # Safety
 /// As for [`copy`].
