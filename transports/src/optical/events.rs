@@ -1,7 +1,7 @@
 //! The queue of events: by time, and within one time in the order they were made.
 //!
 //! Most events are made for times later than most others: pushing them appends to a list, popping walks along the sorted
-//! part of it, and what comes soon can be told.
+//! part of them, and what comes soon can be told.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
@@ -77,26 +77,58 @@ impl Ord for Timed {
     }
 }
 
-/// Events to come. A quarter of those that are far off is sorted at a time, so that each is looked at a few times in all.
-#[derive(Debug, Default)]
+/// Events to come. Those of the next while lie in buckets of equal lengths of time, which are sorted one by one as they
+/// come near.
+#[derive(Debug)]
 pub(super) struct EventQueue {
-    /// Up to this time all are in `near`, the next one last, or in `late`; all after it are in `far`. One of the first two
-    /// holds something if any does.
+    /// Up to this time all are in `near`, in order from `head` on, or in `late`. One of the two holds something if anything
+    /// is to come.
     near_until_ps: u64,
     near: Vec<Timed>,
-    /// Those that were made after `near` was sorted.
+    head: usize,
+    /// Those that were made when `near` was sorted that far.
     late: BinaryHeap<Reverse<Timed>>,
+    /// What comes up to this time, by the length of time since `origin_ps`; the bucket `next` is sorted next.
+    buckets_until_ps: u64,
+    buckets: [Vec<Timed>; BUCKETS],
+    origin_ps: u64,
+    shift: u32,
+    next: usize,
+    /// All after that.
     far: Vec<Timed>,
     pushed: u64,
 }
 
-/// So many events are sorted at least, if there are as many.
+const BUCKETS: usize = 128;
+/// So many events are sorted ahead, if there are as many: hints look at them.
 const LEAST_SORTED: usize = 64;
+/// So many that are over are kept before the rest is moved to their place.
+const MOST_OVER: usize = 1024;
+
+impl Default for EventQueue {
+    fn default() -> Self {
+        EventQueue {
+            near_until_ps: 0,
+            near: Vec::new(),
+            head: 0,
+            late: BinaryHeap::new(),
+            buckets_until_ps: 0,
+            buckets: [const { Vec::new() }; BUCKETS],
+            origin_ps: 0,
+            shift: 0,
+            next: 0,
+            far: Vec::new(),
+            pushed: 0,
+        }
+    }
+}
 
 impl EventQueue {
     /// Bytes of memory it has taken.
     pub(super) fn bytes(&self) -> usize {
-        (self.near.capacity() + self.late.capacity() + self.far.capacity()) * size_of::<Timed>()
+        let buckets: usize = self.buckets.iter().map(Vec::capacity).sum();
+        let events = self.near.capacity() + self.late.capacity() + buckets + self.far.capacity();
+        events * size_of::<Timed>()
     }
 
     /// Adds an event; events of one time keep the order of their pushes.
@@ -107,41 +139,85 @@ impl EventQueue {
         if time_ps <= self.near_until_ps {
             return self.late.push(Reverse(timed));
         }
+        if time_ps <= self.buckets_until_ps {
+            let bucket = (time_ps - self.origin_ps) >> self.shift;
+            return self.buckets[bucket as usize].push(timed);
+        }
         self.far.push(timed);
-        if self.near.is_empty() && self.late.is_empty() {
+        if !self.has_sorted() {
             self.sort_further();
         }
     }
 
-    /// Sorts the next ones of those that are far off; nothing is near.
+    /// Sorts the next ones, if there are any, until enough are sorted.
     fn sort_further(&mut self) {
-        let Self { near_until_ps, near, far, .. } = self;
-        let Some(last) = (far.len() / 4).max(LEAST_SORTED).min(far.len()).checked_sub(1) else { return };
-        *near_until_ps = far.select_nth_unstable_by_key(last, |timed| timed.time_ps).1.time_ps;
-        near.extend(far.extract_if(.., |timed| timed.time_ps <= *near_until_ps));
-        near.sort_unstable_by(|a, b| b.cmp(a));
+        while self.near.len() - self.head < LEAST_SORTED {
+            if self.near_until_ps < self.buckets_until_ps {
+                self.sort_bucket();
+            } else if self.far.len() < LEAST_SORTED && (self.far.is_empty() || self.has_sorted()) {
+                return;
+            } else {
+                self.fill_buckets();
+            }
+        }
+    }
+
+    #[inline]
+    fn has_sorted(&self) -> bool {
+        self.head < self.near.len() || !self.late.is_empty()
+    }
+
+    fn sort_bucket(&mut self) {
+        let bucket = &mut self.buckets[self.next];
+        bucket.sort_unstable();
+        if self.head > MOST_OVER {
+            self.near.drain(..self.head);
+            self.head = 0;
+        }
+        self.near.append(bucket);
+        self.next += 1;
+        let last_ps = (self.next as u64).checked_shl(self.shift).unwrap_or(0).wrapping_sub(1);
+        self.near_until_ps = self.buckets_until_ps.min(self.origin_ps.saturating_add(last_ps));
+    }
+
+    /// Puts the first ones of those that are far off, most of them, into buckets. What is left may be much further.
+    fn fill_buckets(&mut self) {
+        let Self { far, buckets, .. } = self;
+        let most = far.len() - far.len() / 4 - 1;
+        let (before, last, _) = far.select_nth_unstable_by_key(most, |timed| timed.time_ps);
+        let until_ps = last.time_ps;
+        let origin_ps = before.iter().map(|timed| timed.time_ps).min().unwrap_or(until_ps);
+        // One bucket, if they are few.
+        let bits = u64::BITS - (until_ps - origin_ps).leading_zeros();
+        let kept = if most < LEAST_SORTED { 0 } else { BUCKETS.ilog2() };
+        let shift = bits.saturating_sub(kept);
+        for timed in far.extract_if(.., |timed| timed.time_ps <= until_ps) {
+            let bucket = (timed.time_ps - origin_ps).checked_shr(shift).unwrap_or(0);
+            buckets[bucket as usize].push(timed);
+        }
+        (self.origin_ps, self.shift, self.next) = (origin_ps, shift, 0);
+        self.buckets_until_ps = until_ps;
     }
 
     /// Moves all events of the next time to `out`, in their order. Later pushes to the same time come at another call.
     pub(super) fn take_next(&mut self, out: &mut Vec<Event>) -> Option<u64> {
         let now_ps = self.next_time_ps()?;
-        while let Some(timed) = self.near.pop_if(|timed| timed.time_ps == now_ps) {
+        while let Some(timed) = self.near.get(self.head).filter(|timed| timed.time_ps == now_ps) {
             out.push(timed.event);
+            self.head += 1;
         }
         // What is late was made after all that is near.
         while self.late.peek().is_some_and(|timed| timed.0.time_ps == now_ps) {
             out.extend(self.late.pop().map(|timed| timed.0.event));
         }
-        if self.near.is_empty() && self.late.is_empty() {
-            self.sort_further();
-        }
+        self.sort_further();
         Some(now_ps)
     }
 
     /// The next time at which something happens.
     #[inline]
     pub(super) fn next_time_ps(&self) -> Option<u64> {
-        match (self.near.last(), self.late.peek()) {
+        match (self.near.get(self.head), self.late.peek()) {
             (Some(near), Some(late)) => Some(near.time_ps.min(late.0.time_ps)),
             (near, late) => near.or(late.map(|late| &late.0)).map(|timed| timed.time_ps),
         }
@@ -150,7 +226,7 @@ impl EventQueue {
     /// The k-th event from the next one on, as far as that is known already: for hints.
     #[inline]
     pub(super) fn coming(&self, k: usize) -> Option<Event> {
-        self.near.get(self.near.len().checked_sub(k + 1)?).map(|timed| timed.event)
+        self.near.get(self.head + k).map(|timed| timed.event)
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Foresight {
     coming: Vec<(SeatId, Token)>,
     /// What the last of those that are receives write, the newest first.
     written: [Option<(SeatId, Span)>; LOOKS + 1],
+    /// And which own contributions they fold.
+    folded: [Option<(SeatId, Span)>; LOOKS],
 }
 
 impl Network {
@@ -72,10 +74,13 @@ impl Network {
 
     fn foresee_receive(&mut self, receive: u32) {
         let Receive { seat, token, into, .. } = self.receives[receive];
+        let own = self.receives[receive].own();
         self.foresee_completion(seat, token);
-        let written = &mut self.foresight.written;
+        let Foresight { written, folded, .. } = &mut self.foresight;
         written.rotate_right(1);
         written[0] = Some((seat, into));
+        folded.rotate_right(1);
+        folded[0] = own.map(|own| (seat, own));
         for (look, (seat, into)) in written.iter().flatten().enumerate() {
             let memory = &self.seats[*seat].memory;
             match look {
@@ -84,6 +89,15 @@ impl Network {
                 2 => memory.foresee_page(*into),
                 3 => memory.foresee_segment(*into),
                 _ => memory.foresee_beside(*into),
+            }
+        }
+        for (look, (seat, own)) in folded.iter().enumerate().filter_map(|(look, own)| Some((look, (*own)?))) {
+            let memory = &self.seats[seat].memory;
+            match look {
+                0 => {}
+                1 => memory.foresee(own),
+                2 => memory.foresee_page(own),
+                _ => memory.foresee_segment(own),
             }
         }
     }

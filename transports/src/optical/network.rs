@@ -226,10 +226,10 @@ impl Network {
         let (seat, from, len) = (record.seat, record.rank, record.header.len);
         record.holders += 1;
         // A rank shares the innermost level with itself.
-        let level = self.fabric.topology().shared_level(from, self.seats[to].rank);
+        let level = self.fabric.topology().shared_level(from, self.seats.rank(to));
         self.seats[seat].counters[level].sent(len);
         let line = self.matching.line(seat, to, lane);
-        let to = self.seats[to].rank;
+        let to = self.seats.rank(to);
         if from == to {
             let message = Message { send, from, to, line, link: NO_LINK, class: 0, is_copy: false };
             return Some(self.inject_to_itself(message, len));

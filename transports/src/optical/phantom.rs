@@ -39,17 +39,17 @@ impl Phantom {
 
     /// Has the page fetched that a span begins in.
     pub(super) fn foresee_page(&self, span: Span) {
-        self.segments.foresee_page(span.offset / u64::from(self.unit));
+        self.segments.foresee_page(self.element(span.offset));
     }
 
     /// Has the segment fetched that a span begins in, a while later.
     pub(super) fn foresee_segment(&self, span: Span) {
-        self.segments.foresee(span.offset / u64::from(self.unit));
+        self.segments.foresee(self.element(span.offset));
     }
 
     /// Has the segments beside that one fetched, a while later still.
     pub(super) fn foresee_beside(&self, span: Span) {
-        self.segments.foresee_beside(span.offset / u64::from(self.unit));
+        self.segments.foresee_beside(self.element(span.offset));
     }
 
     /// Everything it holds.
@@ -162,18 +162,26 @@ impl Phantom {
     }
 
     /// First element and the one after the last.
+    #[inline]
     fn elements(&self, span: Span) -> Result<(u64, u64)> {
         let unit = u64::from(self.unit);
-        let end = span.offset.checked_add(span.len).filter(|end| end / unit <= self.segments.len());
-        match end {
-            Some(end) if span.offset.is_multiple_of(unit) && end.is_multiple_of(unit) => {
-                Ok((span.offset / unit, end / unit))
-            }
-            _ => {
-                let len = self.segments.len();
-                Err(Error::internal(format!("{span:?} is no part of {len} elements of {unit} bytes")))
-            }
+        let bytes = |element: u64| element.checked_mul(unit);
+        let (start, end) = (self.element(span.offset), self.element(span.offset.saturating_add(span.len)));
+        let is_whole = bytes(start) == Some(span.offset) && bytes(end - start) == Some(span.len);
+        if !is_whole || end > self.segments.len() {
+            let len = self.segments.len();
+            return Err(Error::internal(format!("{span:?} is no part of {len} elements of {unit} bytes")));
         }
+        Ok((start, end))
+    }
+
+    /// The element that a byte belongs to. Dividing is slow, and most units are powers of two.
+    #[inline]
+    fn element(&self, byte: u64) -> u64 {
+        if self.unit.is_power_of_two() {
+            return byte >> self.unit.trailing_zeros();
+        }
+        byte / u64::from(self.unit)
     }
 }
 

@@ -31,6 +31,14 @@ pub(super) struct Receive {
 }
 
 impl Receive {
+    /// Its own contribution to a reduction.
+    pub(super) fn own(&self) -> Option<Span> {
+        match self.work {
+            Work::Reduce { own, .. } => Some(own),
+            Work::Nothing | Work::Copy { .. } => None,
+        }
+    }
+
     /// What switches fold for it: the fold's number, and of how many messages.
     pub(super) fn fold(&self) -> Option<(u64, u32)> {
         (self.folded > 1).then_some((self.fold, self.folded))
@@ -153,7 +161,7 @@ impl Network {
         if to.is_empty() {
             return Ok(Posted::Done);
         }
-        to.iter().try_for_each(|peer| self.seats.peer(seat, peer).map(drop))?;
+        let first = self.seats.of_peers(seat, to)?;
         let state = &mut self.seats[seat];
         let (rank, payload) = (state.rank, state.memory.snapshot(from, &mut self.shop));
         let payload = payload.map_err(|error| of_rank(state.place.rank, &error))?;
@@ -178,8 +186,7 @@ impl Network {
         }
         let (mut injected_ps, mut unsent, mut copied) = (None, 0, None);
         for peer in to.iter() {
-            let peer = self.seats.peer(seat, peer)?;
-            let sent_ps = self.inject(id, peer, key.lane, &mut copied);
+            let sent_ps = self.inject(id, first + peer, key.lane, &mut copied);
             injected_ps = injected_ps.max(sent_ps);
             unsent += u32::from(sent_ps.is_none());
         }
@@ -207,10 +214,13 @@ impl Network {
     /// Waits for one message from each source but `own`.
     fn expect(&mut self, id: u32, lane: u8, sources: &PeerRun, own: Option<Rank>) -> Result<Posted, Fault> {
         let seat = self.receives[id].seat;
-        if let Err(error) = sources.iter().try_for_each(|peer| self.seats.peer(seat, peer).map(drop)) {
-            self.free(id);
-            return Err(error.into());
-        }
+        let first = match self.seats.of_peers(seat, sources) {
+            Ok(first) => first,
+            Err(error) => {
+                self.free(id);
+                return Err(error.into());
+            }
+        };
         let receive = &mut self.receives[id];
         if matches!(receive.work, Work::Reduce { .. }) {
             receive.sends.resize(sources.len(), NONE);
@@ -218,12 +228,12 @@ impl Network {
         receive.missing = sources.iter().filter(|&source| Some(source) != own).count() as u32;
         let mut verdict = Ok(());
         for (k, source) in sources.iter().enumerate().filter(|&(_, source)| Some(source) != own) {
-            let peer = self.seats.peer(seat, source)?;
+            let peer = first + source;
             let line = self.matching.line(peer, seat, lane);
             if let Some(message) = self.matching.receive(line, id, k as u32) {
                 // What does not fit is told once; the other sources keep their places in line.
                 verdict = verdict.and(self.accept(id, k as u32, message));
-            } else if own.is_some() && self.folds_on_the_way(self.seats[peer].rank, self.seats[seat].rank) {
+            } else if own.is_some() && self.folds_on_the_way(self.seats.rank(peer), self.seats.rank(seat)) {
                 self.receives[id].folded += u32::from(self.matching.is_last_unmoved(line));
             }
         }

@@ -8,6 +8,7 @@ use super::payload::RankMemory;
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 use ubccl_core::endpoint::{CommunicatorId, Counters, Fault, Place, Stream, Token};
+use ubccl_core::plan::PeerRun;
 use ubccl_core::prefetch::prefetch_at;
 use ubccl_core::{Error, Rank, Result};
 
@@ -117,6 +118,12 @@ impl Seats {
         self[seat].place
     }
 
+    /// Which rank of the world has it; as above.
+    #[inline]
+    pub(super) fn rank(&self, seat: SeatId) -> Rank {
+        if seat < self.communicators[0].1 { seat } else { self[seat].rank }
+    }
+
     /// The seats of a communicator.
     pub(super) fn of(&self, communicator: CommunicatorId) -> std::ops::Range<SeatId> {
         let (first, size) = self.communicators[communicator.0 as usize];
@@ -138,6 +145,16 @@ impl Seats {
             return Ok(first + peer);
         }
         Err(Error::internal(format!("rank {rank} posted to rank {peer} of a communicator of {size}")))
+    }
+
+    /// The seat of rank 0 of the same communicator, from which the seats of these peers are counted; all of them exist.
+    #[inline]
+    pub(super) fn of_peers(&self, seat: SeatId, peers: &PeerRun) -> Result<SeatId> {
+        let (first, size) = self.communicators[self[seat].place.communicator.0 as usize];
+        match peers.iter().find(|&peer| peer >= size) {
+            None => Ok(first),
+            Some(peer) => self.peer(seat, peer),
+        }
     }
 
     /// How many there are.

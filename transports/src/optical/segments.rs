@@ -21,6 +21,8 @@ const FIRST_PAGES: usize = 2;
 pub(super) struct Segments {
     len: u64,
     segments: Slab<Segment>,
+    /// The one that begins at 0: it is never removed.
+    first: u32,
     count: usize,
     /// By page: the first segment that begins in it, or [`NONE`].
     pages: Vec<u32>,
@@ -45,7 +47,7 @@ impl Segments {
     pub(super) fn new(len: u64) -> Self {
         let pages = vec![NONE; FIRST_PAGES];
         let shift = shift(len, pages.len());
-        Segments { len, segments: Slab::new(), count: 0, pages, begun: vec![0], shift }
+        Segments { len, segments: Slab::new(), first: NONE, count: 0, pages, begun: vec![0], shift }
     }
 
     /// How many elements.
@@ -61,6 +63,9 @@ impl Segments {
     /// The segment that an element lies in.
     #[inline]
     pub(super) fn find(&self, element: u64) -> u32 {
+        if self.count == 1 {
+            return self.first;
+        }
         let page = (element >> self.shift) as usize;
         let mut at = self.pages[page];
         if at == NONE {
@@ -79,12 +84,16 @@ impl Segments {
 
     /// Has the entry of an element's page fetched.
     pub(super) fn foresee_page(&self, element: u64) {
-        prefetch_at(&self.pages, (element >> self.shift) as usize);
+        if self.count > 1 {
+            prefetch_at(&self.pages, (element >> self.shift) as usize);
+        }
     }
 
     /// Has the first segment fetched that begins in an element's page, a while later.
     pub(super) fn foresee(&self, element: u64) {
-        if let Some(&first) = self.pages.get((element >> self.shift) as usize) {
+        if self.count == 1 {
+            self.segments.foresee(self.first);
+        } else if let Some(&first) = self.pages.get((element >> self.shift) as usize) {
             self.segments.foresee(first);
         }
     }
@@ -153,8 +162,9 @@ impl Segments {
     pub(super) fn insert(&mut self, before: u32, start: u64, content: Content) -> u32 {
         let next = if before == NONE { NONE } else { self.next(before) };
         let id = self.segments.insert(Segment { start, before, next, content });
-        if before != NONE {
-            self.segments[before].next = id;
+        match before {
+            NONE => self.first = id,
+            _ => self.segments[before].next = id,
         }
         if next != NONE {
             self.segments[next].before = id;
