@@ -28,10 +28,10 @@
 //! Source: P. Sanders, J. Speck and J. L. Träff, Parallel Computing 35 (2009); the trees are those of NCCL 2.4, which are
 //! there for any number of ranks. Where that is odd, one rank is an inner node in both.
 
-use crate::rounds::{copy_only, own_copy};
+use crate::rounds::{around_circle, busiest_link, copy_only, own_copy};
 use crate::share::{each_lane, keep_own, refuse, root_of, share, signed};
 use ubccl_core::plan::{Association, Buffer, Index, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips};
-use ubccl_core::profile::{Round, Share, Traffic};
+use ubccl_core::profile::{Distances, Round, Share, Traffic};
 use ubccl_core::{Algorithm, AlgorithmDescriptor, Choice, Kind, Layout, Profile, Rank, Result, Spec};
 
 /// The double binary tree.
@@ -114,7 +114,8 @@ impl Algorithm for DoubleTree {
             // While chunks of all ages are under way, a port has those of both ways.
             round.traffic = busiest.clone();
         }
-        let profile = Profile::of(rounds).busiest(busiest).chunked(1, 2);
+        let distances = distances(spec, layout, &farthest, parts(&busiest));
+        let profile = Profile::of(rounds).busiest(busiest).chunked(1, 2).going(distances);
         let height = farthest.len();
         match spec.kind {
             Kind::Broadcast if spec.choice.lanes < 2 => profile.staged(vec![0]),
@@ -206,6 +207,25 @@ fn way_up(spec: &Spec, second: bool) -> Vec<(Rank, Vec<Rank>)> {
     let near = |rank| neighbours(&Spec { rank, ..*spec }, second);
     let above = std::iter::successors(near(spec.rank).parent, |&rank| near(rank).parent);
     above.map(|rank| (rank, near(rank).children)).collect()
+}
+
+/// How far messages of both trees go; these ranks are on the longest way, and a port has at most so many parts.
+fn distances(spec: &Spec, layout: &Layout, farthest: &[(Rank, Vec<Rank>)], parts: u64) -> Distances {
+    let near = |rank, second| neighbours(&Spec { rank, ..*spec }, second);
+    let families = (0..spec.ranks).flat_map(|rank| [false, true].map(|second| (rank, near(rank, second))));
+    let edges = families.flat_map(|(rank, near)| near.children.into_iter().map(move |child| (rank, child)));
+    let (rises, sinks) = (spec.kind != Kind::Broadcast, spec.kind != Kind::Reduce);
+    let messages = edges.flat_map(|(rank, child)| {
+        let (up, down) = (rises.then_some((child, rank)), sinks.then_some((rank, child)));
+        up.into_iter().chain(down)
+    });
+    let passed = busiest_link(layout, messages);
+    let links = |rank, child| around_circle(layout, rank, child).map_or(0, |way| u64::from(way.links));
+    let longest = |(rank, children): &(Rank, Vec<Rank>)| {
+        children.iter().map(|&child| links(*rank, child)).max().unwrap_or(0)
+    };
+    let rounds = farthest.len() as u64;
+    Distances { rounds, farthest: farthest.iter().map(longest).sum(), parts, passed }
 }
 
 /// What a rank's port does for both halves.

@@ -62,10 +62,13 @@ impl Algorithm for Linear {
         match spec.kind {
             Kind::Broadcast => broadcast_profile(spec, layout),
             _ if p == 1 => copy_only(spec, 1, 1),
-            Kind::Reduce => Profile::of(vec![around((1, 1)).reducing(p - 1, 1).folding()]).split(),
+            Kind::Reduce => {
+                Profile::of(vec![around((1, 1)).reducing(p - 1, 1).folding().fanning_in()]).split()
+            }
             _ => {
-                let copied = u64::from(!spec.in_place);
-                Profile::of(vec![around((1, p)).copying(copied, p)]).split()
+                let round = around((1, p)).copying(u64::from(!spec.in_place), p);
+                let gathers = matches!(spec.kind, Kind::Gather | Kind::GatherV);
+                Profile::of(vec![if gathers { round.fanning_in() } else { round }]).split()
             }
         }
     }

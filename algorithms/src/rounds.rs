@@ -1,5 +1,6 @@
 //! Parts that the profiles of several algorithms are made of.
 
+use std::ops::Range;
 use ubccl_core::profile::{Profile, Round, Share, Traffic};
 use ubccl_core::{Layout, Rank, Spec};
 
@@ -72,6 +73,55 @@ pub(crate) fn farthest(layout: &Layout, distance: u32) -> usize {
     crossed.max().unwrap_or(0)
 }
 
+/// A message's way round the circle of its innermost group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The group's first rank, and how many it has.
+    first: Rank,
+    members: u32,
+    /// The place in the group from which on it passes links, going forwards, and how many: the shorter way round.
+    start: u32,
+    pub(crate) links: u32,
+    /// Whether it goes backwards on them.
+    is_back: bool,
+}
+
+/// The way of a message, unless it leaves its innermost group.
+pub(crate) fn around_circle(layout: &Layout, from: Rank, to: Rank) -> Option<Way> {
+    if layout.shared_level(from, to) > 0 {
+        return None;
+    }
+    let level = &layout.levels()[0];
+    let group = level.group(level.group_of(from));
+    let (first, members) = (group.start, group.len() as u32);
+    let ahead = (to + members - from) % members;
+    // Half way round every other rank sends either way.
+    let is_back = 2 * ahead > members || 2 * ahead == members && !(from - first).is_multiple_of(2);
+    let start = if is_back { to - first } else { from - first };
+    Some(Way { first, members, start, links: ahead.min(members - ahead), is_back })
+}
+
+/// How many of these messages pass the link that most pass, where ranks stand in rings.
+pub(crate) fn busiest_link(layout: &Layout, messages: impl Iterator<Item = (Rank, Rank)>) -> u64 {
+    // By how much more pass a rank's link than the one before, forwards and backwards.
+    let mut more = vec![[0_i64; 2]; layout.ranks() as usize + 1];
+    for way in messages.filter_map(|(from, to)| around_circle(layout, from, to)) {
+        let mut add = |places: Range<u32>| {
+            more[(way.first + places.start) as usize][usize::from(way.is_back)] += 1;
+            more[(way.first + places.end) as usize][usize::from(way.is_back)] -= 1;
+        };
+        let end = way.start + way.links;
+        add(way.start..end.min(way.members));
+        add(0..end.saturating_sub(way.members));
+    }
+    let mut passing = [0; 2];
+    let most = more.iter().map(|more| {
+        (passing[0], passing[1]) = (passing[0] + more[0], passing[1] + more[1]);
+        passing[0].max(passing[1])
+    });
+    most.max().unwrap_or(0).unsigned_abs()
+}
+
 /// What one port has to do that sends `messages` of `parts` of `of` to one rank, over a link of this level.
 pub(crate) fn one_port(level: usize, messages: u32, (parts, of): (u64, u64)) -> Vec<Traffic> {
     vec![Traffic { level, messages, peers: 1, share: Share::new(u64::from(messages) * parts, of) }]
@@ -107,6 +157,21 @@ mod tests {
         assert_eq!(times(11), [(1, 3), (0, 8)]);
         assert_eq!(times(2), [(1, 2)]);
         assert_eq!((longest_hop(&layout), longest_hop(&Layout::flat(3))), (1, 0));
+    }
+
+    #[test]
+    fn links_of_a_ring_are_passed_the_shorter_way_round() {
+        let layout = Layout::parse("node=8", 16).unwrap();
+        let links = |from, to| around_circle(&layout, from, to).map(|way| (way.links, way.is_back));
+        assert_eq!((links(9, 12), links(9, 14)), (Some((3, false)), Some((3, true))));
+        assert_eq!((links(8, 12), links(9, 13)), (Some((4, false)), Some((4, true))));
+        assert_eq!((links(7, 0), links(7, 8)), (Some((1, false)), None));
+        let busiest = |messages: &[(Rank, Rank)]| busiest_link(&layout, messages.iter().copied());
+        assert_eq!(busiest(&[]), 0);
+        // Round the end; the same links the other way; the other group's.
+        assert_eq!(busiest(&[(14, 8), (15, 9), (9, 15), (8, 10), (7, 1), (6, 0)]), 2);
+        let all = (0..8).flat_map(|from| (0..8).map(move |to| (from, to)));
+        assert_eq!(busiest(&all.collect::<Vec<_>>()), 8);
     }
 
     #[test]

@@ -18,8 +18,8 @@
 //!
 //! In compositions, and of `nhr`, `nb` and `halving-doubling`, the same scatter stands before an all-gather of another
 //! family, which takes ⌈log2 p⌉ steps; and a reduction goes the other way: a reduce-scatter, then a gather to the root
-//! (Rabenseifner's reduce). Each takes twice ⌈log2 p⌉ steps at the root's port; what waits for what is up to two steps
-//! less deep, since the root waits for nobody.
+//! (Rabenseifner's reduce). Each takes at most twice ⌈log2 p⌉ steps: the last subtree, which may lack ranks, is ready
+//! earlier, and the root waits for nobody.
 //!
 //! Source: M. Barnett, R. Littlefield, D. Payne and R. van de Geijn, "Global combine on mesh architectures with wormhole
 //! routing" (1993), and R. Thakur, R. Rabenseifner and W. Gropp, IJHPCA 19 (2005). We differ in sending the root nothing.
@@ -227,11 +227,11 @@ impl<'a> Spread<'a> {
         if place == 0 { self.order.len().next_power_of_two() } else { place & place.wrapping_neg() }
     }
 
-    /// The children of a place and their rounds of a scatter, the largest subtree's first.
+    /// The children of a place and their rounds of a gather, the last subtree's first.
     fn children(&self, place: usize) -> Vec<(usize, usize)> {
-        let (steps, top) = (steps(self.order.len()), self.weight(place).ilog2() as usize);
-        let child = |bit: usize| (place + (1 << bit), steps - 1 - bit);
-        (0..top).rev().map(child).filter(|child| child.0 < self.order.len()).collect()
+        let top = self.weight(place).ilog2() as usize;
+        let places = (0..top).rev().map(|bit| place + (1 << bit)).filter(|&child| child < self.order.len());
+        places.map(|child| (child, steps(self.weight(child).min(self.order.len() - child)))).collect()
     }
 
     fn blocks(&self, place: usize) -> Vec<Range<u32>> {
@@ -244,9 +244,11 @@ impl<'a> Spread<'a> {
     }
 }
 
-/// Steps of a scatter to so many, or of a gather.
+/// How many messages of a scatter to so many hang on one another, or of a gather: what the last subtree lacks, it need not
+/// wait for.
 pub(crate) fn steps(holders: usize) -> usize {
-    holders.next_power_of_two().trailing_zeros() as usize
+    let Some(top) = holders.saturating_sub(1).checked_ilog2() else { return 0 };
+    (top as usize).max(1 + steps(holders - (1 << top)))
 }
 
 /// Brings each member of a team its blocks from the one that has all. The first messages are part of round `first`.
@@ -256,8 +258,9 @@ pub(crate) fn scatter(schedule: &mut Schedule<'_>, team: &Team, root: usize, fir
     if place > 0 {
         schedule.receive(&spread.blocks(place), spread.rank(place - spread.weight(place)));
     }
+    let end = first + steps(spread.order.len());
     for (child, step) in spread.children(place) {
-        schedule.begin_round(first + step);
+        schedule.begin_round(end - 1 - step);
         schedule.send(&spread.blocks(child), &[spread.rank(child)]);
     }
 }
@@ -266,9 +269,8 @@ pub(crate) fn scatter(schedule: &mut Schedule<'_>, team: &Team, root: usize, fir
 pub(crate) fn gather(schedule: &mut Schedule<'_>, team: &Team, root: usize, first: usize) {
     let spread = Spread::new(team, root);
     let Some(place) = spread.place() else { return };
-    let last = steps(spread.order.len());
     for (child, step) in spread.children(place).into_iter().rev() {
-        schedule.begin_round(first + last - 1 - step);
+        schedule.begin_round(first + step);
         schedule.receive(&spread.blocks(child), spread.rank(child));
     }
     if place > 0 {

@@ -99,11 +99,13 @@ fn distances_are_those_on_the_circle_the_shorter_way_round() {
         let told = ubccl_algorithms::find(name).unwrap().profile(&spec, &layout).distances;
         [told.rounds, told.farthest, told.parts, told.passed]
     };
-    // 1, 2 and 4 blocks: at distances 4, 2 and 1, or 1, 2 and 4.
-    assert_eq!(of("nhr", Kind::AllGather, 8, ""), [3, 7, 7, 12]);
-    assert_eq!(of("halving-doubling", Kind::AllGather, 8, ""), [3, 7, 7, 21]);
+    // 1, 2 and 4 blocks: at distances 4 (of which half of the ranks send either way), 2 and 1, or 1, 2 and 4.
+    assert_eq!(of("nhr", Kind::AllGather, 8, ""), [3, 7, 7, 10]);
+    assert_eq!(of("halving-doubling", Kind::AllGather, 8, ""), [3, 7, 7, 13]);
     // 1 and 1 blocks at distances 4, which is 1 the other way round, and 2, at once; then 2 at distance 1.
     assert_eq!(of("nhr", Kind::AllGather, 5, ""), [2, 3, 4, 4]);
+    // From rank 1, trees 1 2 4 (3 0) and 1 0 3 (4 2): the link from 3 to 4 is passed from 2 to 4 and from 3 to 4.
+    assert_eq!(of("double-tree", Kind::Broadcast, 5, ""), [3, 4, 2, 2]);
     // What leaves the group goes another way; and who has a root does not do as all others do.
     assert_eq!(of("nhr", Kind::AllGather, 8, "node=2"), [1, 1, 4, 4]);
     assert_eq!(of("nhr", Kind::Broadcast, 8, ""), [0; 4]);

@@ -28,6 +28,18 @@ pub struct Traffic {
     pub share: Share,
 }
 
+/// Which way a rank's messages of a round go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Flow {
+    /// It sends as much as it receives, as all do.
+    #[default]
+    Both,
+    /// It only sends, to ranks of which none receives as much.
+    Out,
+    /// It only receives, from ranks of which none sends as much.
+    In,
+}
+
 /// Messages that hang on those of the round before.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Round {
@@ -45,6 +57,10 @@ pub struct Round {
     pub brings: u32,
     /// Steps of a plan that do this, each of which has a place in its lane's window. 0 if nobody counted them.
     pub steps: u32,
+    /// How many of these are sends, whose places are free once they have left.
+    pub sends: u32,
+    /// Which way its messages go.
+    pub flow: Flow,
     /// How many messages of other chunks may stand before one of these at a port, where chunks overlap.
     pub queue: u32,
     /// Whether of each group only one rank has messages that leave it: the others do not crowd the group's way out.
@@ -55,14 +71,17 @@ pub struct Round {
     pub multicast: bool,
     /// Whether what comes from all of its peers is one reduction, so that switches may fold it.
     pub folds: bool,
+    /// Whether its messages come from ranks that all send at once: those of near ranks come first.
+    pub fans_in: bool,
     /// Bytes folded in: a reduction of k terms of n bytes folds (k − 1)·n.
     pub reduced: Share,
     /// Bytes copied inside a rank.
     pub copied: Share,
 }
 
-/// How far messages go on the circle of the innermost group, each the shorter way round, where all ranks do the same: for
-/// rings, on which they pass the links of others.
+/// How far messages go on the circle of the innermost group, each the shorter way round: for rings, on which they pass the
+/// links of others. Counted of one rank, where all do the same; else `parts` is what the busiest port does in all, and
+/// `passed` what passes the busiest link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Distances {
     /// Rounds that have such messages. 0 if nobody counted.
@@ -71,7 +90,8 @@ pub struct Distances {
     pub farthest: u64,
     /// Added up: how many parts of the call's bytes a rank sends.
     pub parts: u64,
-    /// Added up: each part as often as it passes a link, in the direction in which a round passes more.
+    /// Added up: each part as often as it passes a link, in the direction in which a round passes more. Half way round, half
+    /// of the ranks send either way.
     pub passed: u64,
 }
 
@@ -209,6 +229,11 @@ impl Round {
     /// The same, what comes from all of its peers folded at once.
     pub fn folding(self) -> Self {
         Round { folds: true, ..self }
+    }
+
+    /// The same, from ranks that all send at once.
+    pub fn fanning_in(self) -> Self {
+        Round { fans_in: true, ..self }
     }
 
     /// The same, so often.

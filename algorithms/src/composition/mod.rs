@@ -18,7 +18,7 @@
 //! | collective | steps | bytes sent per rank (n bytes in the vector, p ranks) | elements reduced |
 //! |---|---|---|---|
 //! | all-reduce | the sum over levels | levels of k1, k2, … groups: 2((k1−1)/k1 + (k2−1)/(k1·k2) + …)·n = 2(p−1)/p·n | (p−1)/p·n |
-//! | broadcast | scatters of ⌈log2 k1⌉, ⌈log2 k2⌉, …, and the all-gathers | at most 2(p−1)/p·n from the root | none |
+//! | broadcast | scatters of at most ⌈log2 k1⌉, ⌈log2 k2⌉, …, and the all-gathers | at most 2(p−1)/p·n from the root | none |
 //! | reduce | the reduce-scatters, and as many | (p−1)/p·n, and as much into the root | (p−1)/p·n |
 //! | all-to-all, groups alike | one for each level | ((k1−1)/k1 + (k2−1)/k2 + …)·n, in k1 + k2 + … messages | none |
 //! | all-to-all, groups not alike; all-to-all-v | 1, the nearest ranks first | (p−1)/p·n | none |
@@ -250,8 +250,7 @@ pub(crate) fn profile(
 ) -> Profile {
     let of = |rank| schedule(&Spec { rank, ..*spec }, name, tiers, layout, machine).into_profile();
     let ranks = match spec.root {
-        Some(root) if layout.levels().iter().all(|level| level.is_even()) => vec![root],
-        Some(root) => vec![root, loneliest(layout)],
+        Some(root) => vec![root, (root + spec.ranks / 2) % spec.ranks, loneliest(layout)],
         // Those alone in their groups, and those at either end of a group's links.
         None => vec![0, 1, loneliest(layout), spec.ranks / 2, spec.ranks / 2 + 1, spec.ranks - 1],
     };

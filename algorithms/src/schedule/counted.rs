@@ -1,5 +1,6 @@
 //! What profiles count of a schedule's messages.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use ubccl_core::profile::{Distances, Round, Traffic};
 use ubccl_core::{Layout, Rank, Spec};
@@ -22,15 +23,20 @@ impl Counted {
         let level = &layout.levels()[0];
         let members = level.group(level.group_of(spec.rank)).len() as u32;
         let ahead = (to + members - spec.rank) % members;
-        let (way, distance) = if 2 * ahead <= members { (0, ahead) } else { (1, members - ahead) };
+        let distance = u64::from(ahead.min(members - ahead));
         let rounds = self.rounds.len().max(round + 1);
         self.rounds.resize(rounds, Distances::default());
         self.passed.resize(rounds, [0; 2]);
         let (counted, passed) = (&mut self.rounds[round], &mut self.passed[round]);
-        passed[way] += parts * u64::from(distance);
+        match (2 * ahead).cmp(&members) {
+            Ordering::Less => passed[0] += parts * distance,
+            // Half way round, every other rank sends either way.
+            Ordering::Equal => passed.iter_mut().for_each(|way| *way += parts * distance.div_ceil(2)),
+            Ordering::Greater => passed[1] += parts * distance,
+        }
         *counted = Distances {
             rounds: 1,
-            farthest: counted.farthest.max(u64::from(distance)),
+            farthest: counted.farthest.max(distance),
             parts: counted.parts + parts,
             passed: passed[0].max(passed[1]),
         };

@@ -21,7 +21,7 @@ use touched::Touched;
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
-use ubccl_core::profile::{Profile, Round, Traffic};
+use ubccl_core::profile::{Flow, Profile, Round, Traffic};
 use ubccl_core::{Kind, Layout, Rank, Spec};
 
 /// Where a cell is held.
@@ -366,6 +366,11 @@ impl<'a> Schedule<'a> {
         let mut rounds = self.rounds;
         for (round, taken) in rounds.iter_mut().zip(self.taken) {
             let size = |traffic: &[Traffic]| (parts(traffic), traffic.len());
+            round.flow = match (round.traffic.is_empty(), taken.traffic.is_empty()) {
+                (false, true) if self.spec.root.is_some() => Flow::Out,
+                (true, false) if self.spec.root.is_some() => Flow::In,
+                _ => Flow::Both,
+            };
             if size(&round.traffic) < size(&taken.traffic) {
                 round.traffic = taken.traffic;
             }
@@ -388,6 +393,7 @@ impl<'a> Schedule<'a> {
         let is_own = self.depths[piece.start as usize..piece.end as usize].iter().all(|&depth| depth == 0);
         let Some(round) = self.rounds.get_mut(self.now) else { return };
         round.steps += 1;
+        round.sends += u32::from(gives);
         match gives {
             _ if self.spec.root.is_some() => {}
             true => (round.leads, round.turns) = (round.leads || is_own && round.turns == 0, round.turns + 1),

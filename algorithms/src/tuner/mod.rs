@@ -9,6 +9,7 @@ mod engines;
 mod fit;
 mod model;
 mod nnls;
+mod passing;
 mod predict;
 mod replay;
 mod table;

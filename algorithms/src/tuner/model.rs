@@ -2,11 +2,9 @@
 
 use super::correction::Correction;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::num::NonZeroU64;
 use ubccl_core::algorithm::Switching;
 use ubccl_core::endpoint::EngineCosts;
-use ubccl_core::profile::{Distances, Profile, Round, Traffic};
 use ubccl_core::topology::{Level, Link, Topology, parse_toml};
 use ubccl_core::{Error, Layout, Result};
 
@@ -195,43 +193,6 @@ impl Model {
     pub fn with_plain_switches(mut self) -> Self {
         self.level.iter_mut().for_each(|level| (level.multicast, level.reduces) = (false, false));
         self
-    }
-
-    /// The same for plans of this profile: on a ring, messages that go farther than to a neighbour pass other ranks, and
-    /// their links. How far each goes, not all profiles say. Of messages to all others n²/8 pass each link, of those of
-    /// one rank with all others half; those to one rank go a quarter of the way round, about as far as the steps of halving
-    /// and of trees on average.
-    pub(super) fn around(&self, profile: &Profile, layout: &Layout) -> Cow<'_, Self> {
-        let ring = &layout.levels()[0];
-        let (Some(hop_ps), 0) = (self.level[0].hop_ps, ring.link()) else { return Cow::Borrowed(self) };
-        let (ranks, traffic) =
-            (f64::from(ring.largest()), profile.rounds.iter().flat_map(|round| &round.traffic));
-        let is_many = |traffic: &Traffic| traffic.level == 0 && traffic.peers > 1;
-        let has_many = traffic.clone().any(is_many);
-        // One rank with all others: half of them are reached either way.
-        let is_one =
-            |round: &Round| round.traffic.is_empty() || round.doers == 1 && round.traffic.iter().any(is_many);
-        let Distances { rounds, farthest, parts, passed } = profile.distances;
-        let (loads, hops) = match (profile.neighbours, has_many) {
-            // Counted. Two ranks have both of their links to each other.
-            (false, _) if parts > 0 => {
-                ((passed as f64 / parts as f64).max(0.5), farthest as f64 / rounds as f64)
-            }
-            (false, true) if profile.rounds.iter().all(is_one) => {
-                ((ranks / 2.0).floor() / (ranks - 1.0), (ranks / 2.0).max(1.0))
-            }
-            // Both neighbours have a link each.
-            (true, true) if ranks > 2.0 => (0.5, 1.0),
-            (true, _) => (1.0, 1.0),
-            (false, true) => ((ranks / 8.0).max(0.5), (ranks / 2.0).max(1.0)),
-            (false, false) => ((ranks / 4.0).max(1.0), (ranks / 4.0).max(1.0)),
-        };
-        let mut own = self.clone();
-        let link = &mut own.level[0];
-        link.rate_bytes_per_s /= loads;
-        link.port_bytes_per_s = link.port_bytes_per_s.map(|rate| rate / loads);
-        link.latency_ps += (hops - 1.0) * hop_ps;
-        Cow::Owned(own)
     }
 
     /// Checks that the switches between all ranks do what is wanted.

@@ -24,6 +24,7 @@
 //! the prediction less that for the same machine with enough of both.
 
 use super::model::Model;
+use super::passing::Passing;
 use super::replay;
 use super::usage::{Usage, longer};
 use ubccl_core::profile::{Profile, Round, Traffic};
@@ -52,10 +53,11 @@ impl Cost {
 impl Model {
     /// What plans of this profile cost for a call of so many bytes (those of its longest buffer).
     pub fn cost(&self, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> Cost {
-        let alone =
-            Reckoning { shared: false, ..Reckoning::new(self, profile, bytes, choice, layout) }.usage();
-        let (latency_ps, bandwidth_ps) = (alone.latency_ps(self), alone.bandwidth_ps(self));
-        let reduction_ps = alone.reduction_ps(self);
+        let (model, passing) = self.around(profile, layout);
+        let reckoning = Reckoning { passing, ..Reckoning::new(&model, profile, bytes, choice, layout) };
+        let alone = Reckoning { shared: false, ..reckoning }.usage();
+        let (latency_ps, bandwidth_ps) = (alone.latency_ps(&model), alone.bandwidth_ps(&model));
+        let reduction_ps = alone.reduction_ps(&model);
         let alone = Cost { latency_ps, bandwidth_ps, reduction_ps, contention_ps: 0.0 };
         let shared_ps = self.total_ps(profile, bytes, choice, layout);
         match shared_ps - alone.total_ps() {
@@ -66,11 +68,13 @@ impl Model {
 
     /// What they cost in all.
     pub(super) fn total_ps(&self, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> f64 {
-        let replayed = match replay::is_needed(self, profile) {
-            true => replay::replayed_ps(self, profile, bytes, choice, layout),
+        let (model, passing) = self.around(profile, layout);
+        let replayed = match replay::is_needed(&model, profile) {
+            true => replay::replayed_ps(&model, profile, bytes, choice, layout),
             false => None,
         };
-        replayed.unwrap_or_else(|| self.usage(profile, bytes, choice, layout).total_ps(self))
+        let reckoning = Reckoning { passing, ..Reckoning::new(&model, profile, bytes, choice, layout) };
+        replayed.unwrap_or_else(|| reckoning.usage().total_ps(&model))
     }
 
     /// What they cost at least, and whether that is all: to find out takes much less time.
@@ -81,10 +85,11 @@ impl Model {
         choice: &Choice,
         layout: &Layout,
     ) -> (f64, bool) {
-        let is_needed = replay::is_needed(self, profile);
-        let reckoning =
-            Reckoning { is_bound: is_needed, ..Reckoning::new(self, profile, bytes, choice, layout) };
-        (reckoning.usage().total_ps(self), !is_needed)
+        let (model, passing) = self.around(profile, layout);
+        let is_needed = replay::is_needed(&model, profile);
+        let reckoning = Reckoning::new(&model, profile, bytes, choice, layout);
+        let reckoning = Reckoning { is_bound: is_needed, passing, ..reckoning };
+        (reckoning.usage().total_ps(&model), !is_needed)
     }
 
     /// What the whole of it is made of.
@@ -103,6 +108,8 @@ struct Reckoning<'a> {
     /// How many pieces there are, and what part of everything the first is.
     pieces: f64,
     first: f64,
+    /// What it takes on a ring.
+    passing: Passing,
     /// Whether ports and cores are shared.
     shared: bool,
     /// Whether it is only to be found how long it takes at least.
@@ -123,7 +130,8 @@ impl<'a> Reckoning<'a> {
     fn new(model: &'a Model, profile: &'a Profile, bytes: u64, choice: &Choice, layout: &'a Layout) -> Self {
         let bytes = bytes as f64;
         let (pieces, first) = pieces(profile, bytes, choice);
-        Reckoning { model, profile, layout, bytes, pieces, first, shared: true, is_bound: false }
+        let passing = Passing::default();
+        Reckoning { model, profile, layout, bytes, pieces, first, passing, shared: true, is_bound: false }
     }
 
     /// Of the rank that is last.
@@ -254,8 +262,15 @@ impl<'a> Reckoning<'a> {
         for port in 0..self.model.ports() {
             let own = round.traffic.iter().filter(|traffic| self.is_of_port(traffic, port));
             let is_irregular = own.clone().count() < round.traffic.len();
-            let (latency, ports) =
-                (self.latency(own, (pieces, part), is_irregular), ports.of_port(self.model, port));
+            let are_many = own.clone().any(|traffic| traffic.peers > 1);
+            let (mut latency, ports) =
+                (self.latency(own.clone(), (pieces, part), is_irregular), ports.of_port(self.model, port));
+            if are_many && self.passing.loads > 1.0 {
+                self.overlap(&mut latency, &ports);
+            }
+            if round.fans_in && self.model.cores.is_none() {
+                latency = self.nearest_first(own, (shares, part), round);
+            }
             let (takes, took) = (latency.plus(&ports, 1.0), parts.latency.plus(&parts.port, 1.0));
             if port == 0 || takes.total_ps(self.model) > took.total_ps(self.model) {
                 (parts.latency, parts.port) = (latency, ports);
@@ -263,18 +278,65 @@ impl<'a> Reckoning<'a> {
         }
         let messages: u32 = round.traffic.iter().map(|traffic| traffic.messages).sum();
         if round.window > 0 && messages > round.window {
-            self.wait_for_window(&mut parts, f64::from(messages), f64::from(round.window));
+            self.wait_for_window(&mut parts, round, (f64::from(messages), pieces, part));
         }
         parts
     }
 
-    /// After each window's worth of messages, the next waits for the first of them to be through.
-    fn wait_for_window(&self, parts: &mut Parts, messages: f64, window: f64) {
+    /// While some messages pass ranks on their way round a ring, others pass the links.
+    fn overlap(&self, latency: &mut Usage, ports: &Usage) {
+        let Passing { latency_ps, loads } = self.passing;
+        let of_others = ports.bytes[0] * (1.0 - 1.0 / loads);
+        latency.bytes[0] -= of_others.min(latency.latencies[0] * latency_ps / self.model.level[0].byte_ps());
+    }
+
+    /// What is left to wait for where messages come from ranks that all send at once: while those of far ranks are on their
+    /// way, a port takes those of near ones.
+    fn nearest_first<'t>(
+        &self,
+        traffic: impl Iterator<Item = &'t Traffic>,
+        (pieces, part): (f64, f64),
+        round: &Round,
+    ) -> Usage {
+        let works = |traffic: &Traffic| self.ports(std::slice::from_ref(traffic), pieces, part, round);
+        let mut levels: Vec<(Usage, Usage)> = traffic
+            .map(|traffic| (self.latency(std::iter::once(traffic), (pieces, part), false), works(traffic)))
+            .collect();
+        levels.sort_by(|(a, _), (b, _)| a.total_ps(self.model).total_cmp(&b.total_ps(self.model)));
+        let mut nearer = Usage::default();
+        levels.iter().fold(Usage::default(), |longest, (latency, work)| {
+            let left = latency.plus(&nearer, -1.0);
+            nearer.add(work, 1.0);
+            longer(self.model, longest, left)
+        })
+    }
+
+    /// After each window's worth of messages, the next waits for the first of them to be through. Those that are left at
+    /// last wait for as many as they are, the nearest first.
+    fn wait_for_window(&self, parts: &mut Parts, round: &Round, (messages, pieces, part): (f64, f64, f64)) {
+        let window = f64::from(round.window);
         let waits = (messages / window).ceil() - 1.0;
-        let mut wait = parts.latency;
-        wait.add(&parts.port, (1.0 - window) / messages);
-        if wait.total_ps(self.model) > 0.0 {
-            parts.latency.add(&wait, waits);
+        let mut left = messages - waits * window;
+        let latency = |traffic| self.latency(std::iter::once(traffic), (pieces, part), false);
+        let mut levels: Vec<(f64, Usage)> = round
+            .traffic
+            .iter()
+            .map(|traffic| (f64::from(traffic.messages) * window / messages, latency(traffic)))
+            .collect();
+        let ps = |usage: &Usage| usage.total_ps(self.model);
+        levels.sort_by(|(_, a), (_, b)| ps(a).total_cmp(&ps(b)));
+        let last = levels.into_iter().find(|(under_way, _)| {
+            left -= under_way.ceil();
+            left <= 0.0
+        });
+        let last = last.map_or(parts.latency, |(_, latency)| latency);
+        let farthest = parts.latency;
+        for (latency, waits) in [(farthest, waits - 1.0), (last, 1.0)] {
+            let mut wait = latency;
+            wait.add(&parts.port, (1.0 - window) / messages);
+            if wait.total_ps(self.model) > 0.0 {
+                parts.latency.add(&wait, waits);
+            }
         }
     }
 

@@ -6,19 +6,21 @@
 //!
 //! ```text
 //! a lane   does its rounds for one chunk after the other; a round begins when the one before it is over for this chunk,
-//!          and a lane goes on to the next chunk once it has posted its last round, as far as its window goes
+//!          and a lane goes on to the next chunk once it has posted its last round, as far as its window goes: a send
+//!          makes room when it has left, a receive when it is over
 //! a port   takes messages in the order they come, each for max(gap, overhead + bytes / rate); if one message is slower than the port,
 //!          the next to the same rank waits for its end, those to others do not
 //! ```
 //!
 //! All ranks do alike in such plans, so what a rank sends now is what reaches it a latency later: one rank stands for all,
-//! and of a round's messages over links of one level one message of as many bytes.
+//! and of a round's messages over links of one level one message of as many bytes. Where a root only gives or takes, so does
+//! this rank: what goes the other way is shared out among all the others.
 
 use super::model::{Model, byte_ps};
 use super::predict::crowd;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use ubccl_core::profile::{Profile, Round};
+use ubccl_core::profile::{Flow, Profile, Round};
 use ubccl_core::{Choice, Layout};
 
 /// Chunks that are replayed; those behind them come at the pace of [`PACE`].
@@ -26,7 +28,7 @@ const REPLAYED: usize = 40;
 /// Of these chunks: past the beginning, and before lanes run empty.
 const PACE: std::ops::Range<usize> = 14..34;
 /// Steps that a lane of a schedule may have under way.
-const WINDOW: u32 = 64;
+const WINDOW: f64 = 64.0;
 
 /// How long a rank takes by its profile, if chunks overlap in several lanes; the longest, of several kinds of ranks.
 pub(super) fn replayed_ps(
@@ -51,10 +53,13 @@ pub(super) fn is_needed(model: &Model, profile: &Profile) -> bool {
 struct Turn {
     /// Of each level.
     messages: Vec<Message>,
+    /// Which way they go: others' ports have less of what goes one way.
+    flow: Flow,
     /// Reducing and copying.
     compute_ps: f64,
-    /// Steps of a plan.
-    steps: u32,
+    /// Steps of a plan that are over once they have left the port, and those that are over when what comes is there.
+    sends: f64,
+    receives: f64,
     lane: usize,
 }
 
@@ -62,6 +67,8 @@ struct Turn {
 #[derive(Clone, Copy, Debug)]
 struct Message {
     level: usize,
+    /// Which part of all they are.
+    share: f64,
     /// Which of a rank's ports takes them, and for how long.
     port: usize,
     port_ps: f64,
@@ -134,7 +141,9 @@ impl Replay {
 }
 
 fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
-    let mut turn = Turn { steps: round.steps, ..Turn::default() };
+    let receives = f64::from(round.steps - round.sends);
+    let mut turn = Turn { flow: round.flow, sends: f64::from(round.sends), receives, ..Turn::default() };
+    let all: u32 = round.traffic.iter().map(|traffic| traffic.messages).sum();
     for traffic in &round.traffic {
         let level = model.link(layout, traffic.level);
         let (link, messages) = (&model.level[level], f64::from(traffic.messages.max(1)));
@@ -148,7 +157,8 @@ fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
         let rest_ps =
             bytes_ps / messages * (1.0 - 1.0 / link.streams()) + overheads_ps - link.port_overhead_ps;
         let (port, latency_ps) = (usize::from(link.port), link.latency_ps + link.overhead_ps);
-        turn.messages.push(Message { level, port, port_ps, taken_ps, alone_ps, rest_ps, latency_ps });
+        let share = f64::from(traffic.messages) / f64::from(all.max(1));
+        turn.messages.push(Message { level, share, port, port_ps, taken_ps, alone_ps, rest_ps, latency_ps });
     }
     turn.compute_ps = round.folds() * model.fold_ps
         + round.reduced.of_bytes(bytes) * byte_ps(model.reduce_bytes_per_s)
@@ -177,10 +187,19 @@ impl Ord for Time {
 /// What happens to a chunk's turn; in the order of time, then as made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
+    /// All messages have left.
+    Left,
     /// The first byte of a message reaches the port.
-    Head { message: usize },
-    /// A message is all there.
-    Arrived,
+    Head {
+        message: usize,
+    },
+    /// Some of the messages of one level are there, or all.
+    Some {
+        message: usize,
+    },
+    Arrived {
+        message: usize,
+    },
     /// What came is reduced or copied.
     Computed,
 }
@@ -193,7 +212,12 @@ struct Lane {
     chunk: usize,
     turn: usize,
     /// Steps under way.
-    steps: u32,
+    steps: f64,
+}
+
+/// Whether a window has a place left. Parts of steps are none.
+fn has_room(steps: f64) -> bool {
+    steps + 0.5 < WINDOW
 }
 
 /// Chunks under way.
@@ -219,7 +243,7 @@ impl<'a> Run<'a> {
         let place = |lane| {
             let start = replay.turns.partition_point(|turn| turn.lane < lane);
             let end = replay.turns.partition_point(|turn| turn.lane <= lane);
-            Lane { turns: start..end, chunk: 0, turn: start, steps: 0 }
+            Lane { turns: start..end, chunk: 0, turn: start, steps: 0.0 }
         };
         Run {
             replay,
@@ -241,8 +265,13 @@ impl<'a> Run<'a> {
         self.post_all(0.0);
         while let Some(Reverse((Time(now_ps), _, at, what))) = self.events.pop() {
             match what {
+                What::Left => self.left(now_ps, at),
                 What::Head { message } => self.head(now_ps, at, message),
-                What::Arrived => self.arrived(now_ps, at),
+                What::Some { message } => self.some_arrived(now_ps, at, message),
+                What::Arrived { message } => {
+                    self.some_arrived(now_ps, at, message);
+                    self.arrived(now_ps, at);
+                }
                 What::Computed => self.finished(now_ps, at),
             }
         }
@@ -274,8 +303,8 @@ impl<'a> Run<'a> {
             return false;
         }
         let is_ready = turn == 0 || self.missing[chunk * self.replay.turns.len() + turn - 1] == 0;
-        // While the first of a turn's steps leave the port, room for the last is made.
-        is_ready && steps < WINDOW
+        // Sends are the first of a turn's steps, and make room for the others as they leave.
+        is_ready && has_room(steps)
     }
 
     /// Posts a lane's next turn; whether that is over at once.
@@ -286,14 +315,22 @@ impl<'a> Run<'a> {
         let replay = self.replay;
         let posted = &replay.turns[turn];
         let part = replay.part(chunk);
-        self.lanes[lane].steps += posted.steps;
+        self.lanes[lane].steps += posted.sends + posted.receives;
         self.missing[at] = posted.messages.len() as u32;
+        let mut left_ps = now_ps;
         for (message, what) in posted.messages.iter().enumerate() {
-            let taken_ps = now_ps.max(self.injection_free_ps[what.port]);
+            let mut taken_ps = now_ps;
+            if posted.flow != Flow::In {
+                taken_ps = now_ps.max(self.injection_free_ps[what.port]);
+                self.injection_free_ps[what.port] = taken_ps + what.port_ps * part;
+            }
             let start_ps = taken_ps.max(self.pair_free_ps[what.level]);
-            self.injection_free_ps[what.port] = taken_ps + what.port_ps * part;
             self.pair_free_ps[what.level] = start_ps + what.alone_ps * part;
+            left_ps = left_ps.max(self.injection_free_ps[what.port]).max(self.pair_free_ps[what.level]);
             self.push(start_ps + what.latency_ps, at, What::Head { message });
+        }
+        if posted.sends > 0.0 {
+            self.push(left_ps, at, What::Left);
         }
         let state = &mut self.lanes[lane];
         (state.chunk, state.turn) = if is_last { (chunk + 1, start) } else { (chunk, turn + 1) };
@@ -305,13 +342,56 @@ impl<'a> Run<'a> {
         false
     }
 
+    fn left(&mut self, now_ps: f64, at: usize) {
+        let turn = &self.replay.turns[at % self.replay.turns.len()];
+        self.make_room(now_ps, turn.lane, turn.sends);
+    }
+
+    fn make_room(&mut self, now_ps: f64, lane: usize, places: f64) {
+        let steps = &mut self.lanes[lane].steps;
+        let had_room = has_room(*steps);
+        *steps -= places;
+        if !had_room && has_room(*steps) {
+            self.post_all(now_ps);
+        }
+    }
+
     fn head(&mut self, now_ps: f64, at: usize, message: usize) {
         let turns = self.replay.turns.len();
-        let Message { port, taken_ps, rest_ps, .. } = self.replay.turns[at % turns].messages[message];
+        let Turn { ref messages, flow, .. } = self.replay.turns[at % turns];
+        let Message { port, taken_ps, rest_ps, .. } = messages[message];
         let part = self.replay.part(at / turns);
-        let taken_ps = now_ps.max(self.reception_free_ps[port]) + taken_ps * part;
-        self.reception_free_ps[port] = taken_ps;
-        self.push(taken_ps + rest_ps * part, at, What::Arrived);
+        let taken_ps = taken_ps * part;
+        let mut begin_ps = now_ps;
+        if flow != Flow::Out {
+            begin_ps = now_ps.max(self.reception_free_ps[port]);
+            self.reception_free_ps[port] = begin_ps + taken_ps;
+        }
+        let portions = self.portions(at, message);
+        for portion in 1..=portions {
+            let here_ps = begin_ps + taken_ps * f64::from(portion) / f64::from(portions);
+            let what = if portion < portions { What::Some { message } } else { What::Arrived { message } };
+            self.push(here_ps + rest_ps * part, at, what);
+        }
+    }
+
+    /// In how many portions the messages of one level make room: there may be more than a window has places.
+    fn portions(&self, at: usize, message: usize) -> u32 {
+        let turn = &self.replay.turns[at % self.replay.turns.len()];
+        match turn.compute_ps > 0.0 {
+            true => 1,
+            false => ((turn.receives * turn.messages[message].share / 8.0).ceil() as u32).clamp(1, 4),
+        }
+    }
+
+    /// Steps whose messages are there make room for further ones, unless they have something to do with them.
+    fn some_arrived(&mut self, now_ps: f64, at: usize, message: usize) {
+        let portions = f64::from(self.portions(at, message));
+        let turn = &self.replay.turns[at % self.replay.turns.len()];
+        if turn.compute_ps <= 0.0 {
+            let places = turn.receives * turn.messages[message].share / portions;
+            self.make_room(now_ps, turn.lane, places);
+        }
     }
 
     fn arrived(&mut self, now_ps: f64, at: usize) {
@@ -333,7 +413,9 @@ impl<'a> Run<'a> {
         let turns = self.replay.turns.len();
         let turn = &self.replay.turns[at % turns];
         self.missing[at] = 0;
-        self.lanes[turn.lane].steps -= turn.steps;
+        if turn.messages.is_empty() || turn.compute_ps > 0.0 {
+            self.lanes[turn.lane].steps -= turn.receives;
+        }
         let end_ps = &mut self.ends_ps[at / turns];
         *end_ps = end_ps.max(now_ps);
         self.post_all(now_ps);

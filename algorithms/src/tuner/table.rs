@@ -68,7 +68,7 @@ impl Table {
     pub(super) fn explain(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Vec<Candidate> {
         let picked = self.best(engines, layout, bytes);
         let cost = |(index, way): (usize, &Way)| {
-            let model = engines.model(&way.choice).around(&way.profile, layout);
+            let model = engines.model(&way.choice);
             let cost = model.cost(&way.profile, bytes, &way.choice, layout);
             cost.times(self.factor(index, bytes))
         };
@@ -135,7 +135,7 @@ impl Table {
             if self.reach.check(&way.choice, bytes).is_err() {
                 return (f64::INFINITY, true);
             }
-            let model = engines.model(&way.choice).around(&way.profile, layout);
+            let model = engines.model(&way.choice);
             let (ps, is_all) = model.least_ps(&way.profile, bytes, &way.choice, layout);
             (ps * self.factor(index, bytes), is_all)
         };
@@ -153,7 +153,7 @@ impl Table {
                 break;
             }
             let way = &self.ways.ways[index];
-            let model = engines.model(&way.choice).around(&way.profile, layout);
+            let model = engines.model(&way.choice);
             let ps = model.total_ps(&way.profile, bytes, &way.choice, layout);
             (costs[index], are_all[index]) = (ps * self.factor(index, bytes), true);
         }
