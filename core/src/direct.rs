@@ -33,11 +33,13 @@ pub struct DirectLimits {
 /// One rank's part in a round of publications, for any count. Places are counted in blocks of the call's count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Direct {
-    /// Blocks that this rank publishes: its whole input.
+    /// Blocks of this rank's input.
     pub input: u64,
+    /// Whether the block of an input that has its rank's number is for that rank alone, and is not published.
+    pub keeps_own: bool,
     /// Blocks of the longest publication of any rank.
     pub longest: u64,
-    /// Whether every rank publishes one block, which all others read whole.
+    /// Whether every rank publishes as much, and waits for all others.
     pub is_exchange: bool,
     /// Whether a message of the plan carries a block, or nothing (a barrier).
     pub carries: bool,
@@ -107,6 +109,22 @@ impl Direct {
         if self.is_exchange { limits.exchange } else { limits.any }
     }
 
+    /// Where in what rank `of` publishes block `at` of its input is, in blocks.
+    #[inline]
+    pub fn place(&self, of: Rank, at: u64) -> u64 {
+        at - u64::from(self.keeps_own && at > u64::from(of))
+    }
+
+    /// What this rank, number `rank`, publishes of its input: so many blocks, and then, a block left out, so many more.
+    #[inline]
+    pub fn published(&self, rank: Rank) -> (u64, u64) {
+        let own = u64::from(rank);
+        match self.keeps_own && own < self.input {
+            true => (own, self.input - 1 - own),
+            false => (self.input, 0),
+        }
+    }
+
     /// What the plans of a call come to if all have but one round, and sizes do not come from tables.
     ///
     /// All ranks have to answer alike. A rank may have no more to do than in a plan of one round where others have, and
@@ -131,14 +149,20 @@ impl Direct {
         let readers = others().filter(|&reader| is_read(reader, rank)).collect();
         let writers = others().filter(|&writer| is_read(rank, writer)).collect();
         let holdings = Collective::holdings(&|_| call, ranks, rank);
+        let keeps_own = matches!(spec.kind, Kind::ReduceScatter | Kind::AllToAll | Kind::Scatter);
         let part = |holding: &crate::collective::Holding| match holding.content {
             Content::Of { rank, at } => Part::Copy { from: rank, at, into: holding.start },
             Content::Reduction { at } => Part::Fold { at, into: holding.start },
         };
         Some(Direct {
             input: call.input_elements(ranks, rank),
-            longest: (0..ranks).map(|rank| call.input_elements(ranks, rank)).max().unwrap_or(0),
-            is_exchange: matches!(spec.kind, Kind::AllReduce | Kind::AllGather),
+            longest: (0..ranks).map(|rank| call.input_elements(ranks, rank)).max().unwrap_or(0)
+                - u64::from(keeps_own),
+            keeps_own,
+            is_exchange: matches!(
+                spec.kind,
+                Kind::AllReduce | Kind::AllGather | Kind::ReduceScatter | Kind::AllToAll
+            ),
             carries: !is_barrier,
             reads_first: is_barrier && rank == MEETING,
             readers,

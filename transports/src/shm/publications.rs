@@ -257,7 +257,8 @@ impl ShmEndpoint {
             return true;
         }
         let Publications { shelves, author, stores, awaited, .. } = &mut self.publications;
-        let (len, from) = (published_bytes(call), pointer(call.input, 0));
+        let [first, second] = pieces(self.rank, call);
+        let len = first.1 + second.1;
         if let Some((reader, held)) =
             author.waits_for(number, takes_a_place(len), |reader| shelves[reader].finished())
         {
@@ -272,11 +273,31 @@ impl ShmEndpoint {
                 turn = author.take_place(number, &call.direct.readers);
                 shelf.word(number, TURN).store(turn, Ordering::Relaxed);
             }
-            // SAFETY: the caller vouches for the source; the payload has room for what is in the limit, which `label_of` and
-            // the caller's choice of this way keep; it is this rank's to write, since its readers are through.
-            unsafe { stores.copy(from, shelf.payload(number, turn, len), len as usize, || 0) };
+            let mut payload = shelf.payload(number, turn, len);
+            for (from, len) in [first, second] {
+                if len > 0 {
+                    // SAFETY: the caller vouches for the source; the payload has room for what is in the limit, which
+                    // `label_of` and the caller's choice of this way keep; it is this rank's to write, since its readers are
+                    // through.
+                    unsafe { stores.copy(from, payload, len as usize, || 0) };
+                    payload = payload.wrapping_add(len as usize);
+                }
+            }
             shelf.write_label(number, label);
         } else {
+            let mut both = [0; IN_HEAD_BYTES as usize];
+            let from = match (first.1, second.1) {
+                (_, 0) => first.0,
+                (0, _) => second.0,
+                (before, after) => {
+                    let into = both.as_mut_ptr();
+                    // SAFETY: the caller vouches for the sources; together they are at most as long as the array.
+                    unsafe { kernels::copy(first.0, into, before as usize) };
+                    // SAFETY: as above.
+                    unsafe { kernels::copy(second.0, into.wrapping_add(before as usize), after as usize) };
+                    into.cast_const()
+                }
+            };
             // SAFETY: as above, and it is short enough.
             unsafe { shelf.write_all(number, label, from, len as usize) };
         }
@@ -368,10 +389,10 @@ impl ShmEndpoint {
     /// Block `at` of what a rank brings: the own input, or what another published.
     #[inline]
     fn block_of(&self, rank: usize, number: u64, call: &DirectCall<'_>, at: u64) -> *const u8 {
-        let offset = at * call.block_bytes;
         if rank == self.rank {
-            return pointer(call.input, offset);
+            return pointer(call.input, at * call.block_bytes);
         }
+        let offset = call.direct.place(rank as Rank, at) * call.block_bytes;
         let Publications { shelves, turns, .. } = &self.publications;
         // The label says how long the longest publication is; every rank that publishes has as much.
         let payload = shelves[rank].payload(number, turns[rank], longest_bytes(call));
@@ -415,9 +436,14 @@ fn longest_bytes(call: &DirectCall<'_>) -> u64 {
     call.direct.longest * call.block_bytes
 }
 
+/// What a rank publishes of its input: two pieces, either of which may be empty.
 #[inline]
-fn published_bytes(call: &DirectCall<'_>) -> u64 {
-    call.direct.input * call.block_bytes
+fn pieces(rank: usize, call: &DirectCall<'_>) -> [(*const u8, u64); 2] {
+    let (before, after) = call.direct.published(rank as Rank);
+    let piece = |at: u64, blocks: u64| {
+        (pointer(call.input, at * call.block_bytes).cast_const(), blocks * call.block_bytes)
+    };
+    [piece(0, before), piece(before + 1, after)]
 }
 
 /// Apart, so that no compiler makes the branch an assignment: then every payload would wait for its head.

@@ -15,6 +15,7 @@ fn all_reduce(ranks: u32, rank: Rank) -> Direct {
     Direct {
         input: 1,
         longest: 1,
+        keeps_own: false,
         is_exchange: false,
         carries: true,
         readers,
@@ -34,6 +35,7 @@ fn broadcast(ranks: u32, rank: Rank) -> Direct {
     Direct {
         input,
         longest: 1,
+        keeps_own: false,
         is_exchange: false,
         carries: true,
         readers,
@@ -53,6 +55,7 @@ fn barrier(ranks: u32, rank: Rank) -> Direct {
     Direct {
         input,
         longest,
+        keeps_own: false,
         is_exchange: false,
         carries: false,
         readers,
@@ -207,6 +210,7 @@ fn an_entry_waits_for_who_reads_what_stands_there() {
         let root = if sequence == 1 { 2 } else { 0 };
         let (input, is_root) = (u64::from(rank == 1), rank as Rank == root);
         let direct = Direct {
+            keeps_own: false,
             is_exchange: false,
             input,
             longest: 1,
