@@ -47,7 +47,7 @@ mod user;
 
 pub use fresh::copy_fresh;
 pub use scale::{scale, scale_in_place};
-pub use streaming::copy_streaming;
+pub use streaming::{copy_streaming, fence_streaming};
 
 use std::sync::OnceLock;
 

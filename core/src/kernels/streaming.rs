@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // raw addresses, vector instructions
 
 /// Copies `bytes` from `src` to `dst` by stores that go past the caches, where the processor has them; by ordinary ones
-/// elsewhere. What was written is there for everybody who sees a store made after it, as with ordinary stores.
+/// elsewhere. Others who see a later store of this thread see what was written only if [`fence_streaming`] came between.
 ///
 /// Worth it if the destination's lines are in another processor's cache and far away: an ordinary store has to fetch each of
 /// them first, and few at a time.
@@ -24,9 +24,20 @@ pub unsafe fn copy_streaming(src: *const u8, dst: *mut u8, bytes: usize) {
     }
 }
 
+/// Later stores of this thread are not seen before what it wrote by [`copy_streaming`]. It waits until memory has that, so
+/// one for all pieces of a message costs less than one for each.
+#[inline]
+pub fn fence_streaming() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64; a fence touches no memory.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
 
     const LINE: usize = 64;
     const PARTS: usize = LINE / size_of::<__m128i>();
@@ -54,9 +65,6 @@ mod x86 {
         let (src, dst) = (src.wrapping_add(tail), dst.wrapping_add(tail));
         // SAFETY: the tail is a part of what the caller vouches for.
         unsafe { src.copy_to_nonoverlapping(dst, bytes - tail) };
-        // Streaming stores are not ordered with later stores of this thread: the stamp that follows must not overtake them.
-        // SAFETY: SSE is part of x86-64.
-        unsafe { _mm_sfence() };
     }
 }
 

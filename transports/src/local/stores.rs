@@ -163,8 +163,11 @@ unsafe fn copy_with(is_streaming: bool, from: *const u8, into: *mut u8, bytes: u
     match is_streaming {
         // SAFETY: as the caller vouches.
         false => unsafe { kernels::copy_fresh(from, into, bytes) },
-        // SAFETY: as the caller vouches.
-        true => unsafe { kernels::copy_streaming(from, into, bytes) },
+        true => {
+            // SAFETY: as the caller vouches.
+            unsafe { kernels::copy_streaming(from, into, bytes) };
+            kernels::fence_streaming(); // the stamp that follows must not overtake it
+        }
     }
 }
 
