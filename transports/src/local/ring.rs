@@ -141,6 +141,12 @@ impl Consumer {
         self.known - self.taken
     }
 
+    /// The entry whose stamp stands for the next one, which was [seen](Self::see).
+    #[inline]
+    pub(crate) fn stamped(&self) -> u64 {
+        self.stamped
+    }
+
     /// Whether the next entry, which was [seen](Self::see), has a stamp of its own; the others say nothing of themselves.
     #[inline]
     pub(crate) fn is_stamped(&self) -> bool {

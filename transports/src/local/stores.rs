@@ -19,8 +19,6 @@ const SHORTEST: usize = 4096;
 const TIMED_ONE_IN: u32 = 17;
 /// How many of these are tried with ordinary stores while streaming ones are in use.
 const TRIED_ONE_IN: u32 = 4;
-/// So many pieces are not timed at first, a turn of the longest ring: their pages are being touched for the first time.
-const FIRST: u32 = 272;
 /// The same while timings speak for other stores.
 const SOON: u32 = 5;
 /// Ordinary stores are slow if writing and reading a line takes more than so many picoseconds in the mean, and quick
@@ -44,6 +42,8 @@ pub(crate) struct Stores {
     /// The last piece that was timed here; its reader tells later.
     timed: Option<Timed>,
     timings: u32,
+    /// Whether what was written by streaming stores may be seen later than what is written next.
+    is_loose: bool,
     /// What the kind in use has cost since somebody asked.
     cost: Option<SlotCost>,
 }
@@ -56,14 +56,21 @@ struct Timed {
     writing: u64,
 }
 
-impl Default for Stores {
-    fn default() -> Self {
-        Stores { is_far: false, pieces: FIRST, mean: QUICK_PS / 2, timed: None, timings: 0, cost: None }
-    }
-}
-
 impl Stores {
-    /// Copies a piece. `true` if it is one that the reader should time too; `reading` says what the last such one took it,
+    /// For pieces that go round through so many places: none is timed before each was touched for the first time.
+    pub(crate) fn new(places: u32) -> Self {
+        Stores {
+            is_far: false,
+            pieces: places + 1,
+            mean: QUICK_PS / 2,
+            timed: None,
+            timings: 0,
+            is_loose: false,
+            cost: None,
+        }
+    }
+
+    /// Copies a piece, which nobody may be shown before [`Self::settle`]. `true` if it is one that the reader should time too; `reading` says what the last such one took it,
     /// in picoseconds a line.
     ///
     /// # Safety
@@ -88,8 +95,9 @@ impl Stores {
         let is_streaming = self.is_far && !tries_ordinary;
         let start = is_timed.then(Instant::now);
         // SAFETY: as the caller vouches.
-        unsafe { copy_with(is_streaming, from, into, bytes) };
+        unsafe { self.copy_with(is_streaming, from, into, bytes) };
         if let Some(start) = start {
+            self.settle();
             self.timed = Some(Timed {
                 is_streaming,
                 writing: per_line(start.elapsed().saturating_sub(clock()), bytes),
@@ -107,7 +115,31 @@ impl Stores {
     pub(crate) unsafe fn copy_on(&mut self, from: *const u8, into: *mut u8, bytes: usize) {
         self.pieces = (self.pieces - 1).max(1);
         // SAFETY: as the caller vouches.
-        unsafe { copy_with(self.is_far && bytes >= SHORTEST, from, into, bytes) }
+        unsafe { self.copy_with(self.is_far && bytes >= SHORTEST, from, into, bytes) }
+    }
+
+    /// Copies by these stores.
+    ///
+    /// # Safety
+    /// As for `kernels::copy`; source and destination do not overlap.
+    #[inline]
+    #[allow(unsafe_code)]
+    unsafe fn copy_with(&mut self, is_streaming: bool, from: *const u8, into: *mut u8, bytes: usize) {
+        match is_streaming {
+            // SAFETY: as the caller vouches.
+            false => unsafe { kernels::copy_fresh(from, into, bytes) },
+            // SAFETY: as the caller vouches.
+            true => unsafe { kernels::copy_streaming(from, into, bytes) },
+        }
+        self.is_loose |= is_streaming;
+    }
+
+    /// What was copied is there for everybody who sees what is stored next.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        if std::mem::take(&mut self.is_loose) {
+            kernels::fence_streaming();
+        }
     }
 
     /// Whether the reader is far, as far as is known.
@@ -149,24 +181,6 @@ impl Stores {
         if disagrees {
             // Asks again soon, but not at once: several pieces of one message may have met the same interruption.
             self.pieces = SOON;
-        }
-    }
-}
-
-/// Copies by these stores.
-///
-/// # Safety
-/// As for `kernels::copy`; source and destination do not overlap.
-#[inline]
-#[allow(unsafe_code)]
-unsafe fn copy_with(is_streaming: bool, from: *const u8, into: *mut u8, bytes: usize) {
-    match is_streaming {
-        // SAFETY: as the caller vouches.
-        false => unsafe { kernels::copy_fresh(from, into, bytes) },
-        true => {
-            // SAFETY: as the caller vouches.
-            unsafe { kernels::copy_streaming(from, into, bytes) };
-            kernels::fence_streaming(); // the stamp that follows must not overtake it
         }
     }
 }
@@ -226,7 +240,7 @@ mod tests {
 
     #[test]
     fn it_takes_several_timings_to_change_the_stores() {
-        let mut stores = Stores::default();
+        let mut stores = Stores::new(2);
         let (near, between, far) = (8_000, 13_000, 40_000);
         assert!(!after(&mut stores, &[near, u64::MAX, near, near, near, far, near]), "interruptions");
         assert!(after(&mut stores, &[far, far, far]));
@@ -238,7 +252,7 @@ mod tests {
     /// What a piece costs depends on where in a call it is: the mean of a quick and a slow half is what counts.
     #[test]
     fn halves_that_differ_count_together() {
-        let mut stores = Stores::default();
+        let mut stores = Stores::new(2);
         assert!(after(&mut stores, &[10_000, 25_000].repeat(4)));
         assert!(after(&mut stores, &[10_000, 25_000].repeat(20)));
         assert!(!after(&mut stores, &[5_000, 12_000].repeat(20)));
@@ -257,7 +271,7 @@ mod tests {
     #[allow(unsafe_code)]
     fn both_stores_copy() {
         for is_far in [false, true] {
-            let mut stores = Stores { is_far, ..Stores::default() };
+            let mut stores = Stores { is_far, ..Stores::new(2) };
             let from: Vec<u8> = (0..9000_u32).map(|byte| byte as u8).collect();
             for bytes in [0, 1, SHORTEST - 1, SHORTEST, 9000].repeat(100) {
                 let mut into = vec![0xA5; bytes];

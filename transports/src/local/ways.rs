@@ -15,9 +15,12 @@ const FIRST_READINGS: u32 = 4;
 const TRIED: u64 = 4 << 20;
 /// But with so many messages at least, and at most.
 const TRIED_MESSAGES: (u64, u64) = (4, 64);
-/// One trial in so many messages as it has, if the other way costs about as much, and if it costs much more.
+/// One trial in so many messages as it has, if the other way costs about as much, and if it costs much more. At first, and
+/// after each change, trials come sooner, and then each time half as often: what is known of a way may be what its first
+/// messages cost, which touch memory that nobody has touched.
 const OFTEN: u32 = 16;
 const SELDOM: u32 = 64;
+const SOON: u32 = 2;
 
 /// What is known of the messages to one receiver.
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ struct Class {
     readings: u32,
     /// Messages since the other way was tried.
     messages: u32,
+    /// How often it was since the ways changed, as far as it matters.
+    trials: u32,
 }
 
 /// What a line of a message costs through slots, in picoseconds.
@@ -71,16 +76,20 @@ impl Ways {
             (slots, reading) => {
                 // Reading has to be clearly better to begin with: a message in slots leaves its sender free.
                 let least = if class.is_read { reading } else { reading + reading / 8 };
-                class.is_read = least < slots;
+                if class.is_read != (least < slots) {
+                    (class.is_read, class.messages, class.trials) = (!class.is_read, 0, 0);
+                }
                 if class.is_read { (reading, slots) } else { (slots, reading) }
             }
         };
         class.messages += 1;
         let tried = (TRIED / len.max(1)).clamp(TRIED_MESSAGES.0, TRIED_MESSAGES.1) as u32;
-        let round = tried * if other / 2 > now { SELDOM } else { OFTEN };
+        let seldom = if other / 2 > now { SELDOM } else { OFTEN };
+        let round = tried * (SOON << class.trials).min(seldom);
         let is_trial = class.messages > round - tried;
         if class.messages >= round {
             class.messages = 0;
+            class.trials = (class.trials + 1).min(SELDOM.ilog2());
         }
         class.is_read != is_trial
     }

@@ -122,7 +122,15 @@ impl ChannelMemory {
     #[inline]
     pub(crate) fn entries(&self, number: u64) -> u64 {
         let has_slot = self.label(number).len() > INLINE_BYTES && !self.is_announced(number);
-        if has_slot { self.word(number, BITES_WORD).load(Ordering::Relaxed) >> 1 } else { 1 }
+        let stands_for = if has_slot { self.word(number, BITES_WORD).load(Ordering::Relaxed) >> 1 } else { 1 };
+        stands_for.min(self.up_to_the_end(number))
+    }
+
+    /// How many entries there are from entry `number` to the last of this turn of the ring: a stamp stands for these at most,
+    /// because their bites follow one another.
+    #[inline]
+    pub(crate) fn up_to_the_end(&self, number: u64) -> u64 {
+        (self.mask - (number as usize & self.mask)) as u64 + 1
     }
 
     /// Tells the sender what reading such an entry took.
@@ -149,26 +157,32 @@ impl ChannelMemory {
         Label([1, 2, 3, 4].map(|word| self.word(number, word).load(Ordering::Relaxed)))
     }
 
-    /// Where the payload of entry `number` is, of a message of `len` bytes of which `done` were in earlier entries:
-    /// as many readable bytes as are left, `slot_bytes` at most.
+    /// Where the payload of entry `number` is, for which the stamp of entry `first` stands, of a message of `len` bytes of
+    /// which `done` were in earlier entries: as many readable bytes as are left, `slot_bytes` at most. Bites of one stamp
+    /// follow one another without a gap: to read memory that is far in steps that a processor foresees takes half the time.
+    /// (C model on Zen 4, 512 KiB shown by 64 KiB to a far reader: 47 us if bites are 512 bytes apart or more, else 24.)
     #[inline]
-    pub(crate) fn payload(&self, number: u64, len: u64, done: u64) -> *mut u8 {
+    pub(crate) fn payload(&self, (first, number): (u64, u64), len: u64, done: u64) -> *mut u8 {
         if len <= INLINE_BYTES {
             return self.entry(number).wrapping_add(INLINE_OFFSET);
+        }
+        if number > first {
+            debug_assert!(number - first < self.up_to_the_end(first));
+            return self.slot(first).wrapping_add((number - first) as usize * self.slot_bytes);
         }
         let bite = (len - done).min(self.slot_bytes as u64) as usize;
         self.slot(number).wrapping_add(self.places.offset(number, self.slot_stride, bite))
     }
 
-    /// Writes what entry `number` carries, which may be timed if it is stamped: the bytes of the message from `done` on,
-    /// as many as fit.
+    /// Writes what entry `number` carries, which may be timed if it is the one with the stamp, number `first`: the bytes of
+    /// the message from `done` on, as many as fit.
     ///
     /// # Safety
     /// `message` is valid for reads of `label.len()` bytes, and the entry is the producer's to write.
     #[inline]
     pub(crate) unsafe fn fill(
         &self,
-        (number, is_stamped): (u64, bool),
+        (first, number): (u64, u64),
         label: &Label,
         message: *const u8,
         done: u64,
@@ -184,10 +198,10 @@ impl ChannelMemory {
             return Bite { bytes: label.len(), is_timed: false };
         }
         let bite = (label.len() - done).min(self.slot_bytes as u64);
-        let payload = self.payload(number, label.len(), done);
+        let payload = self.payload((first, number), label.len(), done);
         let source = message.wrapping_add(done as usize);
         let reading = || self.reading().load(Ordering::Relaxed);
-        let is_timed = if is_stamped {
+        let is_timed = if number == first {
             // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite, by
             // `min` and `offset`.
             unsafe { stores.copy(source, payload, bite as usize, reading) }

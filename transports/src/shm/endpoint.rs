@@ -212,7 +212,7 @@ impl ShmEndpoint {
             producer: Producer::new(geometry.channel(peer, channel).shape.entries),
             queue: Fifo::new(),
             sent: 0,
-            stores: Stores::default(),
+            stores: Stores::new(geometry.channel(peer, channel).shape.entries),
             ways: Ways::default(),
             read_in_heap: 0,
             last_len: 0,

@@ -8,16 +8,17 @@ use super::segment::Segment;
 use crate::local::is_there;
 use crate::local::label::Label;
 use crate::local::publication::{Author, Depth, finish, show, stamp_of};
-use crate::local::stores::{Stores, word_at};
+use crate::local::stores::{Stores, clock, per_line, word_at};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use ubccl_core::direct::{DirectLimits, Part};
 use ubccl_core::endpoint::{DirectCall, DirectProgress, Fault, Header, HostPointer, Key, Stream};
 use ubccl_core::{Error, Rank, Result, kernels};
 
 /// Words of an entry before the payload of a small publication: stamp, signature (low, high), length.
 const HEADER_BYTES: usize = 32;
-/// The word after them says which payload it is, if that stands in a place of its own.
+/// The word after them says which payload it is, if that stands in a place of its own, and whether reading it is to be timed.
 const TURN: usize = HEADER_BYTES / 8;
 /// The longest payload that stands in the head.
 const IN_HEAD_BYTES: u64 = (Geometry::PUBLICATION_HEAD - HEADER_BYTES) as u64;
@@ -52,7 +53,7 @@ impl Shelf {
             heads: segment.range(Geometry::PUBLICATIONS, geometry.publications_bytes()),
             shorts: segment.range(geometry.shorts(), shape.shorts_bytes()),
             payloads: segment.range(geometry.payloads(), shape.payloads_bytes()),
-            finished: segment.range(Geometry::FINISHED, 8),
+            finished: segment.range(Geometry::FINISHED, 16),
             entries: Depth::new(shape.entries),
             places: Depth::new(shape.places),
             stride: shape.stride(),
@@ -78,8 +79,15 @@ impl Shelf {
 
     #[inline]
     fn finished(&self) -> &AtomicU64 {
-        // SAFETY: 8 bytes inside a live mapping (`new`), at a multiple of 64 from a page; atomic on all sides.
+        // SAFETY: 16 bytes inside a live mapping (`new`), at a multiple of 64 from a page; atomic on all sides.
         unsafe { AtomicU64::from_ptr(self.finished.cast()) }
+    }
+
+    /// What reading a timed payload took this rank last, in picoseconds a line.
+    #[inline]
+    fn reading(&self) -> &AtomicU64 {
+        // SAFETY: as for `finished`, which has its line to itself but for this.
+        unsafe { AtomicU64::from_ptr(self.finished.cast::<u64>().wrapping_add(1)) }
     }
 
     /// Where the payload of publication `number` is: `len` usable bytes, whatever the number and the turn.
@@ -100,7 +108,13 @@ impl Shelf {
     #[inline]
     fn turn(&self, number: u64) -> u64 {
         // Relaxed: ordered by the stamp.
-        self.word(number, TURN).load(Ordering::Relaxed)
+        self.word(number, TURN).load(Ordering::Relaxed) >> 1
+    }
+
+    /// Whether its readers should time their reading of it.
+    #[inline]
+    fn is_timed(&self, number: u64) -> bool {
+        self.word(number, TURN).load(Ordering::Relaxed) & 1 == 1
     }
 
     /// Writes what a publication says of itself, except its stamp. The last word first, here and below: the readers look
@@ -167,7 +181,7 @@ impl Publications {
             author,
             turns: vec![0; shelves.len()],
             shelves,
-            stores: Stores::default(),
+            stores: Stores::new(shape.places as u32),
             awaited: None,
         }
     }
@@ -233,8 +247,12 @@ impl ShmEndpoint {
         if takes_a_place {
             self.expect(number, &call.direct.writers);
         }
+        let start = (takes_a_place && self.any_is_timed(number, &call.direct.writers)).then(Instant::now);
         // SAFETY: the caller vouches for both buffers; every writer's publication is there.
         unsafe { self.make(number, call) }?;
+        if let Some(start) = start {
+            self.tell_reading(start.elapsed(), call);
+        }
         if takes_a_place {
             let turns = &mut self.publications.turns;
             call.direct
@@ -271,17 +289,24 @@ impl ShmEndpoint {
             let mut turn = 0;
             if takes_a_place(len) {
                 turn = author.take_place(number, &call.direct.readers);
-                shelf.word(number, TURN).store(turn, Ordering::Relaxed);
             }
-            let mut payload = shelf.payload(number, turn, len);
+            let (mut payload, mut is_timed) = (shelf.payload(number, turn, len), false);
+            let reading = || {
+                let readings = call.direct.readers.iter().map(|&reader| shelves[reader as usize].reading());
+                readings.map(|reading| reading.load(Ordering::Relaxed)).max().unwrap_or(0)
+            };
             for (from, len) in [first, second] {
                 if len > 0 {
                     // SAFETY: the caller vouches for the source; the payload has room for what is in the limit, which
                     // `label_of` and the caller's choice of this way keep; it is this rank's to write, since its readers are
                     // through.
-                    unsafe { stores.copy(from, payload, len as usize, || 0) };
+                    is_timed |= unsafe { stores.copy(from, payload, len as usize, reading) };
                     payload = payload.wrapping_add(len as usize);
                 }
+            }
+            stores.settle();
+            if takes_a_place(len) {
+                shelf.word(number, TURN).store(turn << 1 | u64::from(is_timed), Ordering::Relaxed);
             }
             shelf.write_label(number, label);
         } else {
@@ -351,6 +376,20 @@ impl ShmEndpoint {
                 put_right(turns, writer, turn);
             }
         }
+    }
+
+    #[inline]
+    fn any_is_timed(&self, number: u64, writers: &[Rank]) -> bool {
+        writers.iter().any(|&writer| self.publications.shelves[writer as usize].is_timed(number))
+    }
+
+    /// Tells the writers what making the output of their publications took.
+    #[cold]
+    fn tell_reading(&self, took: Duration, call: &DirectCall<'_>) {
+        let own = |part: &&Part| matches!(part, Part::Copy { from, .. } if *from as usize == self.rank);
+        let blocks = call.direct.parts.iter().filter(|part| !own(part)).count();
+        let line = per_line(took.saturating_sub(clock()), blocks * call.block_bytes as usize);
+        self.publications.shelves[self.rank].reading().store(line, Ordering::Relaxed);
     }
 
     /// Makes the output of what is there.

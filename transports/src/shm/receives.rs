@@ -129,7 +129,7 @@ impl ShmEndpoint {
                 }
             }
             let bite = (len - *begun).min(memory.slot_bytes() as u64);
-            let payload = memory.payload(number, len, *begun);
+            let payload = memory.payload((consumer.stamped(), number), len, *begun);
             let into = std::ptr::with_exposed_provenance_mut(address + *begun as usize);
             let start =
                 (len > INLINE_BYTES && consumer.is_stamped() && memory.is_timed(number)).then(Instant::now);
@@ -341,7 +341,8 @@ impl ShmEndpoint {
                 },
                 false => {
                     bite = bite.min(incoming.memory.slot_bytes() as u64);
-                    incoming.memory.payload(incoming.consumer.next(), op.label.len(), op.done)
+                    let numbers = (incoming.consumer.stamped(), incoming.consumer.next());
+                    incoming.memory.payload(numbers, op.label.len(), op.done)
                 }
             });
             self.sources.push(Source { index, is_announced, elsewhere, pointer });
@@ -378,7 +379,8 @@ impl ShmEndpoint {
             let at = done + piece.bytes;
             for &Source { index, pointer, .. } in &self.sources {
                 let Incoming { memory, consumer, .. } = &self.incoming[index];
-                self.pointers.0[pointer] = memory.payload(consumer.next() + piece.entries, len, at);
+                let numbers = (consumer.stamped(), consumer.next() + piece.entries);
+                self.pointers.0[pointer] = memory.payload(numbers, len, at);
             }
             if let Some(own_at) = own_at {
                 self.pointers.0[own_at] = own.wrapping_add(piece.bytes as usize);
