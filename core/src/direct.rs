@@ -141,8 +141,8 @@ impl Direct {
         let call = spec.collective(1);
         let (ranks, rank) = (spec.ranks, spec.rank);
         let others = || (0..ranks).filter(move |&other| other != rank);
-        let is_barrier = spec.kind == Kind::Barrier;
-        let is_read = |reader, writer| match is_barrier {
+        let meets = spec.kind == Kind::Barrier && ranks > 2;
+        let is_read = |reader, writer| match meets {
             true => reader == MEETING || writer == MEETING,
             false => uses(&call, ranks, reader, writer),
         };
@@ -163,8 +163,8 @@ impl Direct {
                 spec.kind,
                 Kind::AllReduce | Kind::AllGather | Kind::ReduceScatter | Kind::AllToAll
             ),
-            carries: !is_barrier,
-            reads_first: is_barrier && rank == MEETING,
+            carries: spec.kind != Kind::Barrier,
+            reads_first: meets && rank == MEETING,
             readers,
             writers,
             parts: holdings.iter().map(part).collect(),
@@ -179,7 +179,7 @@ fn uses(call: &Collective<'static>, ranks: u32, reader: Rank, writer: Rank) -> b
     let is_root = |rank| call.root() == Some(rank);
     match call.kind() {
         // What these hold takes a list as long as the communicator to say.
-        Kind::AllReduce | Kind::AllGather | Kind::ReduceScatter | Kind::AllToAll => true,
+        Kind::AllReduce | Kind::AllGather | Kind::ReduceScatter | Kind::AllToAll | Kind::Barrier => true,
         Kind::Broadcast | Kind::Scatter => is_root(writer),
         Kind::Reduce | Kind::Gather => is_root(reader),
         _ => Collective::holdings(&|_| *call, ranks, reader).iter().any(|holding| match holding.content {
