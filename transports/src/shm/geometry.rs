@@ -265,7 +265,7 @@ impl Budget {
     /// As much for the payloads of what a rank publishes, for the same reason: 2 MiB.
     const BEST: PublicationShape = PublicationShape { entries: 128, places: 64, longest: 32 << 10 };
     /// Two ranks wait for each other in every exchange, and need not run many ahead.
-    const BEST_OF_TWO: PublicationShape = PublicationShape { entries: 128, places: 8, longest: 256 << 10 };
+    const BEST_OF_TWO: PublicationShape = PublicationShape { entries: 128, places: 4, longest: 512 << 10 };
     /// With memory that somebody keeps short.
     const LEAST: PublicationShape = PublicationShape { entries: 4, places: 4, longest: 8 << 10 };
     const FEW_RANKS: usize = 4;
