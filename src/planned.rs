@@ -81,9 +81,15 @@ mod tests {
         };
         let gather = |count| Collective::all_gather(count, DataType::U8);
         let reduce = |count| Collective::all_reduce(count, DataType::U8, ReduceOp::Max);
+        let exchange = |count| Collective::all_to_all(count, DataType::U8);
         let broadcast = |count| Collective::broadcast(count, DataType::U8, 0);
         assert_eq!(blocks(gather, "mesh-one-shot"), [true, true, true, false]);
         assert_eq!(blocks(reduce, "mesh-one-shot"), [true, true, true, false]);
+        assert_eq!(
+            blocks(exchange, "pairwise"),
+            [true, true, false, false],
+            "two blocks, the own one is not published"
+        );
         assert_eq!(blocks(broadcast, "linear"), [true, false, false, false]);
     }
 }

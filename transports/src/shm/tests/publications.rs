@@ -47,6 +47,25 @@ fn broadcast(ranks: u32, rank: Rank) -> Direct {
     }
 }
 
+/// An all-to-all.
+fn all_to_all(ranks: u32, rank: Rank) -> Direct {
+    let others: Vec<Rank> = (0..ranks).filter(|&other| other != rank).collect();
+    let part = |from: Rank| Part::Copy { from, at: u64::from(rank), into: u64::from(from) };
+    Direct {
+        input: u64::from(ranks),
+        longest: u64::from(ranks) - 1,
+        keeps_own: true,
+        is_exchange: true,
+        carries: true,
+        readers: others.clone(),
+        writers: others,
+        reads_first: false,
+        parts: (0..ranks).map(part).collect(),
+        dtype: DataType::U8,
+        op: None,
+    }
+}
+
 /// A barrier that meets at rank 0.
 fn barrier(ranks: u32, rank: Rank) -> Direct {
     let others: Vec<Rank> = if rank == 0 { (1..ranks).collect() } else { vec![0] };
@@ -80,7 +99,7 @@ impl Round {
     }
 
     fn go(&mut self, endpoint: &mut ShmEndpoint, sequence: u64) -> Result<bool, Fault> {
-        let block_bytes = self.output.len;
+        let block_bytes = self.output.len / self.direct.parts.len().max(1) as u64;
         let spans = [Span { len: self.direct.input * block_bytes, ..self.input }, self.output];
         let [input, output] = spans.map(|span| HostPointer(endpoint.memory.address(span).unwrap().addr()));
         let call = DirectCall { direct: &self.direct, block_bytes, input, output, looks: 1 };
@@ -235,6 +254,40 @@ fn an_entry_waits_for_who_reads_what_stands_there() {
     assert!(go(&mut rig, 2, 1));
     assert_eq!(rig.bytes(2, areas[2]), 1_i32.to_le_bytes());
     assert!(go(&mut rig, 1, depth + 1));
+}
+
+/// What its own rank alone needs is left out before, between and after the others' blocks, in heads, beside them and in
+/// places of their own.
+#[test]
+fn a_rank_publishes_the_blocks_of_others_alone() {
+    for ranks in [2, 3, 5] {
+        let mut rig = Rig::new(ranks, 1, 64 << 10);
+        for (sequence, block) in (1..).zip([1, 8, 19, 200, 1000, 2000]) {
+            let input = |rank: usize| pattern(rank as u64 * 31 + sequence, ranks * block);
+            let of = |rank: usize, at: usize| input(rank)[at * block..][..block].to_vec();
+            let mut rounds: Vec<_> = (0..ranks)
+                .map(|rank| {
+                    let from = rig.area(rank, &input(rank));
+                    let into = rig.area(rank, &vec![0; ranks * block + 64]);
+                    let direct = all_to_all(ranks as u32, rank as Rank);
+                    Round::new(direct, from, Span { len: (ranks * block) as u64, ..into })
+                })
+                .collect();
+            let mut done = vec![false; ranks];
+            while done.contains(&false) {
+                for rank in 0..ranks {
+                    done[rank] =
+                        done[rank] || rounds[rank].go(&mut rig.endpoints[rank], sequence).unwrap();
+                }
+            }
+            for (rank, round) in rounds.iter().enumerate() {
+                let expected: Vec<u8> = (0..ranks).flat_map(|from| of(from, rank)).collect();
+                let whole = Span { len: round.output.len + 64, ..round.output };
+                let guarded = [expected, vec![0; 64]].concat();
+                assert_eq!(rig.bytes(rank, whole), guarded, "rank {rank} of {ranks}, {block}");
+            }
+        }
+    }
 }
 
 #[test]
