@@ -19,8 +19,9 @@ const SHORTEST: usize = 4096;
 const TIMED_ONE_IN: u32 = 17;
 /// How many of these are tried with ordinary stores while streaming ones are in use.
 const TRIED_ONE_IN: u32 = 4;
-/// The same while timings speak for other stores.
+/// The same while timings speak for other stores, and for the first ones.
 const SOON: u32 = 5;
+const FIRST_TIMINGS: u32 = 8;
 /// Ordinary stores are slow if writing and reading a line takes more than so many picoseconds in the mean, and quick
 /// again below the second. Measured on Zen 4: 4 to 11 ns where the caches are near; where they are far, 10 to 25 in the
 /// two halves of an all-reduce and 23 to 60 elsewhere, while streaming stores and the reads after them take 7 to 10.
@@ -158,7 +159,7 @@ impl Stores {
     /// ordinary stores whatever is in use.
     #[cold]
     fn tries_ordinary(&mut self, reading: impl FnOnce() -> u64) -> bool {
-        self.pieces = TIMED_ONE_IN;
+        self.pieces = if self.timings < FIRST_TIMINGS { SOON } else { TIMED_ONE_IN };
         self.timings = self.timings.wrapping_add(1);
         if let Some(Timed { is_streaming, writing }) = self.timed {
             let cost = SlotCost { writing, reading: reading() };

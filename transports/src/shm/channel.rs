@@ -7,6 +7,8 @@ use super::segment::Segment;
 use crate::local::label::Label;
 use crate::local::scattered::Scattered;
 use crate::local::stores::{Stores, clock, per_line, word_at};
+use memmap2::Advice;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,8 +56,11 @@ pub(crate) struct ChannelMemory {
     mask: usize,
     /// Where entries stand. Slots follow one another.
     places: Scattered,
-    /// Keeps the mappings that the pointers point into.
-    _segments: [Arc<Segment>; 2],
+    /// Whether the slots' pages are there for this end: only what is used takes memory.
+    is_populated: Cell<bool>,
+    /// Keep the mappings that the pointers point into.
+    outbox: Arc<Segment>,
+    _inbox: Arc<Segment>,
 }
 
 // SAFETY: the pointers point into mappings that the Arcs keep alive, and are valid on every thread.
@@ -81,7 +86,9 @@ impl ChannelMemory {
             slot_stride,
             mask: count - 1,
             places: Scattered::new(count),
-            _segments: [outbox.clone(), inbox.clone()],
+            is_populated: Cell::new(false),
+            outbox: outbox.clone(),
+            _inbox: inbox.clone(),
         }
     }
 
@@ -122,7 +129,11 @@ impl ChannelMemory {
     #[inline]
     pub(crate) fn entries(&self, number: u64) -> u64 {
         let has_slot = self.label(number).len() > INLINE_BYTES && !self.is_announced(number);
-        let stands_for = if has_slot { self.word(number, BITES_WORD).load(Ordering::Relaxed) >> 1 } else { 1 };
+        if has_slot {
+            self.populate(Advice::PopulateRead);
+        }
+        let stands_for =
+            if has_slot { self.word(number, BITES_WORD).load(Ordering::Relaxed) >> 1 } else { 1 };
         stands_for.min(self.up_to_the_end(number))
     }
 
@@ -197,6 +208,7 @@ impl ChannelMemory {
             }
             return Bite { bytes: label.len(), is_timed: false };
         }
+        self.populate(Advice::PopulateWrite);
         let bite = (label.len() - done).min(self.slot_bytes as u64);
         let payload = self.payload((first, number), label.len(), done);
         let source = message.wrapping_add(done as usize);
@@ -259,6 +271,14 @@ impl ChannelMemory {
     #[inline]
     pub(crate) fn announced_epoch(&self, number: u64) -> u64 {
         self.word(number, 6).load(Ordering::Relaxed)
+    }
+
+    /// The slots are about to be used.
+    #[inline]
+    fn populate(&self, advice: Advice) {
+        if !self.is_populated.replace(true) {
+            self.outbox.populate(advice, self.slots, (self.mask + 1) * self.slot_stride);
+        }
     }
 
     #[inline]

@@ -3,12 +3,13 @@
 #![allow(unsafe_code)] // entries are raw memory that another process may write at any time
 
 use super::endpoint::ShmEndpoint;
-use super::geometry::Geometry;
+use super::geometry::{Geometry, PublicationShape};
 use super::segment::Segment;
 use crate::local::is_there;
 use crate::local::label::Label;
 use crate::local::publication::{Author, Depth, finish, show, stamp_of};
 use crate::local::stores::{Stores, clock, per_line, word_at};
+use memmap2::Advice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -39,8 +40,11 @@ struct Shelf {
     /// From one place to the next, and the longest payload.
     stride: usize,
     longest: usize,
+    shape: PublicationShape,
+    /// Whether the pages of short payloads, and of long ones, are there for this rank: only what is used takes memory.
+    is_populated: [bool; 2],
     /// Keeps the mapping that the pointers point into.
-    _segment: Arc<Segment>,
+    segment: Arc<Segment>,
 }
 
 // SAFETY: the pointers point into a mapping that the Arc keeps alive, and are valid on every thread.
@@ -58,7 +62,23 @@ impl Shelf {
             places: Depth::new(shape.places),
             stride: shape.stride(),
             longest: shape.longest,
-            _segment: segment.clone(),
+            shape,
+            is_populated: [false; 2],
+            segment: segment.clone(),
+        }
+    }
+
+    /// A payload of so many bytes is about to be written or read.
+    #[inline]
+    fn populate(&mut self, advice: Advice, len: u64) {
+        if len > IN_HEAD_BYTES
+            && !std::mem::replace(&mut self.is_populated[usize::from(takes_a_place(len))], true)
+        {
+            let (first, len) = match takes_a_place(len) {
+                false => (self.shorts, self.shape.shorts_bytes()),
+                true => (self.payloads, self.shape.payloads_bytes()),
+            };
+            self.segment.populate(advice, first, len);
         }
     }
 
@@ -292,6 +312,7 @@ impl ShmEndpoint {
             return false;
         }
         author.take(number, &call.direct.readers);
+        shelves[self.rank].populate(Advice::PopulateWrite, len);
         let shelf = &shelves[self.rank];
         if len > IN_HEAD_BYTES {
             let mut turn = 0;
@@ -368,6 +389,7 @@ impl ShmEndpoint {
                 return Err(mismatch(writer, stamp, &shelves[peer].label(number), label));
             }
             author.saw(peer, number);
+            shelves[peer].populate(Advice::PopulateRead, label.len());
             progress.ready += 1;
         }
         *awaited = None;

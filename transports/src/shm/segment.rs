@@ -155,6 +155,17 @@ impl Segment {
         self.map.advise_range(advice, self.heap + offset, len)
     }
 
+    /// Has the pages of a range, from `first` on, made now and not by the first messages, each of which would wait for some
+    /// and be ten times as slow. To be written: the owner's; to be read: a peer's, which has made them. Best effort: a kernel
+    /// that does not know how (before Linux 5.14) makes them when they are touched.
+    #[cold]
+    pub(crate) fn populate(&self, advice: Advice, first: *mut u8, len: usize) {
+        let offset = first.addr() - self.map.as_mut_ptr().addr();
+        if let Err(error) = self.map.advise_range(advice, offset, len) {
+            tracing::debug!(target: "ubccl::shm", "{len} bytes at {offset} are not populated: {error}");
+        }
+    }
+
     /// Gives the pages of a range of the heap back; it holds zeros then.
     ///
     /// # Safety

@@ -276,8 +276,7 @@ fn a_rank_publishes_the_blocks_of_others_alone() {
             let mut done = vec![false; ranks];
             while done.contains(&false) {
                 for rank in 0..ranks {
-                    done[rank] =
-                        done[rank] || rounds[rank].go(&mut rig.endpoints[rank], sequence).unwrap();
+                    done[rank] = done[rank] || rounds[rank].go(&mut rig.endpoints[rank], sequence).unwrap();
                 }
             }
             for (rank, round) in rounds.iter().enumerate() {
