@@ -12,7 +12,7 @@ use crate::orders::{Crew, How, Order};
 use crate::report::{Agenda, print};
 use crate::stats::median;
 use crate::target::{self, Candidate, Planner};
-use crate::tune::turns;
+use crate::tune::{is_crowded, turns, warmup};
 use crate::units::show_bytes;
 use std::io::Write;
 
@@ -120,6 +120,9 @@ fn measure_in_turns<C: Crew>(
     entries: &mut [Entry],
     rounds: usize,
 ) -> Outcome<()> {
+    let asked = stopwatch.effort.warmup;
+    let least = warmup(call, is_crowded(call.ranks));
+    stopwatch.effort.warmup = asked.map(|asked| asked.max(least));
     for turn in turns(entries.len(), rounds) {
         let entry = &mut entries[turn];
         stopwatch.crew.run(&Order::Choose(Some(entry.how.clone())))?;
@@ -129,6 +132,7 @@ fn measure_in_turns<C: Crew>(
         }
         entry.times_us.push(measured.times.p50_us);
     }
+    stopwatch.effort.warmup = asked;
     Ok(())
 }
 

@@ -54,6 +54,11 @@ const ROUNDS: usize = 5;
 const ROUNDS_IF_CROWDED: usize = 7;
 /// Timed iterations in each round: ranks run ahead of each other, so that a call costs less in a long row than in a short one.
 const ITERATIONS: u32 = 30;
+/// Iterations before those: at least so many, and no more than so many to warm memory, which has so many bytes: twice what
+/// a ring or publications go round through.
+const LEAST_WARMUP: u32 = 5;
+const MOST_WARMUP: u64 = 600;
+const WARMED_BYTES: u64 = 4 << 20;
 /// Of large calls.
 const ITERATIONS_LARGE: u32 = 3;
 const LARGE: u64 = 2 << 20;
@@ -131,16 +136,15 @@ pub(crate) struct Tape<'a> {
 impl<'a> Tape<'a> {
     /// With these ranks, and buffers of at most so many bytes.
     pub(crate) fn new(crew: &'a mut dyn Crew, ranks: u32, capacity: u64) -> Self {
-        let effort = Effort { iterations: None, warmup: Some(5), checks: 0, breakdown: false };
-        let cores = std::thread::available_parallelism();
-        let is_crowded = cores.is_ok_and(|cores| cores.get() < ranks as usize);
-        Tape { stopwatch: Stopwatch { crew, effort }, capacity, is_crowded }
+        let effort = Effort { iterations: None, warmup: None, checks: 0, breakdown: false };
+        Tape { stopwatch: Stopwatch { crew, effort }, capacity, is_crowded: is_crowded(ranks) }
     }
 
     /// Microseconds of a call in each of these ways.
     pub(crate) fn measure(&mut self, call: &Call, hows: &[How]) -> Outcome<Vec<f64>> {
         let iterations = if call.bytes() > LARGE { ITERATIONS_LARGE } else { ITERATIONS };
         self.stopwatch.effort.iterations = Some(iterations);
+        self.stopwatch.effort.warmup = Some(warmup(call, self.is_crowded).max(LEAST_WARMUP));
         let mut times_us = vec![Vec::new(); hows.len()];
         for turn in turns(hows.len(), if self.is_crowded { ROUNDS_IF_CROWDED } else { ROUNDS }) {
             self.stopwatch.crew.run(&Order::Choose(Some(hows[turn].clone())))?;
@@ -163,6 +167,22 @@ impl<'a> Tape<'a> {
     /// The ranks.
     pub(crate) fn crew(&mut self) -> &mut dyn Crew {
         self.stopwatch.crew
+    }
+}
+
+/// Whether so many ranks share cores.
+pub(crate) fn is_crowded(ranks: u32) -> bool {
+    std::thread::available_parallelism().is_ok_and(|cores| cores.get() < ranks as usize)
+}
+
+/// Calls before those that are timed, of ways that are measured in turns: until their messages have gone once round the
+/// memory that they go through. Some ways share it and find it in the caches where others have left it, and a way that has
+/// memory to itself would be measured cold and the others warm. Not where ranks share cores, whose calls take longer than
+/// that makes a difference.
+pub(crate) fn warmup(call: &Call, is_crowded: bool) -> u32 {
+    match is_crowded {
+        true => 0,
+        false => (WARMED_BYTES / call.bytes().max(1)).min(MOST_WARMUP) as u32,
     }
 }
 
