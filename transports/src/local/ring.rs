@@ -161,16 +161,19 @@ impl Consumer {
         self.take_all(1, consumed, soon)
     }
 
-    /// The same of so many entries.
+    /// The same of so many entries. What one stamp stands for is given back together, when the last of it is done with:
+    /// these share their memory.
     #[inline]
     pub(crate) fn take_all(&mut self, entries: u64, consumed: &impl Word<u64>, soon: bool) -> bool {
         self.taken += entries;
-        if !soon && self.taken - self.acknowledged < self.capacity.div_ceil(2) {
+        let through = if self.taken < self.known { self.stamped } else { self.taken };
+        let least = if soon { 1 } else { self.capacity.div_ceil(2) };
+        if through < self.acknowledged + least {
             return false;
         }
-        self.acknowledged = self.taken;
+        self.acknowledged = through;
         // Release: partner of the acquire in `Producer::has_room`.
-        consumed.store(self.taken, Ordering::Release);
+        consumed.store(through, Ordering::Release);
         true
     }
 }
@@ -220,7 +223,8 @@ mod tests {
             consumer.see(|| 3);
             assert_eq!((consumer.known(), consumer.is_stamped()), (3 - entry, entry == 0));
             assert!(consumer.has_entry(&stamps[entry as usize]), "without a look");
-            consumer.take(&consumed, true);
+            assert_eq!(consumer.take(&consumed, true), entry == 2, "they are given back together");
+            assert_eq!(consumed.load(Ordering::Relaxed), if entry == 2 { 3 } else { 0 });
         }
         assert!(!consumer.has_entry(&stamps[3]), "it stood for three");
         producer.publish(&stamps[3]);

@@ -71,6 +71,12 @@ impl Stores {
         }
     }
 
+    /// Those of a far reader, for good.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn far() -> Self {
+        Stores { is_far: true, ..Self::new(u32::MAX - 1) }
+    }
+
     /// Copies a piece, which nobody may be shown before [`Self::settle`]. `true` if it is one that the reader should time too; `reading` says what the last such one took it,
     /// in picoseconds a line.
     ///

@@ -1,6 +1,7 @@
 //! What arrives, in which order, and what is refused.
 
 use super::*;
+use crate::local::stores::Stores;
 
 const SMALL_PAIR: u64 = 32 << 10;
 
@@ -109,6 +110,46 @@ fn exchanges_arrive_whole_however_many_bites_a_stamp_stands_for() {
             assert!(is_exchange && several, "ranks that answer each other are known to");
         }
     }
+}
+
+/// Bites of one stamp share memory: none of it is written again before the last of them has been read, though a reduction
+/// takes them one by one, as its other source comes.
+#[test]
+fn what_one_stamp_stands_for_is_given_back_whole() {
+    let mut rig = Rig::new(3, 1, 400 << 10);
+    let (slot, channels) = (slot_bytes(&rig), rig.endpoints[0].channels);
+    rig.endpoints[1].outgoing[0].stores = Stores::far();
+    let mut several = 0;
+    for turn in 0..16 {
+        // Parts of five bites, and behind them a message whose bites are shown one by one.
+        let messages = [(2 * turn + 1, 20 * slot + 5), (2 * turn + 2, 7 * slot - 1)];
+        let mut sums = Vec::new();
+        for (sequence, len) in messages {
+            let inputs = [0, 1, 2].map(|rank| pattern(rank * 31 + sequence, len));
+            let spans = [0, 1, 2].map(|rank| rig.area(rank, &inputs[rank as usize]));
+            for rank in [1, 2] {
+                let post = Post::Send { from: spans[rank], to: PeerRun::one(0) };
+                rig.post(rank, sequence, &key(sequence, 0), post).unwrap();
+            }
+            let output = rig.area(0, &vec![0; len]);
+            let add = |at: usize| inputs.iter().fold(0_u8, |sum, input| sum.wrapping_add(input[at]));
+            sums.push((sequence, spans[0], output, (0..len).map(add).collect::<Vec<_>>()));
+        }
+        let incoming = &rig.endpoints[0].incoming[channels];
+        several += usize::from(incoming.memory.entries(incoming.consumer.next()) > 1);
+        for &(sequence, own, output, _) in &sums {
+            rig.post(0, sequence, &key(sequence, 0), sum(PeerRun::circle(0, 3, 3), own, output)).unwrap();
+        }
+        // Rank 1 goes on as far as it may while the sum has some bites of a part and waits for rank 2.
+        for _ in 0..16 {
+            rig.endpoints[1].poll(&mut rig.done[1]).unwrap();
+        }
+        rig.settle().unwrap();
+        for (sequence, _, output, expected) in sums {
+            assert!(rig.bytes(0, output) == expected, "{sequence}");
+        }
+    }
+    assert!(several > 8, "{several}");
 }
 
 #[test]
