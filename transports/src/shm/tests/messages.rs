@@ -126,7 +126,7 @@ fn what_one_stamp_stands_for_is_given_back_whole() {
         let mut sums = Vec::new();
         for (sequence, len) in messages {
             let inputs = [0, 1, 2].map(|rank| pattern(rank * 31 + sequence, len));
-            let spans = [0, 1, 2].map(|rank| rig.area(rank, &inputs[rank as usize]));
+            let spans = [0, 1, 2].map(|rank| rig.area(rank, &inputs[rank]));
             for rank in [1, 2] {
                 let post = Post::Send { from: spans[rank], to: PeerRun::one(0) };
                 rig.post(rank, sequence, &key(sequence, 0), post).unwrap();
