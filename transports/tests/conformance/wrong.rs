@@ -79,7 +79,7 @@ const WRONG: &[(Defect, Clock, &str, &str)] = &[
     (Defect::TakesWhatItProbes, Virtual, "c11_probe_tells_the_next_message_and_leaves_it_there", "again"),
     (Defect::NeverRings, Real, "c11_sleep_ends_when_a_message_without_a_post_arrives", "slept through"),
     (Defect::TurnsTimeBack, Virtual, "w1_every_run_of_traffic_keeps_time_going_forward", "World 1"),
-    (Defect::HashesAddresses, Virtual, "w2_the_same_posts_give_the_same_events_and_hash", "differ"),
+    (Defect::HashesTheRun, Virtual, "w2_the_same_posts_give_the_same_events_and_hash", "differ"),
     (Defect::WakesInDisorder, Virtual, "w1_every_run_of_traffic_keeps_time_going_forward", "World 3"),
 ];
 

@@ -45,7 +45,7 @@ pub enum Defect {
     ProbesADirectLane,
     TakesWhatItProbes,
     MiscountsBytes,
-    HashesAddresses,
+    HashesTheRun,
     TurnsTimeBack,
     WakesInDisorder,
 }
