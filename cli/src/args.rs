@@ -150,7 +150,8 @@ pub(crate) struct SweepArgs {
     /// Timed iterations: calls, or below 4 KiB blocks of calls [default: about 0.1 s, at least 20; simulated: 1]
     #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) iters: Option<u32>,
-    /// Untimed calls before [default: 20, at most about a second; simulated: 0]
+    /// Untimed calls before; more with --algo all, until each way's memory is warm [default: 20, at most about a second;
+    /// simulated: 0]
     #[arg(short = 'w', long = "warmup_iters", alias = "warmup-iters", value_name = "COUNT")]
     pub(crate) warmup_iters: Option<u32>,
     /// Checked calls after the timed ones, which are checked too; 0 checks nothing

@@ -54,8 +54,8 @@ const ROUNDS: usize = 5;
 const ROUNDS_IF_CROWDED: usize = 7;
 /// Timed iterations in each round: ranks run ahead of each other, so that a call costs less in a long row than in a short one.
 const ITERATIONS: u32 = 30;
-/// Iterations before those: at least so many, and no more than so many to warm memory, which has so many bytes: twice what
-/// a ring or publications go round through.
+/// Iterations before those: at least so many, and no more than so many to warm memory: calls of so many bytes, of which half
+/// or more goes through a ring or publications, that is once round their 2 MiB.
 const LEAST_WARMUP: u32 = 5;
 const MOST_WARMUP: u64 = 600;
 const WARMED_BYTES: u64 = 4 << 20;

@@ -1,6 +1,6 @@
 //! Plans of one round: every message is a part of what its sender brings, and every element is combined once, from all
 //! ranks in order. Where an endpoint can show one small input to all its peers ([`Endpoint::direct_limits`]), such a plan
-//! need not be walked step by step: everybody publishes its input once, and everybody takes from the publications what
+//! need not be walked step by step: everybody publishes once what others need of its input, and everybody takes from the publications what
 //! the collective's definition says. The result is the plan's, bit for bit, because the verifier holds the plan to that
 //! same definition.
 //!
@@ -14,9 +14,9 @@ use crate::kind::Kind;
 use crate::op::ReduceOp;
 use crate::plan::{Action, Association, Buffer, Plan, Slice};
 
-/// Where a barrier meets: the rank that all others show that they have come, and that then shows them that all have. Two
-/// ways of a line one after the other take little longer than two that cross, which want the same lines at once, and with
-/// more ranks there are fewer of them.
+/// Where a barrier of more than two ranks meets: the rank that all others show that they have come, and that then shows them
+/// that all have. That is fewer ways of a line than if all show all. Two ranks show each other. (Measured, near: .20 us if
+/// they meet, .18 if both show; far .55 and .42.)
 const MEETING: Rank = 0;
 
 /// How long publications an endpoint takes, in bytes. The same on all ranks.

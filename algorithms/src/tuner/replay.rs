@@ -29,6 +29,9 @@ const REPLAYED: usize = 40;
 const PACE: std::ops::Range<usize> = 14..34;
 /// Steps that a lane of a schedule may have under way.
 const WINDOW: f64 = 64.0;
+/// Messages of a turn that make room together, if they come one after the other; and the most such portions.
+const PORTION: f64 = 8.0;
+const MOST_PORTIONS: u32 = 4;
 
 /// How long a rank takes by its profile, if chunks overlap in several lanes; the longest, of several kinds of ranks.
 pub(super) fn replayed_ps(
@@ -190,16 +193,11 @@ enum What {
     /// All messages have left.
     Left,
     /// The first byte of a message reaches the port.
-    Head {
-        message: usize,
-    },
-    /// Some of the messages of one level are there, or all.
-    Some {
-        message: usize,
-    },
-    Arrived {
-        message: usize,
-    },
+    Head { message: usize },
+    /// Some of the messages of one level are there.
+    Partly { message: usize },
+    /// All of them are.
+    Arrived { message: usize },
     /// What came is reduced or copied.
     Computed,
 }
@@ -267,7 +265,7 @@ impl<'a> Run<'a> {
             match what {
                 What::Left => self.left(now_ps, at),
                 What::Head { message } => self.head(now_ps, at, message),
-                What::Some { message } => self.some_arrived(now_ps, at, message),
+                What::Partly { message } => self.some_arrived(now_ps, at, message),
                 What::Arrived { message } => {
                     self.some_arrived(now_ps, at, message);
                     self.arrived(now_ps, at);
@@ -370,7 +368,7 @@ impl<'a> Run<'a> {
         let portions = self.portions(at, message);
         for portion in 1..=portions {
             let here_ps = begin_ps + taken_ps * f64::from(portion) / f64::from(portions);
-            let what = if portion < portions { What::Some { message } } else { What::Arrived { message } };
+            let what = if portion < portions { What::Partly { message } } else { What::Arrived { message } };
             self.push(here_ps + rest_ps * part, at, what);
         }
     }
@@ -380,7 +378,10 @@ impl<'a> Run<'a> {
         let turn = &self.replay.turns[at % self.replay.turns.len()];
         match turn.compute_ps > 0.0 {
             true => 1,
-            false => ((turn.receives * turn.messages[message].share / 8.0).ceil() as u32).clamp(1, 4),
+            false => {
+                let receives = turn.receives * turn.messages[message].share;
+                ((receives / PORTION).ceil() as u32).clamp(1, MOST_PORTIONS)
+            }
         }
     }
 

@@ -19,7 +19,7 @@ const SHORTEST: usize = 4096;
 const TIMED_ONE_IN: u32 = 17;
 /// How many of these are tried with ordinary stores while streaming ones are in use.
 const TRIED_ONE_IN: u32 = 4;
-/// The same while timings speak for other stores, and for the first ones.
+/// A piece in so many is timed while timings speak for other stores, and until there were so many timings.
 const SOON: u32 = 5;
 const FIRST_TIMINGS: u32 = 8;
 /// Ordinary stores are slow if writing and reading a line takes more than so many picoseconds in the mean, and quick
@@ -77,8 +77,8 @@ impl Stores {
         Stores { is_far: true, ..Self::new(u32::MAX - 1) }
     }
 
-    /// Copies a piece, which nobody may be shown before [`Self::settle`]. `true` if it is one that the reader should time too; `reading` says what the last such one took it,
-    /// in picoseconds a line.
+    /// Copies a piece, which nobody may be shown before [`Self::settle`]. `true` if it is one that the reader should time
+    /// too; `reading` says what the last such one took it, in picoseconds a line.
     ///
     /// # Safety
     /// As for `kernels::copy`; source and destination do not overlap.

@@ -20,6 +20,7 @@ const TRIED_MESSAGES: (u64, u64) = (4, 64);
 /// messages cost, which touch memory that nobody has touched.
 const OFTEN: u32 = 16;
 const SELDOM: u32 = 64;
+/// The first trial: after as many messages as it has.
 const SOON: u32 = 2;
 
 /// What is known of the messages to one receiver.
@@ -154,6 +155,28 @@ mod tests {
             read((20_000, 5_000));
             assert!(read((20_000, 5_000)) > 9_500, "{len}");
         }
+    }
+
+    #[test]
+    fn what_the_first_messages_cost_is_soon_put_right() {
+        let len = TRIED / 8;
+        let mut ways = Ways::default();
+        ways.went_through_slots(len, 20_000);
+        let one = |_: &u32| match ways.reads(len) {
+            true => {
+                ways.was_read(len, 5_000);
+                true
+            }
+            false => {
+                ways.went_through_slots(len, 3_000);
+                false
+            }
+        };
+        let read = (0..100).filter(one).count();
+        assert!(
+            read < 30,
+            "{read}: the first trial, of eight messages, shows it, and two more are due by then"
+        );
     }
 
     #[test]

@@ -37,9 +37,8 @@ struct Shelf {
     finished: *mut u8,
     entries: Depth,
     places: Depth,
-    /// From one place to the next, and the longest payload.
+    /// From one place to the next.
     stride: usize,
-    longest: usize,
     shape: PublicationShape,
     /// Whether the pages of short payloads, and of long ones, are there for this rank: only what is used takes memory.
     is_populated: [bool; 2],
@@ -61,7 +60,6 @@ impl Shelf {
             entries: Depth::new(shape.entries),
             places: Depth::new(shape.places),
             stride: shape.stride(),
-            longest: shape.longest,
             shape,
             is_populated: [false; 2],
             segment: segment.clone(),
@@ -119,7 +117,7 @@ impl Shelf {
         if !takes_a_place(len) {
             return self.shorts.wrapping_add(self.entries.entry(number) * Geometry::SHORT_STRIDE);
         }
-        debug_assert!(len as usize <= self.longest);
+        debug_assert!(len as usize <= self.shape.longest);
         let at = self.places.entry(turn) * self.stride;
         self.payloads.wrapping_add(at + self.places.offset(turn, self.stride, len as usize))
     }
@@ -216,7 +214,7 @@ impl Publications {
 
     /// The longest publications.
     pub(crate) fn limits(&self) -> DirectLimits {
-        let exchange = self.shelves.first().map_or(0, |shelf| shelf.longest as u64);
+        let exchange = self.shelves.first().map_or(0, |shelf| shelf.shape.longest as u64);
         DirectLimits { any: exchange.min(LONGEST_ONE_WAY), exchange }
     }
 
@@ -338,22 +336,19 @@ impl ShmEndpoint {
                 shelf.word(number, TURN).store(turn << 1 | u64::from(is_timed), Ordering::Relaxed);
             }
             shelf.write_label(number, label);
-        } else {
-            let mut both = [0; IN_HEAD_BYTES as usize];
-            let from = match (first.1, second.1) {
-                (_, 0) => first.0,
-                (0, _) => second.0,
-                (before, after) => {
-                    let into = both.as_mut_ptr();
-                    // SAFETY: the caller vouches for the sources; together they are at most as long as the array.
-                    unsafe { kernels::copy(first.0, into, before as usize) };
-                    // SAFETY: as above.
-                    unsafe { kernels::copy(second.0, into.wrapping_add(before as usize), after as usize) };
-                    into.cast_const()
-                }
-            };
+        } else if first.1 == 0 || second.1 == 0 {
+            let from = if first.1 > 0 { first.0 } else { second.0 };
             // SAFETY: as above, and it is short enough.
             unsafe { shelf.write_all(number, label, from, len as usize) };
+        } else {
+            let mut both = [0; IN_HEAD_BYTES as usize];
+            let (before, after) = both.split_at_mut(first.1 as usize);
+            // SAFETY: the caller vouches for the source; the part is as long.
+            unsafe { kernels::copy(first.0, before.as_mut_ptr(), before.len()) };
+            // SAFETY: the same of the other; together they are at most as long as the array.
+            unsafe { kernels::copy(second.0, after.as_mut_ptr(), second.1 as usize) };
+            // SAFETY: an array of this function, short enough.
+            unsafe { shelf.write_all(number, label, both.as_ptr(), len as usize) };
         }
         true
     }
