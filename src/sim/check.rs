@@ -35,10 +35,16 @@ pub(super) fn phantom_buffers(call: &Collective<'_>, ranks: u32, rank: Rank, in_
     Buffers::InPlace(phantom(content.into_iter().filter(|piece| piece.len > 0).collect()))
 }
 
-/// Elements of one rank's output that are not what the collective promises.
+/// What a sum over all ranks tells of who is in it.
+pub(super) fn all_contributors(ranks: u32) -> u128 {
+    let all = (0..ranks).map(|rank| Value::contribution(rank, ranks, 0));
+    Value::reduction(all, ranks).contributors
+}
+
+/// Elements of one rank's output that are not what the collective promises, where `all` are to be in sums.
 pub(super) fn wrong_elements<'a>(
     calls: &dyn Fn(Rank) -> Collective<'a>,
-    ranks: u32,
+    (ranks, all): (u32, u128),
     rank: Rank,
     in_place: bool,
     held: &[Piece],
@@ -47,7 +53,6 @@ pub(super) fn wrong_elements<'a>(
         ubccl_core::symbolic::SymbolicMemory::unwritten(held.iter().map(|piece| piece.len).sum());
     memory.write(0, held);
     let base = if in_place { calls(rank).in_place_offsets(rank).1 } else { 0 };
-    let all = Value::reduction((0..ranks).map(|rank| Value::contribution(rank, ranks, 0)), ranks);
     let mut wrong = 0;
     let mut pieces = Vec::new();
     for holding in Collective::holdings(calls, ranks, rank) {
@@ -62,7 +67,7 @@ pub(super) fn wrong_elements<'a>(
             let is_right = match holding.content {
                 Content::Of { rank, at } => piece.value == Value::contribution(rank, ranks, at + done),
                 Content::Reduction { at } => {
-                    piece.value.contributors == all.contributors
+                    piece.value.contributors == all
                         && piece.value.origin == (at + done) as i64
                         && !piece.value.doubled
                 }

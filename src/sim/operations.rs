@@ -1,7 +1,7 @@
 //! Calls under way in a simulated world: issued on every rank of a communicator, driven together, collected one by one.
 #![allow(unsafe_code)] // hands buffers that the world owns to the engines
 
-use super::check::{check_sizes, phantom_buffers, real_buffers, wrong_elements};
+use super::check::{all_contributors, check_sizes, phantom_buffers, real_buffers, wrong_elements};
 use super::company::Company;
 use super::{Outcome, RankMemory, World};
 use crate::engine::{Buffers, Engine, OpId, Status};
@@ -335,10 +335,11 @@ impl World {
             return 0;
         }
         let ranks = company.size();
+        let all = all_contributors(ranks);
         let of_rank = |((rank, engine), &id): ((Rank, &mut Engine), &OpId)| {
             let region = engine.output_region(id);
             let held = engine.endpoint().phantom(region).unwrap_or_default();
-            wrong_elements(calls, ranks, rank, in_place, &held)
+            wrong_elements(calls, (ranks, all), rank, in_place, &held)
         };
         (0..).zip(&mut company.engines).zip(&operation.ids).map(of_rank).sum()
     }

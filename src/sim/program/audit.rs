@@ -1,6 +1,6 @@
 //! Calls on phantom data, checked once every rank has what it gets.
 
-use crate::sim::check::wrong_elements;
+use crate::sim::check::{all_contributors, wrong_elements};
 use std::collections::BTreeMap;
 use ubccl_core::collective::{CallStore, Rank};
 use ubccl_core::endpoint::{CommunicatorId, Place};
@@ -51,7 +51,7 @@ impl Audits {
         let Some(sequence) = audited.sequence else {
             // A message is its sender's contribution; no other call is needed to know that.
             let held = held.unwrap_or_default();
-            let wrong = wrong_elements(&|_| *call, ranks, place.rank, audited.in_place, &held);
+            let wrong = wrong_elements(&|_| *call, (ranks, 0), place.rank, audited.in_place, &held);
             return verdict(place.rank, call, wrong);
         };
         let key = (place.communicator, sequence);
@@ -63,9 +63,10 @@ impl Audits {
         }
         let parts = self.open.remove(&key).unwrap_or_default();
         let calls = |rank: Rank| parts[rank as usize].call.get();
+        let all = all_contributors(ranks);
         (0..).zip(&parts).try_for_each(|(rank, part)| {
             let Some((in_place, held)) = &part.held else { return Ok(()) };
-            verdict(rank, &calls(rank), wrong_elements(&calls, ranks, rank, *in_place, held))
+            verdict(rank, &calls(rank), wrong_elements(&calls, (ranks, all), rank, *in_place, held))
         })
     }
 }
