@@ -204,6 +204,29 @@ impl Execution {
         self.direct().map_or(self.unposted == 0, |(_, is_done)| is_done)
     }
 
+    /// Tells `each` of the completions after which more can be posted, once nothing more can be posted now: at most one for
+    /// each lane. `false` if it may be any, or any may be the last.
+    #[inline]
+    pub(crate) fn awaits(&self, id: u32, mut each: impl FnMut(Token)) -> bool {
+        let Some(Running { plan, way: Way::Steps(_), .. }) = &self.running else { return false };
+        if self.ready != 0
+            || self.unposted == 0
+            || (0..plan.lanes().len()).any(|lane| self.lanes[lane].is_full())
+        {
+            return false;
+        }
+        let mut waiting = self.waiting;
+        while waiting != 0 {
+            let edge = self.awaited[waiting.trailing_zeros() as usize];
+            // One that was not posted yet completes after a post, which another completion lets happen.
+            if let Some(slot) = self.lanes[edge.lane()].slot(edge.position()) {
+                each(join(id, edge.lane(), slot));
+            }
+            waiting &= waiting - 1;
+        }
+        true
+    }
+
     /// Forgets the operation.
     pub(crate) fn stop(&mut self) {
         (self.unposted, self.incomplete) = (0, 0);

@@ -325,6 +325,10 @@ pub trait Endpoint: Send {
     /// Moves on what can move and appends the tokens of what completed. `true` if anything moved at all.
     fn poll(&mut self, done: &mut Vec<Token>) -> Result<bool, Fault>;
 
+    /// Until it is told otherwise, this rank can do nothing with completions other than these (none: with any), and
+    /// `World::step` need not name it for them: it sees them when it polls next. In virtual time only.
+    fn heed(&mut self, _wanted: Option<&[Token]>) {}
+
     /// Looks for messages that can no longer be taken, given the current collective's sequence and signature.
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault>;
 

@@ -6,6 +6,7 @@ mod foresight;
 mod journal;
 mod loose;
 mod place;
+mod progress;
 mod recent;
 mod slots;
 mod tagged;
@@ -222,35 +223,6 @@ impl Engine {
     /// Has an operation own something until it is over.
     pub(crate) fn entrust(&mut self, id: OpId, owned: Box<dyn Any + Send>) {
         self.slots.entrust(id, owned);
-    }
-
-    /// Moves on everything that can move. `true` if anything did.
-    pub(crate) fn progress(&mut self) -> Result<bool, Fault> {
-        let mut moved = !self.is_idle() && self.collect()?;
-        while !self.is_idle() {
-            // What has posted all it could needs a completion to post more.
-            if !self.post()? {
-                return Ok(moved);
-            }
-            moved = true;
-            if !self.is_idle() && !self.collect()? && self.loose.is_empty() && !self.is_front_new() {
-                return Ok(true);
-            }
-        }
-        Ok(moved)
-    }
-
-    /// One round: begin, post, poll, complete.
-    #[inline]
-    pub(crate) fn turn(&mut self) -> Result<bool, Fault> {
-        if self.is_idle() {
-            return Ok(false);
-        }
-        let posted = self.post()?;
-        if self.is_idle() {
-            return Ok(true);
-        }
-        Ok(posted | self.collect()?)
     }
 
     /// Begins and posts what may be.

@@ -171,15 +171,18 @@ impl Lane {
     /// Whether the step at a position was posted and is not under way.
     #[inline]
     pub(super) fn has_completed(&self, position: Position) -> bool {
-        if position >= self.position {
-            return false;
-        }
+        position < self.position && self.slot(position).is_none()
+    }
+
+    /// The slot of the step at a position, if it is under way.
+    #[inline]
+    pub(super) fn slot(&self, position: Position) -> Option<usize> {
         let under_way = &self.under_way[..usize::from(self.used)];
         if self.has_forgotten {
-            return !under_way.contains(&position);
+            return under_way.iter().position(|&held| held == position);
         }
-        let slot = self.slot_of[position as usize & (self.slot_of.len() - 1)];
-        under_way.get(usize::from(slot)) != Some(&position)
+        let slot = usize::from(self.slot_of[position as usize & (self.slot_of.len() - 1)]);
+        (under_way.get(slot) == Some(&position)).then_some(slot)
     }
 }
 

@@ -5,8 +5,9 @@ use super::World;
 use crate::engine::Engine;
 use ubccl_core::endpoint::{Place, Token};
 
-/// So many completions lie between the looks at what one of them touches, and so many looks there are.
-const STRIDE: usize = 4;
+/// So many completions lie between the looks at what one of them touches, and so many looks there are. About five that ranks
+/// heed are known ahead: with more between, the last look would come too late.
+const STRIDE: usize = 2;
 const LOOKS: usize = 3;
 
 /// Completions that are to come.

@@ -278,7 +278,7 @@ impl World {
         if self.has_faults && self.world.stands_until_ps(company.ranks[rank]) > self.world.now_ps() {
             return;
         }
-        if let Err(fault) = company.engines[rank].progress() {
+        if let Err(fault) = company.engines[rank].step() {
             return company.fail(place.rank, fault);
         }
         let of_place = |operation: &&mut Operation| operation.communicator == place.communicator;

@@ -112,7 +112,8 @@ pub struct Place {
 /// 2. The same options and posts give the same events and the same [`WorldStats::hash`], always.
 /// 3. `step` handles every event of the next time at which something happens, and names the endpoints that have
 ///    completions to poll or a tagged message without a post to [`Endpoint::probe`], each once, in order of communicator
-///    and rank.
+///    and rank. It may leave out those that have only completions which they do not [`Endpoint::heed`].
+///    Nothing completes between steps but what a post answers.
 /// 4. All communicators share time, links and the lives of their ranks; a message of one never meets a receive of
 ///    another, whatever their sequence numbers.
 /// 5. An alarm is an event: `step` names its rank at its time, and `next_ps` tells when something happens next.

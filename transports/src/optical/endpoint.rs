@@ -45,6 +45,10 @@ impl Endpoint for OpticalEndpoint {
         }
     }
 
+    fn heed(&mut self, wanted: Option<&[Token]>) {
+        self.network.lock().seats[self.seat].heed(wanted);
+    }
+
     fn inspect(&mut self, sequence: u64, signature: Signature) -> Result<(), Fault> {
         self.network.lock().inspect(self.seat, sequence, signature)
     }

@@ -10,6 +10,7 @@ use ubccl_core::endpoint::{Place, Span, Token};
 const STRIDE: usize = 4;
 /// Looks at the memory that a receive writes. A receive lies between them: with what else happens about three events.
 const LOOKS: usize = 4;
+const RECEIVES: usize = (LOOKS + 1).next_power_of_two();
 /// A driver that never asks is told of no more completions than this.
 const MOST_COMING: usize = 4096;
 
@@ -18,10 +19,17 @@ const MOST_COMING: usize = 4096;
 pub(super) struct Foresight {
     /// Those that the driver was not told of.
     coming: Vec<(SeatId, Token)>,
-    /// What the last of those that are receives write, the newest first.
-    written: [Option<(SeatId, Span)>; LOOKS + 1],
-    /// And which own contributions they fold.
-    folded: [Option<(SeatId, Span)>; LOOKS],
+    /// The last of those that are receives, round and round.
+    receives: [Option<Coming>; RECEIVES],
+    newest: usize,
+}
+
+/// A receive that is to complete: what it writes, and which own contribution it folds.
+#[derive(Clone, Copy, Debug)]
+struct Coming {
+    seat: SeatId,
+    into: Span,
+    own: Option<Span>,
 }
 
 impl Network {
@@ -50,15 +58,21 @@ impl Network {
         if let Some(Event { kind: Kind::Arrived, target }) = coming(6) {
             self.matching.foresee_first(self.messages[target].line);
         }
-        if let Some(Event { kind: Kind::Arrived, target }) = coming(5)
-            && let Some(receive) = self.matching.first_receive(self.messages[target].line)
-        {
-            self.receives.foresee(receive);
+        match coming(5) {
+            Some(Event { kind: Kind::Arrived, target }) => {
+                if let Some(receive) = self.matching.first_receive(self.messages[target].line) {
+                    self.receives.foresee(receive);
+                }
+            }
+            Some(Event { kind: Kind::Injected, target }) => self.seats.foresee(self.sends[target].seat),
+            _ => {}
         }
         match completes {
             Some(Event { kind: Kind::Injected, target }) => {
                 let send = &self.sends[target];
-                if let (seat, Some(token)) = (send.seat, send.token) {
+                if let (seat, Some(token)) = (send.seat, send.token)
+                    && self.seats[seat].heeds(token)
+                {
                     self.foresee_completion(seat, token);
                 }
             }
@@ -76,28 +90,21 @@ impl Network {
         let Receive { seat, token, into, .. } = self.receives[receive];
         let own = self.receives[receive].own();
         self.foresee_completion(seat, token);
-        let Foresight { written, folded, .. } = &mut self.foresight;
-        written.rotate_right(1);
-        written[0] = Some((seat, into));
-        folded.rotate_right(1);
-        folded[0] = own.map(|own| (seat, own));
-        for (look, (seat, into)) in written.iter().flatten().enumerate() {
-            let memory = &self.seats[*seat].memory;
-            match look {
-                0 => {} // the seat is on its way
-                1 => memory.foresee(*into),
-                2 => memory.foresee_page(*into),
-                3 => memory.foresee_segment(*into),
-                _ => memory.foresee_beside(*into),
-            }
-        }
-        for (look, (seat, own)) in folded.iter().enumerate().filter_map(|(look, own)| Some((look, (*own)?))) {
+        let Foresight { receives, newest, .. } = &mut self.foresight;
+        *newest = newest.wrapping_add(1);
+        receives[*newest % RECEIVES] = Some(Coming { seat, into, own });
+        // The seat of the newest is on its way.
+        for look in 1..=LOOKS {
+            let Some(Coming { seat, into, own }) = receives[newest.wrapping_sub(look) % RECEIVES] else {
+                return;
+            };
             let memory = &self.seats[seat].memory;
+            let spans = [Some(into), own.filter(|own| *own != into)].into_iter().flatten();
             match look {
-                0 => {}
-                1 => memory.foresee(own),
-                2 => memory.foresee_page(own),
-                _ => memory.foresee_segment(own),
+                1 => spans.for_each(|span| memory.foresee(span)),
+                2 => spans.for_each(|span| memory.foresee_page(span)),
+                3 => spans.for_each(|span| memory.foresee_segment(span)),
+                _ => memory.foresee_beside(into),
             }
         }
     }

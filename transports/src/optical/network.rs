@@ -424,8 +424,11 @@ impl Network {
     }
 
     pub(super) fn complete(&mut self, seat: SeatId, token: Token) {
-        self.seats[seat].done.push(token);
-        self.wake(seat);
+        let state = &mut self.seats[seat];
+        state.done.push(token);
+        if state.heeds(token) {
+            self.wake(seat);
+        }
     }
 
     pub(super) fn fail(&mut self, seat: SeatId, fault: Fault) {

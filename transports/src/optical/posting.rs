@@ -225,9 +225,13 @@ impl Network {
         if matches!(receive.work, Work::Reduce { .. }) {
             receive.sends.resize(sources.len(), NONE);
         }
-        receive.missing = sources.iter().filter(|&source| Some(source) != own).count() as u32;
+        receive.missing = sources.len() as u32;
         let mut verdict = Ok(());
-        for (k, source) in sources.iter().enumerate().filter(|&(_, source)| Some(source) != own) {
+        for (k, source) in sources.iter().enumerate() {
+            if Some(source) == own {
+                self.receives[id].missing -= 1;
+                continue;
+            }
             let peer = first + source;
             let line = self.matching.line(peer, seat, lane);
             if let Some(message) = self.matching.receive(line, id, k as u32) {
@@ -426,6 +430,7 @@ impl Network {
         }
         let state = &mut self.seats[seat];
         state.done.clear();
+        state.heed(None);
         state.faults.clear();
         state.memory.clear();
     }
@@ -525,6 +530,32 @@ mod tests {
         post(&mut network, 1, &KEY, Post::Send { from: WORDS, to: PeerRun::one(3) }).unwrap();
         run(&mut network);
         assert_eq!(left(&network), (3, 3, 0), "the dead rank's message is lost");
+    }
+
+    #[test]
+    fn a_seat_is_woken_for_what_it_heeds_and_finds_the_rest_then() {
+        let mut network = network();
+        let mut woken = Vec::new();
+        let send = Post::Send { from: WORDS, to: PeerRun::one(0) };
+        network.seats[1].heed(Some(&[Token(7)]));
+        for token in [6, 7] {
+            network.post(1, Token(token), &KEY, &send).unwrap();
+        }
+        while network.seats[1].done.is_empty() {
+            assert!(network.step(&mut woken));
+        }
+        assert_eq!((&network.seats[1].done[..], woken.len()), (&[Token(6)][..], 0));
+        while woken.is_empty() {
+            assert!(network.step(&mut woken));
+        }
+        assert_eq!((&network.seats[1].done[..], woken[0].rank), (&[Token(6), Token(7)][..], 1));
+        run(&mut network);
+
+        network.seats[1].heed(None);
+        network.post(1, Token(8), &KEY, &send).unwrap();
+        woken.clear();
+        while network.step(&mut woken) {}
+        assert_eq!(woken.len(), 1, "any, unless told otherwise");
     }
 
     #[test]

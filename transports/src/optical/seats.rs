@@ -8,7 +8,7 @@ use super::payload::RankMemory;
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
 use ubccl_core::endpoint::{CommunicatorId, Counters, Fault, Place, Stream, Token};
-use ubccl_core::plan::PeerRun;
+use ubccl_core::plan::{MAX_LANES, PeerRun};
 use ubccl_core::prefetch::prefetch_at;
 use ubccl_core::{Error, Rank, Result};
 
@@ -29,11 +29,22 @@ pub(super) struct Seat {
     /// Of the operation it posted for last.
     pub(super) operation: Operation,
     pub(super) done: Vec<Token>,
+    heeded: Heeded,
     pub(super) faults: VecDeque<Fault>,
     /// By level of the topology.
     pub(super) counters: Vec<Counters>,
     pub(super) memory: RankMemory,
 }
+
+/// The completions that a seat is woken for: as many of the list.
+#[derive(Clone, Copy, Debug)]
+struct Heeded {
+    count: usize,
+    tokens: [Token; MAX_LANES],
+}
+
+/// Stands for a number of them: any.
+const ANY: usize = usize::MAX;
 
 /// An operation of a seat: which engine does it, and when that is ready.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +54,25 @@ pub(super) struct Operation {
     pub(super) ready_ps: u64,
     /// The last collective that was started.
     pub(super) started: u64,
+}
+
+impl Seat {
+    /// See `Endpoint::heed`.
+    #[inline]
+    pub(super) fn heed(&mut self, wanted: Option<&[Token]>) {
+        self.heeded.count = ANY;
+        if let Some(wanted) = wanted.filter(|wanted| wanted.len() <= MAX_LANES) {
+            self.heeded.count = wanted.len();
+            self.heeded.tokens.iter_mut().zip(wanted).for_each(|(place, &token)| *place = token);
+        }
+    }
+
+    /// Whether it is to be woken once this has completed.
+    #[inline]
+    pub(super) fn heeds(&self, token: Token) -> bool {
+        let Heeded { count, tokens } = &self.heeded;
+        tokens.get(..*count).is_none_or(|tokens| tokens.contains(&token))
+    }
 }
 
 /// All seats.
@@ -96,6 +126,7 @@ impl Seats {
             is_woken: false,
             operation: Operation::default(),
             done: Vec::new(),
+            heeded: Heeded { count: ANY, tokens: [Token(0); MAX_LANES] },
             faults: VecDeque::new(),
             counters: vec![Counters::default(); levels],
             memory: RankMemory::default(),
@@ -150,7 +181,7 @@ impl Seats {
     /// The seat of rank 0 of the same communicator, from which the seats of these peers are counted; all of them exist.
     #[inline]
     pub(super) fn of_peers(&self, seat: SeatId, peers: &PeerRun) -> Result<SeatId> {
-        let (first, size) = self.communicators[self[seat].place.communicator.0 as usize];
+        let (first, size) = self.communicators[self.place(seat).communicator.0 as usize];
         match peers.iter().find(|&peer| peer >= size) {
             None => Ok(first),
             Some(peer) => self.peer(seat, peer),
