@@ -1,7 +1,8 @@
 //! The seam to the library: everything the program asks of it goes through here.
 
+use ubccl::Measurement;
 pub(crate) use ubccl::settings;
-pub(crate) use ubccl::{Candidate, Choice, Cost, Measurement, Planner};
+pub(crate) use ubccl::{Candidate, Choice, Cost, Planner};
 pub(crate) use ubccl::{DataType, Error, ErrorKind, F8E4M3, F8E5M2, Kind, ReduceOp, Resolved};
 
 mod calls;
@@ -374,9 +375,12 @@ pub(crate) fn best_of_each(planner: &Planner, call: &Call) -> Result<Vec<(How, f
     Ok(best)
 }
 
+/// An algorithm by its name, in one of its forms.
+pub(crate) type Way = (String, Choice);
+
 /// The ways to do a call: each algorithm in its best form.
-pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<(String, Choice)>> {
-    let mut ways: Vec<(String, Choice)> = Vec::new();
+pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<Way>> {
+    let mut ways: Vec<Way> = Vec::new();
     for candidate in candidates(planner, call)?.iter().filter(|candidate| candidate.cost.is_ok()) {
         let name = candidate.algorithm.descriptor().name;
         if !ways.iter().any(|way| way.0 == name) {
@@ -386,21 +390,32 @@ pub(crate) fn ways(planner: &Planner, call: &Call) -> Result<Vec<(String, Choice
     Ok(ways)
 }
 
-/// A measured time as the fit takes it.
-pub(crate) fn measurement(
-    call: &Call,
-    algorithm: String,
-    choice: Choice,
-    seconds: f64,
-) -> Result<Measurement<'static>> {
-    let one =
-        untabled(call, 0).ok_or_else(|| Error::unsupported("only equal blocks are measured to be fitted"))?;
-    Ok(Measurement { call: one, ranks: call.ranks, algorithm, choice, seconds })
+/// How long a call took.
+#[derive(Debug)]
+pub(crate) struct Timed {
+    /// The call.
+    pub(crate) call: Call,
+    /// How it was done.
+    pub(crate) way: Way,
+    /// How long, in seconds.
+    pub(crate) seconds: f64,
 }
 
 /// The cost model that measured times fit.
-pub(crate) fn fit(transport: &str, measurements: &[Measurement<'_>]) -> Result<Tuning> {
-    Tuning::fit(transport, measurements)
+pub(crate) fn fit(transport: &str, timed: &[Timed]) -> Result<Tuning> {
+    let calls: Vec<Calls> = timed.iter().map(|timed| Calls::new(&timed.call)).collect::<Result<_>>()?;
+    let measurements: Vec<Measurement<'_>> = timed
+        .iter()
+        .zip(&calls)
+        .map(|(Timed { call, way: (algorithm, choice), seconds }, calls)| Measurement {
+            call: calls.of(0),
+            ranks: call.ranks,
+            algorithm: algorithm.clone(),
+            choice: *choice,
+            seconds: *seconds,
+        })
+        .collect();
+    Tuning::fit(transport, &measurements)
 }
 
 /// What a call may be done with, the best first.

@@ -8,15 +8,16 @@ use crate::measure::{Effort, Measure, Stopwatch};
 use crate::orders::{Crew, How, Order};
 use crate::report::print;
 use crate::stats::median;
-use crate::target::{self, DataType, Kind, Measurement, Planner, ReduceOp, Settings, settings};
+use crate::target::{self, DataType, Kind, Planner, ReduceOp, Settings, Timed, Way, settings};
 use crate::tune_check;
 use std::io::Write;
 
 /// What is measured of each algorithm.
-pub(crate) const KINDS: [Kind; 9] = [
+pub(crate) const KINDS: [Kind; 10] = [
     Kind::AllReduce,
     Kind::AllGather,
     Kind::ReduceScatter,
+    Kind::ReduceScatterV,
     Kind::Broadcast,
     Kind::Reduce,
     Kind::AllToAll,
@@ -77,23 +78,23 @@ pub(crate) fn run(args: &TuneArgs, out: &mut dyn Write) -> Outcome<()> {
     if args.check {
         return tune_check::run(args, transport, args.seed, out);
     }
-    let mut measurements = Vec::new();
+    let mut timed = Vec::new();
     for &ranks in &args.ranks {
         print(out, &format!("# measuring {ranks} ranks over {transport}\n"))?;
         let settings = vec![(settings::TRANSPORT.name.to_owned(), transport.to_owned())];
         let planner = target::planner(&settings, ranks, None)?;
         bench::with_crew(transport, ranks, settings, &mut |crew| {
-            measure(crew, &planner, ranks, args.max_bytes, &mut measurements)
+            measure(crew, &planner, ranks, args.max_bytes, &mut timed)
         })?;
     }
-    let tuning = target::fit(transport, &measurements)?;
+    let tuning = target::fit(transport, &timed)?;
     let path = args.out.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     tuning.write(&path)?;
     let (median, worst) = tuning.residuals();
     let told = format!(
         "# {} points; half are predicted within {:.0} %, all within {:.0} %\n# written to {}; it counts where \
          UBCCL_TUNING or --tuning names it\n",
-        measurements.len(),
+        timed.len(),
         median * 100.0,
         worst * 100.0,
         path.display()
@@ -106,22 +107,25 @@ fn measure(
     planner: &Planner,
     ranks: u32,
     max_bytes: u64,
-    measurements: &mut Vec<Measurement<'static>>,
+    timed: &mut Vec<Timed>,
 ) -> Outcome<()> {
     let sizes: Vec<u64> = SIZES.into_iter().filter(|&bytes| bytes <= max_bytes).collect();
-    let mut tape = Tape::new(crew, ranks, sizes.iter().copied().max().unwrap_or(0));
+    let mut points = Vec::new();
     for kind in KINDS {
         for &bytes in sizes.iter().take(if kind == Kind::Barrier { 1 } else { sizes.len() }) {
             let call = Call { kind, count: 0, dtype: DataType::F32, op: ReduceOp::Sum, root: 0, ranks };
-            let call = call.sized(bytes);
-            let ways = target::ways(planner, &call)?;
-            let hows: Vec<How> =
-                ways.iter().map(|(algorithm, choice)| target::how(algorithm, *choice, &[])).collect();
-            let times_us = tape.measure(&call, &hows)?;
-            for ((algorithm, choice), us) in ways.into_iter().zip(times_us) {
-                measurements.push(target::measurement(&call, algorithm, choice, us / 1e6)?);
-            }
+            points.push((call.sized(bytes), target::ways(planner, &call.sized(bytes))?));
         }
+    }
+    let hows_of = |(call, ways): &(Call, Vec<Way>)| {
+        (*call, ways.iter().map(|(algorithm, choice)| target::how(algorithm, *choice, &[])).collect())
+    };
+    let asked: Vec<(Call, Vec<How>)> = points.iter().map(hows_of).collect();
+    let mut tape = Tape::new(crew, ranks, sizes.iter().copied().max().unwrap_or(0));
+    let times_us = tape.measure(&asked)?;
+    for ((call, ways), times_us) in points.into_iter().zip(times_us) {
+        let way_timed = |(way, us): (Way, f64)| Timed { call, way, seconds: us / 1e6 };
+        timed.extend(ways.into_iter().zip(times_us).map(way_timed));
     }
     tape.crew().run(&Order::Choose(None)).map(drop)
 }
@@ -140,17 +144,24 @@ impl<'a> Tape<'a> {
         Tape { stopwatch: Stopwatch { crew, effort }, capacity, is_crowded: is_crowded(ranks) }
     }
 
-    /// Microseconds of a call in each of these ways.
-    pub(crate) fn measure(&mut self, call: &Call, hows: &[How]) -> Outcome<Vec<f64>> {
-        let iterations = if call.bytes() > LARGE { ITERATIONS_LARGE } else { ITERATIONS };
-        self.stopwatch.effort.iterations = Some(iterations);
-        self.stopwatch.effort.warmup = Some(warmup(call, self.is_crowded).max(LEAST_WARMUP));
-        let mut times_us = vec![Vec::new(); hows.len()];
-        for turn in turns(hows.len(), if self.is_crowded { ROUNDS_IF_CROWDED } else { ROUNDS }) {
-            self.stopwatch.crew.run(&Order::Choose(Some(hows[turn].clone())))?;
-            times_us[turn].push(self.both_us(call)?);
+    /// Microseconds of each of these calls, in each of its ways. Each round goes over all calls before the next one starts:
+    /// virtual processors move, nearer to each other and farther, every few seconds, and so each call is met in most places.
+    pub(crate) fn measure(&mut self, asked: &[(Call, Vec<How>)]) -> Outcome<Vec<Vec<f64>>> {
+        let mut times_us: Vec<Vec<Vec<f64>>> =
+            asked.iter().map(|(_, hows)| vec![Vec::new(); hows.len()]).collect();
+        for round in 0..if self.is_crowded { ROUNDS_IF_CROWDED } else { ROUNDS } {
+            for ((call, hows), times_us) in asked.iter().zip(&mut times_us) {
+                let iterations = if call.bytes() > LARGE { ITERATIONS_LARGE } else { ITERATIONS };
+                self.stopwatch.effort.iterations = Some(iterations);
+                self.stopwatch.effort.warmup = Some(warmup(call, self.is_crowded).max(LEAST_WARMUP));
+                for turn in turns_of(round, hows.len()) {
+                    self.stopwatch.crew.run(&Order::Choose(Some(hows[turn].clone())))?;
+                    times_us[turn].push(self.both_us(call)?);
+                }
+            }
         }
-        Ok(times_us.iter().map(|times_us| typical(times_us, self.is_crowded)).collect())
+        let typical = |times_us: &Vec<f64>| typical(times_us, self.is_crowded);
+        Ok(times_us.iter().map(|times_us| times_us.iter().map(typical).collect()).collect())
     }
 
     /// Microseconds of a call, in place and not by halves if it may be either: ranks choose without knowing of each other
@@ -186,15 +197,16 @@ pub(crate) fn warmup(call: &Call, is_crowded: bool) -> u32 {
     }
 }
 
-/// Whose turn it is when so many are measured in so many rounds, each round in another order: what one leaves behind (which
-/// ranks share a core, above all) must not always meet the same next one.
+/// Whose turn it is when so many are measured in so many rounds.
 pub(crate) fn turns(count: usize, rounds: usize) -> impl Iterator<Item = usize> {
+    (0..rounds).flat_map(move |round| turns_of(round, count))
+}
+
+/// The same of one round, each in another order: what one leaves behind (which ranks share a core, above all) must not
+/// always meet the same next one.
+fn turns_of(round: usize, count: usize) -> impl Iterator<Item = usize> {
     let strides: Vec<usize> = (1..=count).filter(|&stride| is_coprime(stride, count)).collect();
-    let turn = move |at: usize| {
-        let (round, turn) = (at / count, at % count);
-        (turn * strides[round % strides.len()] + round) % count
-    };
-    (0..count * rounds).map(turn)
+    (0..count).map(move |turn| (turn * strides[round % strides.len()] + round) % count)
 }
 
 fn is_coprime(a: usize, b: usize) -> bool {

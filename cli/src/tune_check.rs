@@ -101,10 +101,10 @@ fn draw(planner: &Planner, ranks: u32, args: &TuneArgs, numbers: &mut Numbers) -
 fn measure(crew: &mut dyn Crew, ranks: u32, draws: &mut [Draw]) -> Outcome<()> {
     let capacity = draws.iter().map(|draw| draw.call.bytes()).max().unwrap_or(0);
     let mut tape = Tape::new(crew, ranks, capacity);
+    let asked: Vec<(Call, Vec<How>)> = draws.iter().map(|draw| (draw.call, vec![draw.how.clone()])).collect();
     for _ in 0..2 {
-        for draw in draws.iter_mut() {
-            let times = tape.measure(&draw.call, std::slice::from_ref(&draw.how))?;
-            draw.measured_us.push(times[0]);
+        for (draw, times_us) in draws.iter_mut().zip(tape.measure(&asked)?) {
+            draw.measured_us.extend(times_us);
         }
     }
     tape.crew().run(&Order::Choose(None)).map(drop)

@@ -55,14 +55,6 @@ impl Correction {
         Ok(())
     }
 
-    /// What it says of sizes from `least` on, or of the largest.
-    fn beyond(mut self, least: u64) -> Self {
-        let first = self.bytes.partition_point(|&size| size < least).min(self.bytes.len() - 1);
-        self.bytes.drain(..first);
-        self.factors.drain(..first);
-        self
-    }
-
     /// For a call of so many bytes.
     pub(super) fn factor(&self, bytes: u64) -> f64 {
         let next = self.bytes.partition_point(|&size| size <= bytes);
@@ -82,11 +74,6 @@ fn octaves(bytes: u64) -> f64 {
     f64::from(bits) + bytes.max(1) as f64 / (1_u64 << bits) as f64 - 1.0
 }
 
-/// Equal blocks may be shown to all peers at once, as long as a rank's are no longer than this (`shm`), and summed in one pass;
-/// blocks by tables never are, and what is known of such sums says nothing of theirs. (Gathered blocks that are shown order the
-/// algorithms as messages do: measured on 2, 4 and 8 ranks.)
-const SHOWN_AT_ONCE: u64 = 8 << 10;
-
 impl Model {
     /// What is known of an algorithm: of a kind with tables of lengths, if nothing, what is known of it with equal blocks.
     pub(super) fn correction(&self, kind: Kind, algorithm: &str, ranks: u32) -> Option<Correction> {
@@ -97,7 +84,7 @@ impl Model {
         };
         of(kind).or_else(|| match kind {
             Kind::AllGatherV => of(Kind::AllGather),
-            Kind::ReduceScatterV => Some(of(Kind::ReduceScatter)?.beyond(SHOWN_AT_ONCE + 1)),
+            Kind::ReduceScatterV => of(Kind::ReduceScatter),
             _ => None,
         })
     }
@@ -145,11 +132,14 @@ mod tests {
         let with_gather = Model { correction: vec![gather, of(2, 1.5)], ..model.clone() };
         let factor_v = with_gather.correction(Kind::AllGatherV, "ring", 2).map(|row| row.factor(8));
         assert_eq!(factor_v, Some(3.0), "as with equal blocks");
-        let sizes = vec![(8, 3.0), (16 << 10, 4.0), (32 << 10, 5.0), (1 << 20, 6.0)];
-        let scatter = Correction::new(Kind::ReduceScatter, "ring", 2, sizes);
-        let with_scatter = Model { correction: vec![scatter], ..model.clone() };
-        let known = with_scatter.correction(Kind::ReduceScatterV, "ring", 2).unwrap();
-        assert_eq!([8, 16 << 10, 32 << 10, 1 << 20].map(|bytes| known.factor(bytes)), [4.0, 4.0, 5.0, 6.0]);
+        let scatter = |factor| Correction::new(Kind::ReduceScatter, "ring", 2, vec![(8, factor)]);
+        let own = Correction::new(Kind::ReduceScatterV, "ring", 2, vec![(8, 4.0)]);
+        let of_v = |correction| {
+            let known = Model { correction, ..model.clone() }.correction(Kind::ReduceScatterV, "ring", 2);
+            known.map(|row| row.factor(8))
+        };
+        assert_eq!(of_v(vec![scatter(3.0)]), Some(3.0), "as with equal blocks");
+        assert_eq!(of_v(vec![scatter(3.0), own]), Some(4.0), "what was measured of it counts more");
         assert_eq!(with_gather.correction(Kind::ReduceScatterV, "ring", 2), None);
         assert_eq!(Model::from_toml(&model.to_toml().unwrap()).unwrap(), model);
         let wrong =
