@@ -152,7 +152,7 @@ impl Communicator {
         let crowded = parent_crowded || cores < config.ranks;
         let waker = endpoint.waker();
         let (rank, ranks) = (config.rank, config.ranks);
-        let options = EngineOptions { rank, ranks, chooser };
+        let options = EngineOptions { rank, ranks, is_crowded: crowded, chooser };
         let (on_change, poison) = (waker.clone(), control.poison().clone());
         let shared = Arc::new(Shared {
             rank,

@@ -16,10 +16,16 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    /// The plan that an algorithm makes, for an endpoint that takes publications within these limits.
-    pub(crate) fn new(spec: &Spec, algorithm: impl Fn(&Spec) -> Plan, limits: DirectLimits) -> Self {
+    /// The plan that an algorithm makes, for an endpoint that takes publications within these limits, of ranks that share
+    /// cores or do not.
+    pub(crate) fn new(
+        spec: &Spec,
+        algorithm: impl Fn(&Spec) -> Plan,
+        limits: DirectLimits,
+        is_crowded: bool,
+    ) -> Self {
         let plan = algorithm(spec);
-        let direct = if limits.any > 0 { Direct::of(spec, algorithm) } else { None };
+        let direct = if limits.any > 0 { Direct::of(spec, algorithm, is_crowded) } else { None };
         let direct_limit = direct.as_ref().map_or(0, |direct| direct.limit(limits));
         let steps = plan.lanes().iter().flat_map(|lane| &lane.loops).flat_map(|turn| &turn.steps);
         let most_edges = steps.map(|step| step.after.len()).max().unwrap_or(0);
@@ -76,7 +82,7 @@ mod tests {
         let blocks = |call: fn(u64) -> Collective<'static>, algorithm: &str| {
             let spec = Spec::new(&call(1), 3, 1, false, Choice::default());
             let algorithm = crate::algorithm(algorithm).unwrap();
-            let plan = Planned::new(&spec, |spec| algorithm.plan(spec), limits);
+            let plan = Planned::new(&spec, |spec| algorithm.plan(spec), limits, false);
             [64, 65, 256, 257].map(|count| plan.direct_block(count).is_some())
         };
         let gather = |count| Collective::all_gather(count, DataType::U8);

@@ -69,7 +69,8 @@ impl Round {
     pub(crate) fn waits_for(&self, plan: &Planned, peer: impl FnMut(Rank)) {
         let (direct, DirectProgress { written, ready }) = (direct(plan), self.progress);
         // Before it may write, it is its readers that it waits for.
-        let awaited = if written { &direct.writers[ready as usize..] } else { &direct.readers };
+        let is_reading = written || direct.reads_first;
+        let awaited = if is_reading { &direct.writers[ready as usize..] } else { &direct.readers };
         awaited.iter().copied().for_each(peer);
     }
 

@@ -34,7 +34,7 @@ fn all_ranks_agree_on_what_is_one_round() {
                     let of = |rank: u32| {
                         let in_place = rank % 2 == 1; // each rank as it likes
                         let spec = Spec::new(call, ranks, rank, in_place, choice);
-                        Direct::of(&spec, |spec| algorithm.plan(spec)).is_some()
+                        Direct::of(&spec, |spec| algorithm.plan(spec), ranks % 2 == 1).is_some()
                     };
                     let first = of(0);
                     let name = algorithm.descriptor().name;

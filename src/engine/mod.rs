@@ -53,6 +53,7 @@ struct Waiting {
 pub(crate) struct EngineOptions {
     pub(crate) rank: u32,
     pub(crate) ranks: u32,
+    pub(crate) is_crowded: bool,
     pub(crate) chooser: Chooser,
 }
 
@@ -144,10 +145,9 @@ impl Engine {
     }
 
     fn planned(&mut self, call: &Collective<'_>, in_place: bool) -> Result<Arc<Planned>> {
-        let EngineOptions { rank, ranks, .. } = self.options;
+        let EngineOptions { rank, ranks, is_crowded, .. } = self.options;
         let Pick { algorithm, choice } = self.options.chooser.choose(call)?;
-        let name = algorithm.descriptor().name;
-        let spec = Spec::new(call, ranks, rank, in_place, choice);
+        let (name, spec) = (algorithm.descriptor().name, Spec::new(call, ranks, rank, in_place, choice));
         let limits = self.endpoint.direct_limits();
         let make = || {
             let Choice { lanes, chunk_bytes, .. } = spec.choice;
@@ -157,7 +157,7 @@ impl Engine {
                 rank, in_place, lanes, chunk_bytes, engine,
                 "{name} for {call}, and for other counts of it"
             );
-            Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), limits))
+            Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), limits, is_crowded))
         };
         Ok(self.plans.entry((name, spec)).or_insert_with(make).clone())
     }

@@ -33,7 +33,7 @@ impl Rig {
         let wishes = Wishes { lanes: 1, ..Wishes::default() };
         let chooser = Chooser::new(costs.engines(&layout), &layout, &wishes).unwrap();
         let engine = |rank| {
-            let options = EngineOptions { rank, ranks, chooser: chooser.clone() };
+            let options = EngineOptions { rank, ranks, is_crowded: false, chooser: chooser.clone() };
             Engine::new(world.endpoint(rank).unwrap(), options)
         };
         Rig { engines: (0..ranks).map(engine).collect(), world, buffers: Vec::new() }

@@ -28,8 +28,11 @@ impl Company {
         host: String,
         chooser: &Chooser,
     ) -> Self {
-        let options = |rank| EngineOptions { rank, ranks: ranks.len() as u32, chooser: chooser.clone() };
-        let engine = |(rank, endpoint)| Engine::new(endpoint, options(rank));
+        let size = ranks.len() as u32;
+        let engine = |(rank, endpoint)| {
+            let options = EngineOptions { rank, ranks: size, is_crowded: false, chooser: chooser.clone() };
+            Engine::new(endpoint, options)
+        };
         let engines = (0..).zip(endpoints).map(engine).collect();
         Company { ranks, engines, poisoned: None, host }
     }

@@ -253,21 +253,16 @@ impl ShmEndpoint {
         };
         let label = label_of(key, call);
         let reads_first = call.direct.reads_first;
-        if !progress.written {
+        if !reads_first && !progress.written {
             // SAFETY: the caller vouches for the input.
-            if !unsafe { self.write(number, &label, call) } {
+            if !unsafe { self.write(number, &label, call, call.input) } {
                 return Ok(false);
             }
             progress.written = true;
-            if !reads_first {
-                self.show(number, call);
-            }
+            self.show(number, call);
         }
         if !self.all_are_there(number, &label, call, progress)? {
             return Ok(false);
-        }
-        if reads_first {
-            self.show(number, call);
         }
         let takes_a_place = takes_a_place(longest_bytes(call));
         if takes_a_place {
@@ -278,6 +273,16 @@ impl ShmEndpoint {
         unsafe { self.make(number, call) }?;
         if let Some(start) = start {
             self.tell_reading(start.elapsed(), call);
+        }
+        if reads_first {
+            // SAFETY: the caller vouches for the output, which was made.
+            if !unsafe { self.write(number, &label, call, call.output) } {
+                return Err(
+                    Error::internal("who has published is through with what was published before").into()
+                );
+            }
+            progress.written = true;
+            self.show(number, call);
         }
         if takes_a_place {
             let turns = &mut self.publications.turns;
@@ -291,17 +296,23 @@ impl ShmEndpoint {
         Ok(true)
     }
 
-    /// Writes this rank's input where its peers are going to read it, if they are through with what stands there.
+    /// Writes what this rank shows where its peers are going to read it, if they are through with what stands there.
     ///
     /// # Safety
-    /// The call's input may be read.
+    /// What is shown, the call's input or its output, may be read.
     #[inline]
-    unsafe fn write(&mut self, number: u64, label: &Label, call: &DirectCall<'_>) -> bool {
+    unsafe fn write(
+        &mut self,
+        number: u64,
+        label: &Label,
+        call: &DirectCall<'_>,
+        shown: HostPointer,
+    ) -> bool {
         if call.direct.readers.is_empty() {
             return true;
         }
         let Publications { shelves, author, stores, awaited, .. } = &mut self.publications;
-        let [first, second] = pieces(self.rank, call);
+        let [first, second] = pieces(self.rank, call, shown);
         let len = first.1 + second.1;
         if let Some((reader, held)) =
             author.waits_for(number, takes_a_place(len), |reader| shelves[reader].finished())
@@ -500,12 +511,12 @@ fn longest_bytes(call: &DirectCall<'_>) -> u64 {
     call.direct.longest * call.block_bytes
 }
 
-/// What a rank publishes of its input: two pieces, either of which may be empty.
+/// What a rank publishes of what it shows: two pieces, either of which may be empty.
 #[inline]
-fn pieces(rank: usize, call: &DirectCall<'_>) -> [(*const u8, u64); 2] {
+fn pieces(rank: usize, call: &DirectCall<'_>, shown: HostPointer) -> [(*const u8, u64); 2] {
     let (before, after) = call.direct.published(rank as Rank);
     let piece = |at: u64, blocks: u64| {
-        (pointer(call.input, at * call.block_bytes).cast_const(), blocks * call.block_bytes)
+        (pointer(shown, at * call.block_bytes).cast_const(), blocks * call.block_bytes)
     };
     [piece(0, before), piece(before + 1, after)]
 }

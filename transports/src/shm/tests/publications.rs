@@ -27,6 +27,20 @@ fn all_reduce(ranks: u32, rank: Rank) -> Direct {
     }
 }
 
+/// The same where all meet at rank 0.
+fn met_all_reduce(ranks: u32, rank: Rank) -> Direct {
+    let flat = all_reduce(ranks, rank);
+    match rank {
+        0 => Direct { reads_first: true, ..flat },
+        _ => Direct {
+            readers: vec![0],
+            writers: vec![0],
+            parts: vec![Part::Copy { from: 0, at: 0, into: 0 }],
+            ..flat
+        },
+    }
+}
+
 /// A broadcast from rank 0.
 fn broadcast(ranks: u32, rank: Rank) -> Direct {
     let (readers, writers) = if rank == 0 { ((1..ranks).collect(), vec![]) } else { (vec![], vec![0]) };
@@ -112,12 +126,14 @@ fn ints(values: impl Iterator<Item = i32>) -> Vec<u8> {
     values.flat_map(i32::to_le_bytes).collect()
 }
 
-/// Every order in which three ranks come, many times round the entries, short and long, in place and apart.
+/// Every order in which three ranks come, many times round the entries, short and long, in place and apart; all showing all,
+/// and meeting.
 #[test]
 fn a_round_gives_everybody_the_sum_whoever_comes_first() {
     const RANKS: usize = 3;
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    for count in [1, 8, 9, 2048] {
+    let ways = [all_reduce, met_all_reduce];
+    for (direct, count) in ways.into_iter().flat_map(|way| [1, 8, 9, 2048].map(|count| (way, count))) {
         let mut rig = Rig::new(RANKS, 1, 64 << 10);
         let value = |rank: usize, at: i32, sequence: u64| at * 3 + rank as i32 * 1000 + sequence as i32;
         let guarded = |values: Vec<u8>| [vec![0xa5; 64], values, vec![0xa5; 64]].concat();
@@ -129,7 +145,7 @@ fn a_round_gives_everybody_the_sum_whoever_comes_first() {
                     let input = inside(rig.area(rank, &input));
                     let apart = rig.area(rank, &guarded(vec![0; 4 * count as usize]));
                     let output = if sequence % 2 == 0 { input } else { inside(apart) };
-                    Round::new(all_reduce(RANKS as u32, rank as Rank), input, output)
+                    Round::new(direct(RANKS as u32, rank as Rank), input, output)
                 })
                 .collect();
             let order = orders[sequence as usize % orders.len()];
