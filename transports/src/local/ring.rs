@@ -24,18 +24,33 @@ pub(crate) struct Producer {
     written: u64,
     consumed: u64,
     capacity: u64,
+    /// Entries before this one have half of the ring.
+    halved_until: u64,
 }
 
 impl Producer {
     pub(crate) fn new(capacity: u32) -> Self {
-        Producer { written: 0, consumed: 0, capacity: u64::from(capacity) }
+        Producer { written: 0, consumed: 0, capacity: u64::from(capacity), halved_until: 0 }
+    }
+
+    /// The next entries, fewer than the ring has, go round in half of its memory: entry i shares with entry i + half a ring,
+    /// too. So no more than half a ring is out at once, from now until all of these are consumed.
+    #[inline]
+    pub(crate) fn halve(&mut self) {
+        self.halved_until = self.written + 2 * self.capacity;
+    }
+
+    /// How many entries may be out at once.
+    #[inline]
+    fn usable(&self) -> u64 {
+        if self.written < self.halved_until { self.capacity.div_ceil(2) } else { self.capacity }
     }
 
     /// Whether the next entry may be written. Looks at the consumer's counter only when its last known value does not
     /// suffice, so that the line travels once per turn of the ring and not once per entry.
     #[inline]
     pub(crate) fn has_room(&mut self, consumed: &impl Word<u64>) -> Result<bool, Corrupt> {
-        self.has_room_within(self.capacity, consumed)
+        self.has_room_within(self.usable(), consumed)
     }
 
     /// The same for a producer that means to keep fewer entries than the ring has.
@@ -60,7 +75,7 @@ impl Producer {
     /// Whether the next so many entries may be written.
     #[inline]
     pub(crate) fn has_room_for(&mut self, entries: u64, consumed: &impl Word<u64>) -> Result<bool, Corrupt> {
-        match self.capacity.checked_sub(entries) {
+        match self.usable().checked_sub(entries) {
             Some(others) => self.has_room_within(others + 1, consumed),
             None => Ok(false),
         }
@@ -231,6 +246,33 @@ mod tests {
         assert!(consumer.has_entry(&stamps[3]));
         consumer.see(|| u64::MAX);
         assert_eq!(consumer.known(), 4, "no more than the ring has, whatever it says");
+    }
+
+    #[test]
+    fn half_a_ring_is_out_until_the_last_that_shared_is_consumed() {
+        let (stamp, consumed) = (AtomicU64::new(0), AtomicU64::new(0));
+        let mut producer = Producer::new(4);
+        for _ in 0..3 {
+            producer.publish(&stamp);
+        }
+        producer.halve();
+        assert_eq!(producer.has_room(&consumed), Ok(false), "entry 1 shares with entry 3");
+        consumed.store(2, Ordering::Relaxed);
+        assert_eq!(producer.has_room(&consumed), Ok(true));
+        assert_eq!(producer.has_room_for(2, &consumed), Ok(false));
+        producer.publish(&stamp);
+        // Entry 3 went round in half of the ring: until entry 7 nobody knows whether it is consumed.
+        let mut most = 0;
+        while producer.next() < 16 {
+            match producer.has_room(&consumed).unwrap() {
+                true => producer.publish(&stamp),
+                false => consumed.store(consumed.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
+            };
+            let out = producer.next() - consumed.load(Ordering::Relaxed);
+            assert!(producer.next() > 7 || out <= 2, "{out} are out before entry {}", producer.next());
+            most = most.max(out);
+        }
+        assert_eq!(most, 4, "afterwards all of it is used again");
     }
 
     #[test]

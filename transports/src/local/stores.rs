@@ -74,7 +74,13 @@ impl Stores {
     /// Those of a far reader, for good.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn far() -> Self {
-        Stores { is_far: true, ..Self::new(u32::MAX - 1) }
+        Stores { is_far: true, ..Self::near() }
+    }
+
+    /// Those of a near reader, for good.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn near() -> Self {
+        Self::new(u32::MAX - 1)
     }
 
     /// Copies a piece, which nobody may be shown before [`Self::settle`]. `true` if it is one that the reader should time

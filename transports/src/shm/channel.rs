@@ -15,9 +15,14 @@ use std::time::Duration;
 
 /// Bytes that fit into an entry itself.
 pub(crate) const INLINE_BYTES: u64 = 24;
-/// The word of an entry with a slot that says for how many bites its stamp stands, and whether reading the first is to be
-/// timed.
+/// The word of an entry with a slot that says for how many bites its stamp stands, whether these go round in half of the
+/// slots, and whether reading the first is to be timed.
 const BITES_WORD: usize = 7;
+/// Messages up to this never do. That is known without the entry, for which their payload would wait else.
+pub(crate) const NARROWEST_MESSAGE: u64 = 64 << 10;
+const IS_TIMED: u64 = 1;
+const IS_NARROW: u64 = 2;
+const FLAGS: u32 = 2;
 /// The word of an announcement that says whose addresses it names.
 const SPACE_WORD: usize = 7;
 const HEAP: u64 = 0;
@@ -29,8 +34,21 @@ const INLINE_OFFSET: usize = ENTRY_BYTES - INLINE_BYTES as usize;
 pub(crate) struct Bites {
     /// Entries, each with a bite.
     pub(crate) entries: u64,
+    /// Whether they go round in half of the slots.
+    pub(crate) is_narrow: bool,
     /// Whether the receiver is to time the first.
     pub(crate) is_timed: bool,
+}
+
+/// Where a bite is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    /// The entry whose stamp stands for it.
+    pub(crate) first: u64,
+    /// Its own entry.
+    pub(crate) number: u64,
+    /// Whether it goes round in half of the slots.
+    pub(crate) is_narrow: bool,
 }
 
 /// What an entry carries of a message.
@@ -122,7 +140,22 @@ impl ChannelMemory {
     /// Whether the receiver should time its reading of entry `number`, which has a slot and a stamp.
     #[inline]
     pub(crate) fn is_timed(&self, number: u64) -> bool {
-        self.word(number, BITES_WORD).load(Ordering::Relaxed) & 1 == 1
+        self.word(number, BITES_WORD).load(Ordering::Relaxed) & IS_TIMED != 0
+    }
+
+    /// Where, for a receiver, the bite of entry `number` is, for which the stamp of entry `first` stands, of a message of so many
+    /// bytes.
+    #[inline]
+    pub(crate) fn spot(&self, first: u64, number: u64, len: u64) -> Spot {
+        let word = || self.word(first, BITES_WORD).load(Ordering::Relaxed);
+        let is_narrow = len > NARROWEST_MESSAGE && word() & IS_NARROW != 0;
+        Spot { first, number, is_narrow }
+    }
+
+    /// Bytes of half of the slots.
+    #[inline]
+    pub(crate) fn half_bytes(&self) -> usize {
+        (self.mask_of(true) + 1) * self.slot_bytes
     }
 
     /// How many entries the stamp of entry `number` stands for.
@@ -132,16 +165,24 @@ impl ChannelMemory {
         if has_slot {
             self.populate(Advice::PopulateRead);
         }
-        let stands_for =
-            if has_slot { self.word(number, BITES_WORD).load(Ordering::Relaxed) >> 1 } else { 1 };
-        stands_for.min(self.up_to_the_end(number))
+        if !has_slot {
+            return 1;
+        }
+        let stands_for = self.word(number, BITES_WORD).load(Ordering::Relaxed) >> FLAGS;
+        stands_for.min(self.up_to_the_end(self.spot(number, number, self.label(number).len())))
     }
 
-    /// How many entries there are from entry `number` to the last of this turn of the ring: a stamp stands for these at most,
-    /// because their bites follow one another.
+    /// How many entries there are from this one to the last of its turn of the ring: a stamp stands for these at most, because
+    /// their bites follow one another.
     #[inline]
-    pub(crate) fn up_to_the_end(&self, number: u64) -> u64 {
-        (self.mask - (number as usize & self.mask)) as u64 + 1
+    pub(crate) fn up_to_the_end(&self, spot: Spot) -> u64 {
+        let mask = self.mask_of(spot.is_narrow);
+        (mask - (spot.number as usize & mask)) as u64 + 1
+    }
+
+    #[inline]
+    fn mask_of(&self, is_narrow: bool) -> usize {
+        self.mask >> u32::from(is_narrow)
     }
 
     /// Tells the sender what reading such an entry took.
@@ -168,32 +209,32 @@ impl ChannelMemory {
         Label([1, 2, 3, 4].map(|word| self.word(number, word).load(Ordering::Relaxed)))
     }
 
-    /// Where the payload of entry `number` is, for which the stamp of entry `first` stands, of a message of `len` bytes of
-    /// which `done` were in earlier entries: as many readable bytes as are left, `slot_bytes` at most. Bites of one stamp
+    /// Where the payload of an entry is, of a message of `len` bytes of which `done` were in earlier entries: as many readable bytes as are left, `slot_bytes` at most. Bites of one stamp
     /// follow one another without a gap: to read memory that is far in steps that a processor foresees takes half the time.
     /// (C model on Zen 4, 512 KiB shown by 64 KiB to a far reader: 47 us if bites are 512 bytes apart or more, else 24.)
     #[inline]
-    pub(crate) fn payload(&self, (first, number): (u64, u64), len: u64, done: u64) -> *mut u8 {
+    pub(crate) fn payload(&self, spot: Spot, len: u64, done: u64) -> *mut u8 {
+        let Spot { first, number, is_narrow } = spot;
         if len <= INLINE_BYTES {
             return self.entry(number).wrapping_add(INLINE_OFFSET);
         }
         if number > first {
-            debug_assert!(number - first < self.up_to_the_end(first));
-            return self.slot(first).wrapping_add((number - first) as usize * self.slot_bytes);
+            debug_assert!(number - first < self.up_to_the_end(Spot { number: first, ..spot }));
+            return self.slot(first, is_narrow).wrapping_add((number - first) as usize * self.slot_bytes);
         }
         let bite = (len - done).min(self.slot_bytes as u64) as usize;
-        self.slot(number).wrapping_add(self.places.offset(number, self.slot_stride, bite))
+        self.slot(number, is_narrow).wrapping_add(self.places.offset(number, self.slot_stride, bite))
     }
 
-    /// Writes what entry `number` carries, which may be timed if it is the one with the stamp, number `first`: the bytes of
-    /// the message from `done` on, as many as fit.
+    /// Writes what an entry carries, which may be timed if it is the one with the stamp: the bytes of the message from `done` on,
+    /// as many as fit.
     ///
     /// # Safety
     /// `message` is valid for reads of `label.len()` bytes, and the entry is the producer's to write.
     #[inline]
     pub(crate) unsafe fn fill(
         &self,
-        (first, number): (u64, u64),
+        spot: Spot,
         label: &Label,
         message: *const u8,
         done: u64,
@@ -204,16 +245,16 @@ impl ChannelMemory {
             for at in (0..len.div_ceil(8)).rev() {
                 // SAFETY: the word begins inside the message, which the caller vouches for, and what is read of it is.
                 let value = unsafe { word_at(message.wrapping_add(8 * at), len - 8 * at) };
-                self.word(number, INLINE_OFFSET / 8 + at).store(value, Ordering::Relaxed);
+                self.word(spot.number, INLINE_OFFSET / 8 + at).store(value, Ordering::Relaxed);
             }
             return Bite { bytes: label.len(), is_timed: false };
         }
         self.populate(Advice::PopulateWrite);
         let bite = (label.len() - done).min(self.slot_bytes as u64);
-        let payload = self.payload((first, number), label.len(), done);
+        let payload = self.payload(spot, label.len(), done);
         let source = message.wrapping_add(done as usize);
         let reading = || self.reading().load(Ordering::Relaxed);
-        let is_timed = if number == first {
+        let is_timed = if spot.number == spot.first {
             // SAFETY: the source is inside the message, which the caller vouches for; the payload has room for the bite, by
             // `min` and `offset`.
             unsafe { stores.copy(source, payload, bite as usize, reading) }
@@ -231,7 +272,9 @@ impl ChannelMemory {
     #[inline]
     pub(crate) fn write_label(&self, number: u64, label: &Label, bites: Bites) {
         if label.len() > INLINE_BYTES {
-            let word = bites.entries << 1 | u64::from(bites.is_timed);
+            let Bites { entries, is_narrow, is_timed } = bites;
+            let flags = u64::from(is_narrow) * IS_NARROW + u64::from(is_timed) * IS_TIMED;
+            let word = (entries << FLAGS) + flags;
             self.word(number, BITES_WORD).store(word, Ordering::Relaxed);
         }
         for (at, value) in (1..).zip(label.0) {
@@ -287,8 +330,8 @@ impl ChannelMemory {
     }
 
     #[inline]
-    fn slot(&self, number: u64) -> *mut u8 {
-        self.slots.wrapping_add((number as usize & self.mask) * self.slot_stride)
+    fn slot(&self, number: u64, is_narrow: bool) -> *mut u8 {
+        self.slots.wrapping_add((number as usize & self.mask_of(is_narrow)) * self.slot_stride)
     }
 
     #[inline]

@@ -69,7 +69,9 @@ pub(crate) struct Outgoing {
     pub(crate) last_len: u64,
     /// Whether this rank has received a long message from the peer since it last sent it one: they exchange.
     pub(crate) is_answered: bool,
-    /// Whether that was so when the last long message was sent, in a collective.
+    /// Whether that was so when the last long message was sent.
+    pub(crate) is_two_way: bool,
+    /// The same in a collective.
     pub(crate) is_exchange: bool,
     /// Announced messages, in order.
     pub(crate) unread: VecDeque<Unread>,
@@ -217,6 +219,7 @@ impl ShmEndpoint {
             read_in_heap: 0,
             last_len: 0,
             is_answered: false,
+            is_two_way: false,
             is_exchange: false,
             unread: VecDeque::with_capacity(geometry.channel(peer, channel).shape.entries as usize),
             counters: Counters::default(),

@@ -1,6 +1,7 @@
 //! What arrives, in which order, and what is refused.
 
 use super::*;
+use crate::caches::Caches;
 use crate::local::stores::Stores;
 
 const SMALL_PAIR: u64 = 32 << 10;
@@ -150,6 +151,53 @@ fn what_one_stamp_stands_for_is_given_back_whole() {
         }
     }
     assert!(several > 8, "{several}");
+}
+
+/// Long messages that are answered go round in half of the slots, others before, between and behind them in all: none writes
+/// what another still has there, whatever is out.
+#[test]
+fn long_messages_go_round_in_half_of_the_slots_beside_others() {
+    let mut rig = Rig::new(2, 1, 5248 << 10);
+    for endpoint in &mut rig.endpoints {
+        endpoint.caches = Caches { third: 32 << 20, ..endpoint.caches };
+        endpoint.outgoing.iter_mut().for_each(|out| out.stores = Stores::near());
+    }
+    let mut sequence = 0;
+    let mut narrow = Vec::new();
+    for turn in 0..8 {
+        let mut expected = Vec::new();
+        for len in [300 << 10, 40 << 10, 30, 900 << 10, 20 << 10, 65 << 10] {
+            sequence += 1;
+            let inputs = [0, 1].map(|rank| pattern(2 * sequence + rank, len));
+            let spans = [0, 1].map(|rank| rig.area(rank, &inputs[rank]));
+            for rank in [0, 1] {
+                let post = Post::Send { from: spans[rank], to: PeerRun::one(1 - rank as Rank) };
+                rig.post(rank, 2 * sequence, &key(sequence, 0), post).unwrap();
+            }
+            let outputs = [0, 1].map(|rank| rig.area(rank, &vec![0; len]));
+            expected.push((sequence, outputs, inputs));
+        }
+        // As far as there is room while nobody receives.
+        for rank in [0, 1].repeat(4 * turn) {
+            rig.endpoints[rank].poll(&mut rig.done[rank]).unwrap();
+        }
+        let incoming = &rig.endpoints[1].incoming[0];
+        let first = incoming.consumer.next();
+        narrow.push(incoming.memory.spot(first, first, 300 << 10).is_narrow);
+        for &(sequence, outputs, _) in &expected {
+            for rank in [0, 1] {
+                let post = receive(outputs[rank], 1 - rank as Rank);
+                rig.post(rank, 2 * sequence + 1, &key(sequence, 0), post).unwrap();
+            }
+        }
+        rig.settle().unwrap();
+        for (sequence, outputs, inputs) in expected {
+            for rank in [0, 1] {
+                assert!(rig.bytes(rank, outputs[rank]) == inputs[1 - rank], "rank {rank}, {sequence}");
+            }
+        }
+    }
+    assert_eq!(narrow, [false, true, true, true, true, true, true, true], "from the first answer on");
 }
 
 #[test]
