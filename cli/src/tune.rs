@@ -11,6 +11,7 @@ use crate::stats::median;
 use crate::target::{self, DataType, Kind, Planner, ReduceOp, Settings, Timed, Way, settings};
 use crate::tune_check;
 use std::io::Write;
+use std::num::NonZeroUsize;
 
 /// What is measured of each algorithm.
 pub(crate) const KINDS: [Kind; 10] = [
@@ -50,9 +51,16 @@ const SIZES: [u64; 20] = [
     16 << 20,
     32 << 20,
 ];
-/// Rounds over all ways to do a call, and where ranks share cores, whose luck differs from round to round.
+/// As far as the buffers of all ranks come to no more than this.
+const MOST_OF_ALL: u64 = 64 << 20;
+/// Of ranks so many to a core every third size is measured: their calls take milliseconds.
+const MANY_PER_CORE: usize = 5;
+const SIZES_APART: usize = 3;
+/// Rounds over all ways to do a call, and where ranks share cores, whose luck differs from round to round, and where they are
+/// many.
 const ROUNDS: usize = 5;
 const ROUNDS_IF_CROWDED: usize = 7;
+const ROUNDS_OF_MANY: usize = 3;
 /// Timed iterations in each round: ranks run ahead of each other, so that a call costs less in a long row than in a short one.
 const ITERATIONS: u32 = 30;
 /// Iterations before those: at least so many, and no more than so many to warm memory: calls of so many bytes, of which half
@@ -109,7 +117,7 @@ fn measure(
     max_bytes: u64,
     timed: &mut Vec<Timed>,
 ) -> Outcome<()> {
-    let sizes: Vec<u64> = SIZES.into_iter().filter(|&bytes| bytes <= max_bytes).collect();
+    let sizes = sizes(ranks, max_bytes, cores());
     let mut points = Vec::new();
     for kind in KINDS {
         for &bytes in sizes.iter().take(if kind == Kind::Barrier { 1 } else { sizes.len() }) {
@@ -135,13 +143,20 @@ pub(crate) struct Tape<'a> {
     stopwatch: Stopwatch<&'a mut dyn Crew>,
     capacity: u64,
     is_crowded: bool,
+    rounds: usize,
 }
 
 impl<'a> Tape<'a> {
     /// With these ranks, and buffers of at most so many bytes.
     pub(crate) fn new(crew: &'a mut dyn Crew, ranks: u32, capacity: u64) -> Self {
         let effort = Effort { iterations: None, warmup: None, checks: 0, breakdown: false };
-        Tape { stopwatch: Stopwatch { crew, effort }, capacity, is_crowded: is_crowded(ranks) }
+        let is_crowded = is_crowded(ranks);
+        let rounds = match is_crowded {
+            _ if are_many(ranks, cores()) => ROUNDS_OF_MANY,
+            true => ROUNDS_IF_CROWDED,
+            false => ROUNDS,
+        };
+        Tape { stopwatch: Stopwatch { crew, effort }, capacity, is_crowded, rounds }
     }
 
     /// Microseconds of each of these calls, in each of its ways. Each round goes over all calls before the next one starts:
@@ -149,7 +164,7 @@ impl<'a> Tape<'a> {
     pub(crate) fn measure(&mut self, asked: &[(Call, Vec<How>)]) -> Outcome<Vec<Vec<f64>>> {
         let mut times_us: Vec<Vec<Vec<f64>>> =
             asked.iter().map(|(_, hows)| vec![Vec::new(); hows.len()]).collect();
-        for round in 0..if self.is_crowded { ROUNDS_IF_CROWDED } else { ROUNDS } {
+        for round in 0..self.rounds {
             for ((call, hows), times_us) in asked.iter().zip(&mut times_us) {
                 let iterations = if call.bytes() > LARGE { ITERATIONS_LARGE } else { ITERATIONS };
                 self.stopwatch.effort.iterations = Some(iterations);
@@ -183,7 +198,23 @@ impl<'a> Tape<'a> {
 
 /// Whether so many ranks share cores.
 pub(crate) fn is_crowded(ranks: u32) -> bool {
-    std::thread::available_parallelism().is_ok_and(|cores| cores.get() < ranks as usize)
+    cores() < ranks as usize
+}
+
+fn are_many(ranks: u32, cores: usize) -> bool {
+    ranks as usize >= cores.saturating_mul(MANY_PER_CORE)
+}
+
+/// This process may use so many; if nobody knows, enough.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(usize::MAX, NonZeroUsize::get)
+}
+
+/// The sizes that are measured of so many ranks.
+fn sizes(ranks: u32, max_bytes: u64, cores: usize) -> Vec<u64> {
+    let most = max_bytes.min(MOST_OF_ALL / u64::from(ranks.max(1)));
+    let sizes = SIZES.into_iter().filter(|&bytes| bytes <= most);
+    sizes.step_by(if are_many(ranks, cores) { SIZES_APART } else { 1 }).collect()
 }
 
 /// Calls before those that are timed, of ways that are measured in turns: until their messages have gone once round the
@@ -217,4 +248,30 @@ fn is_coprime(a: usize, b: usize) -> bool {
 /// makes it shorter too, and the median counts.
 fn typical(times_us: &[f64], is_crowded: bool) -> f64 {
     if is_crowded { median(times_us) } else { times_us.iter().copied().fold(f64::INFINITY, f64::min) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_ranks_are_measured_at_fewer_and_shorter_sizes() {
+        assert_eq!(sizes(2, 32 << 20, 2), SIZES);
+        assert_eq!(sizes(8, 1 << 40, 2).last(), Some(&(8 << 20)), "64 MiB in all");
+        assert_eq!(sizes(16, 8 << 20, 16).last(), Some(&(4 << 20)));
+        let many = sizes(16, 8 << 20, 2);
+        assert_eq!(many, [8, 512, 4 << 10, 32 << 10, 256 << 10, 2 << 20]);
+        assert_eq!(sizes(1024, 8 << 20, 2), [8, 512, 4 << 10, 32 << 10]);
+    }
+
+    #[test]
+    fn every_round_is_a_turn_of_all_and_rounds_differ() {
+        let all: Vec<usize> = turns(5, 3).collect();
+        for round in all.chunks(5) {
+            let mut sorted = round.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, [0, 1, 2, 3, 4]);
+        }
+        assert!(all[..5] != all[5..10]);
+    }
 }

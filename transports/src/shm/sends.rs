@@ -114,7 +114,7 @@ impl ShmEndpoint {
         }
         if Ways::matter(len) {
             let out = &mut self.outgoing[index];
-            out.is_two_way = std::mem::take(&mut out.is_answered);
+            out.is_two_way = out.is_answered;
         }
         let is_narrow = self.is_narrow(index, len);
         let out = &mut self.outgoing[index];
@@ -132,6 +132,7 @@ impl ShmEndpoint {
         // SAFETY: the caller vouches.
         let step = unsafe { self.push(index, &Label::new(key, len), from, u64::MAX) }?;
         debug_assert_eq!(step, Step::Finished);
+        self.outgoing[index].is_answered &= !Ways::matter(len);
         Ok(Now::Done)
     }
 
