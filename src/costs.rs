@@ -175,6 +175,7 @@ impl Tuning {
         let points = measurements.iter().map(point).collect::<Result<Vec<_>>>()?;
         let start = Model {
             cores: Some(cores),
+            at_once: None,
             correction: Vec::new(),
             fitted: None,
             ..costs.engines.first().clone()

@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "says how near it was")]
 
-use ubccl::sim::{World, WorldConfig};
+use ubccl::sim::{Fidelity, World, WorldConfig};
 use ubccl::{Candidate, Choice, Collective, DataType, Kind, ReduceOp};
 use ubccl_core::Spec;
 
@@ -21,11 +21,15 @@ fn config(fabric: &str, ranks: u32) -> WorldConfig {
 
 /// How long a candidate takes, simulated.
 fn simulated_ps(fabric: &str, ranks: u32, call: Collective<'static>, candidate: &Candidate) -> f64 {
+    simulated_in(config(fabric, ranks), call, candidate)
+}
+
+fn simulated_in(config: WorldConfig, call: Collective<'static>, candidate: &Candidate) -> f64 {
     let forced = WorldConfig {
         algorithm: Some(candidate.algorithm.descriptor().name.to_owned()),
         lanes: candidate.choice.lanes,
         chunk_bytes: Some(candidate.choice.chunk_bytes),
-        ..config(fabric, ranks)
+        ..config
     };
     let mut world = World::new(forced).expect("what is a candidate can be forced");
     world.run_phantom(&|_| call, false).expect("it runs").elapsed_ps as f64
@@ -187,6 +191,55 @@ fn tiers_hand_on_what_comes_as_it_comes() {
             };
             let latencies_ps: u64 = machine.topology.levels().iter().map(|level| level.link.latency_ps).sum();
             assert!(took < 0.8 * (half_ps(0) + half_ps(1)) + latencies_ps as f64, "{call}: {took}");
+        }
+    }
+}
+
+/// How a prediction is to its simulation, of the candidate of that name and so many lanes.
+fn predicted_for(config: &WorldConfig, call: Collective<'static>, (name, lanes): (&str, u8)) -> f64 {
+    let candidates = World::new(config.clone()).unwrap().candidates(&call).unwrap();
+    let is_meant = |candidate: &&Candidate| {
+        candidate.algorithm.descriptor().name == name && candidate.choice.lanes == lanes
+    };
+    let candidate = candidates.iter().find(is_meant).expect("it is a candidate");
+    let predicted = candidate.cost.as_ref().unwrap().total_ps();
+    predicted / simulated_in(config.clone(), call, candidate)
+}
+
+#[test]
+fn what_passes_a_port_at_once_ends_at_once() {
+    for (fabric, kind, bytes, name) in [
+        // A subtree's blocks share the root's port with those of smaller ones, and come last.
+        ("switch", Kind::Scatter, 64 << 20, "binomial"),
+        ("switch", Kind::Scatter, 64 << 20, "knomial-4"),
+        ("switch", Kind::Scatter, 64 << 20, "linear"),
+        // None comes while others are on their way.
+        ("cloudmatrix384-host", Kind::Reduce, 64 << 10, "linear"),
+        // No message is left when the port has passed all; none is there to be handed on before.
+        ("cloudmatrix384-die", Kind::AllGather, 2 << 20, "mesh-one-shot"),
+        ("cloudmatrix384-die", Kind::AllGather, 16 << 20, "NPU:ring;supernode:mesh"),
+        // What hangs on single blocks is sent as they come.
+        ("cloudmatrix384-die", Kind::ReduceScatter, 16 << 20, "NPU:ring;supernode:mesh"),
+        // A rank's own block shares the port with what others hand on.
+        ("cloudmatrix384-host", Kind::AllGather, 2 << 20, "node:ring;supernode:ring"),
+    ] {
+        let call = call(kind, bytes, 8);
+        let config = WorldConfig { fidelity: Fidelity::Fluid, ..config(fabric, 8) };
+        let ratio = predicted_for(&config, call, (name, 1));
+        println!("{ratio:.3} {fabric} {call} {name}");
+        assert!((0.95..1.05).contains(&ratio), "{fabric} {call} {name}: {ratio}");
+    }
+}
+
+/// The blocks of a lane wait behind what all others send of the lane before.
+#[test]
+fn lanes_that_meet_at_a_port_are_reckoned_with() {
+    for (fabric, ranks) in [("cloudmatrix384", 8), ("cloudmatrix384-die", 72)] {
+        for lanes in [1, 2, 4] {
+            let call = call(Kind::Broadcast, 2_900_000, ranks);
+            let ratio = predicted_for(&config(fabric, ranks), call, ("mesh-two-shot", lanes));
+            println!("{ratio:.3} {fabric} {call} {lanes}");
+            assert!((0.96..1.04).contains(&ratio), "{fabric} {call} {lanes} lanes: {ratio}");
         }
     }
 }

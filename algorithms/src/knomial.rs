@@ -277,6 +277,7 @@ fn rounds(tree: &Tree, layout: &Layout, whole: bool) -> Vec<Round> {
         // At the weight there are children of `ranks / weight` places, but of those that have a larger weight.
         let children = (ranks - 1) / weight - (ranks - 1) / (weight * tree.radix);
         round = round.by(children.div_ceil(tree.children_at(weight)));
+        round.joins = k + 1 < weights.len() && !is_shallow;
         for child in (1..=tree.children_at(weight)).map(|j| j * weight) {
             let level = layout.shared_level(root, (root + child) % ranks);
             match whole {

@@ -112,6 +112,8 @@ fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     let last = (root + spec.ranks - 1) % spec.ranks;
     let served = (0..spec.ranks).filter(|&rank| rank != root && rank != last).map(|rank| (rank, 1));
     let all_gather = Round::with_peers(layout, last, served, others).to_all_alike();
+    // Whose turn comes later sends later, and sooner to whom it serves first: all reach a rank together.
+    let scatter = Round { meets: true, ..scatter };
     let busiest = scatter.traffic.clone();
     Profile::of(vec![scatter, all_gather]).busiest(busiest).split()
 }

@@ -73,6 +73,7 @@ impl Algorithm for ScatterRing {
         let scattered = |&child: &u32| message(child, root.subtree(child).len() as u64);
         // The first blocks go round while the scatter still lasts.
         let mut rounds: Vec<Round> = children.iter().map(scattered).collect();
+        rounds.iter_mut().skip(1).for_each(|round| round.joins = true);
         rounds.extend(along_circle(layout, spec.ranks - 1 - children.len() as u32, Share::new(1, of)));
         let mut port = Round::default();
         for child in &children {

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ExplainArgs, out: &mut dyn Write) -> Outcome<()> {
         None => args.fabric.is_given(),
     };
     let fabric = is_virtual.then(|| args.fabric.specification()).transpose().map_err(Failure::new)?;
-    let planner = target::planner(&given, ranks, fabric)?;
+    let planner = target::planner(&given, ranks, fabric.map(|fabric| (fabric, args.fabric.fidelity())))?;
     let (candidates, engines) = (target::candidates(&planner, &call)?, planner.engines());
     let place = match is_virtual {
         true => args.fabric.name().to_owned(),

@@ -342,9 +342,15 @@ fn simulation(outcome: ubccl::sim::Outcome, engines: &[String]) -> Simulation {
 }
 
 /// What plans and explains without a communicator.
-pub(crate) fn planner(settings: &Settings, ranks: u32, fabric: Option<String>) -> Result<Planner> {
+pub(crate) fn planner(
+    settings: &Settings,
+    ranks: u32,
+    fabric: Option<(String, Fidelity)>,
+) -> Result<Planner> {
     match fabric {
-        Some(fabric) => Planner::simulated(&WorldConfig { fabric, ranks, ..world_config(settings)? }),
+        Some((fabric, fidelity)) => {
+            Planner::simulated(&WorldConfig { fabric, ranks, fidelity, ..world_config(settings)? })
+        }
         None => Planner::new(&Config { rank: 0, ranks, rendezvous: None, ..configuration(settings)? }),
     }
 }

@@ -61,7 +61,8 @@ pub(crate) fn run(
     budget: Budget,
     out: &mut dyn Write,
 ) -> Outcome<()> {
-    let planner = target::planner(&options.settings, options.ranks, Some(options.fabric.clone()))?;
+    let fabric = Some((options.fabric.clone(), options.fidelity));
+    let planner = target::planner(&options.settings, options.ranks, fabric)?;
     let mut verdicts: Vec<Verdict> = Vec::new();
     for (call, _) in &agenda.calls() {
         let mut entries = entries(&target::candidates(&planner, call)?, &planner.engines(), call.ranks)?;

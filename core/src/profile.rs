@@ -73,6 +73,12 @@ pub struct Round {
     pub folds: bool,
     /// Whether its messages come from ranks that all send at once: those of near ranks come first.
     pub fans_in: bool,
+    /// Whether whoever takes one of its messages gets those of the round after from all others at once: of the next piece,
+    /// one waits behind them.
+    pub meets: bool,
+    /// Whether whoever sends those of the round before has posted these with them: where a port passes several messages at
+    /// once, these take their share from the beginning.
+    pub joins: bool,
     /// Bytes folded in: a reduction of k terms of n bytes folds (k − 1)·n.
     pub reduced: Share,
     /// Bytes copied inside a rank.

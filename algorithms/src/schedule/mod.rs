@@ -375,6 +375,10 @@ impl<'a> Schedule<'a> {
                 round.traffic = taken.traffic;
             }
         }
+        for later in 1..rounds.len() {
+            // What hangs on nothing that came is posted at once.
+            rounds[later].joins = [later - 1, later].iter().all(|&round| rounds[round].flow == Flow::Out);
+        }
         let all = rounds.iter().flat_map(|round| &round.traffic).map(|part| part.share.parts);
         let is_sum = all.sum::<u64>() == parts(&busiest);
         let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });

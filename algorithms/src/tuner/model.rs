@@ -40,6 +40,10 @@ pub struct Model {
     /// beyond wait for a core. None where each rank has engines of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cores: Option<u32>,
+    /// How many messages to different ranks a port passes at once, each at its share of the rate. None: one after the
+    /// other, in the order posted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
     /// The links, by level of the topology, innermost first. Further levels are like the last.
     pub level: Vec<LinkCost>,
     /// What was measured of single algorithms beside.
@@ -138,6 +142,7 @@ impl Model {
             fold_ps: costs.fold_overhead_ps as f64,
             copy_bytes_per_s: rate(costs.copy_bytes_per_s),
             cores: None,
+            at_once: costs.at_once,
             level: level.collect(),
             correction: Vec::new(),
             fitted: None,
@@ -162,6 +167,12 @@ impl Model {
         if self.cores == Some(0) {
             return wrong(
                 "cores = 0: somebody must run; leave it out where every rank has its own".to_owned(),
+            );
+        }
+        if self.at_once == Some(0) {
+            return wrong(
+                "at_once = 0: no message could pass; leave it out where one passes after the other"
+                    .to_owned(),
             );
         }
         for (index, level) in self.level.iter().enumerate() {

@@ -16,6 +16,8 @@
 //!                               when the last is there + one turn
 //! ```
 //!
+//! Where a port passes several messages at once, what is posted with others ends with them, and nothing stands in a queue.
+//!
 //! Where chunks of several lanes overlap, the rounds of one rank are replayed instead (see `replay.rs`).
 //!
 //! A port takes a message for `max(gap, port overhead + bytes / rate)`, as the simulated machine does; a processor, where
@@ -164,9 +166,10 @@ impl<'a> Reckoning<'a> {
         let mut is_ones = false;
         for (index, round) in rounds.iter().enumerate() {
             let times = f64::from(round.times);
-            let parts = self.parts(round, 1.0, self.first);
+            let mut parts = self.parts(round, 1.0, self.first);
+            parts.port.add(&self.joining(round, &rounds[index + 1..]), 1.0);
             match round.turns > 0 && self.model.cores.is_none() {
-                true => (0..round.times).for_each(|_| way.flow(&parts, round)),
+                true => (0..round.times).for_each(|_| way.flow(&parts, round, self.brings(round))),
                 false => way.follow(&parts, times, self.queue(round)),
             }
             if !round.traffic.is_empty() {
@@ -177,6 +180,7 @@ impl<'a> Reckoning<'a> {
                 windows.add(&parts.latency, times * others / f64::from(self.profile.window));
             }
             if others > 0.0 {
+                way.end.add(&self.behind(&parts, &rounds[index..], others), 1.0);
                 let rest = self.parts(round, others, 1.0 - self.first);
                 // What one rank alone does, round after round, passes one port.
                 let was_ones = std::mem::replace(&mut is_ones, round.doers == 1);
@@ -202,13 +206,67 @@ impl<'a> Reckoning<'a> {
         longer(self.model, way, self.together(ports, ranks).plus(&windows, 1.0).plus(&last, 1.0))
     }
 
+    /// What a port that passes several messages at once does while it passes those of a round: what is posted with them.
+    fn joining(&self, round: &Round, later: &[Round]) -> Usage {
+        let mut all = Usage::default();
+        if self.model.at_once.is_none() {
+            return all;
+        }
+        let port_of = |traffic: &Traffic| self.model.level[self.model.link(self.layout, traffic.level)].port;
+        let port = round.traffic.first().map(port_of);
+        let is_there = |later: &Round| later.traffic.iter().all(|traffic| Some(port_of(traffic)) == port);
+        // Of turns that begin with what a rank has itself, the first.
+        let first = later.first().filter(|next| round.leads && next.leads && is_there(next));
+        let joining = later.iter().take_while(|round| round.joins).map(|round| (round, 1.0));
+        for (other, part) in joining.chain(first.map(|next| (next, 1.0 / f64::from(next.turns.max(1))))) {
+            all.add(&self.parts(other, 1.0, self.first).port, part);
+        }
+        all
+    }
+
+    /// What the last piece waits for in all at its receivers' ports, if what those send on reaches all of them in bursts:
+    /// of the burst of the piece before as much as is left, which began as much later as its messages were on their way,
+    /// and so piece after piece. The first piece's lack those of whoever is served later, so that they hold up but the
+    /// ranks served last, whose own messages go to neighbours then.
+    fn behind(&self, parts: &Parts, rounds: &[Round], others: f64) -> Usage {
+        let [Round { meets: true, .. }, next, ..] = rounds else { return Usage::default() };
+        let is_plain =
+            self.model.cores.is_none() && self.model.at_once.is_none() && self.passing.loads == 0.0;
+        if !is_plain || next.traffic.is_empty() {
+            return Usage::default();
+        }
+        let messages: u32 = rounds[0].traffic.iter().map(|traffic| traffic.messages).sum();
+        let under_way = self.nearest_first(next.traffic.iter(), (1.0, self.first), next);
+        let wait = under_way.plus(&parts.port, -1.0 / f64::from(messages.max(1)));
+        // What is longer on its way than a piece takes finds the burst of another piece; what is nearly so, not all of it.
+        let apart = parts.port.plus(&under_way, -1.0);
+        let wait = if apart.total_ps(self.model) < wait.total_ps(self.model) { apart } else { wait };
+        let all = match others {
+            others if others < 2.0 => {
+                let farthest = self.latency(next.traffic.iter(), (1.0, self.first), false);
+                wait.plus(&farthest, -1.0).plus(&under_way, 1.0)
+            }
+            _ => Usage::default().plus(&wait, others - 1.0),
+        };
+        let is_met = wait.total_ps(self.model) > 0.0 && all.total_ps(self.model) > 0.0;
+        if is_met { all } else { Usage::default() }
+    }
+
+    /// In how many turns what a round brings is there: of those that a port passes at once, all at the same time.
+    fn brings(&self, round: &Round) -> u32 {
+        let Some(most) = self.model.at_once else { return round.brings };
+        let of = |count: fn(&Traffic) -> u32| round.traffic.iter().map(count).sum::<u32>();
+        let (messages, peers) = (of(|traffic| traffic.messages), of(|traffic| traffic.peers));
+        round.brings.min(messages.div_ceil(peers.clamp(1, most)).max(1))
+    }
+
     /// How many times what a round's messages of one piece take those of other pieces before them do. A processor has no
-    /// queue: it turns to whatever is there.
+    /// queue: it turns to whatever is there. Nor has a port that passes several at once.
     fn queue(&self, round: &Round) -> f64 {
         let messages: u32 = round.traffic.iter().map(|traffic| traffic.messages).sum();
-        match self.model.cores {
-            None => (f64::from(round.queue) / f64::from(messages.max(1))).min(self.pieces - 1.0),
-            Some(_) => 0.0,
+        match (self.model.cores, self.model.at_once) {
+            (None, None) => (f64::from(round.queue) / f64::from(messages.max(1))).min(self.pieces - 1.0),
+            _ => 0.0,
         }
     }
 
@@ -268,7 +326,8 @@ impl<'a> Reckoning<'a> {
             if are_many && self.passing.loads > 1.0 {
                 self.overlap(&mut latency, &ports);
             }
-            if round.fans_in && self.model.cores.is_none() {
+            // What passes a port at once ends at once: the farthest is the last to come.
+            if round.fans_in && self.model.cores.is_none() && self.model.at_once.is_none() {
                 latency = self.nearest_first(own, (shares, part), round);
             }
             let (takes, took) = (latency.plus(&ports, 1.0), parts.latency.plus(&parts.port, 1.0));
@@ -392,7 +451,8 @@ impl<'a> Reckoning<'a> {
             // What is left of the last message, where a message is slower than the port.
             let slower = (link.abreast(f64::from(traffic.peers)) - 1.0) / link.streams();
             let meets = if is_irregular && traffic.peers > 1 { 1.0 / link.streams() } else { 0.0 };
-            if slower + meets > 0.0 {
+            // Messages that pass at once end together.
+            if slower + meets > 0.0 && self.model.at_once.is_none() {
                 let bytes = traffic.share.of_bytes(self.bytes * part) / (messages * pieces).max(1.0);
                 usage.bytes[index] = bytes * (slower + meets);
             }
@@ -446,7 +506,7 @@ impl<'a> Line<'a> {
 
     /// A round of turns that hang on what the round before brings, in its order. A turn that has to wait holds up those
     /// behind it.
-    fn flow(&mut self, parts: &Parts, round: &Round) {
+    fn flow(&mut self, parts: &Parts, round: &Round, brings: u32) {
         let model = self.model;
         let turn = 1.0 / f64::from(round.turns.max(1));
         let is_free = round.leads && round.turns == 1;
@@ -476,10 +536,10 @@ impl<'a> Line<'a> {
             through = longer(model, through, *free);
         }
         // Reductions and copies of what came first go on beside the messages.
-        let brought = 1.0 / f64::from(round.brings.max(1));
+        let brought = 1.0 / f64::from(brings.max(1));
         let done = through.plus(&parts.latency, 1.0).plus(&parts.rank, brought);
         let worked = start.plus(&parts.port, brought).plus(&parts.latency, 1.0).plus(&parts.rank, 1.0);
-        (self.start, self.parts, self.brings) = (start, *parts, round.brings);
+        (self.start, self.parts, self.brings) = (start, *parts, brings);
         self.last = longer(model, start, end);
         self.end = [done, worked].into_iter().fold(self.end, |latest, other| longer(model, latest, other));
     }

@@ -30,6 +30,7 @@ fn model(level: Vec<LinkCost>) -> Model {
         fold_ps: 0.0,
         copy_bytes_per_s: None,
         cores: None,
+        at_once: None,
         level,
         correction: Vec::new(),
         fitted: None,

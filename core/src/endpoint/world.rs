@@ -219,6 +219,9 @@ pub struct EngineCosts {
     pub start_ps: u64,
     /// What a rank spends on each term it folds, beside its bytes.
     pub fold_overhead_ps: u64,
+    /// How many messages to different ranks a port passes at once, each at its share of the rate. None: one after the
+    /// other.
+    pub at_once: Option<u32>,
 }
 
 /// What happened in a world.

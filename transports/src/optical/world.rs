@@ -119,7 +119,8 @@ impl World for OpticalWorld {
     }
 
     fn machine(&self) -> Machine {
-        self.network.lock().fabric.machine()
+        let network = self.network.lock();
+        network.fabric.machine(network.fidelity())
     }
 
     fn start_recording(&mut self) {

@@ -30,6 +30,7 @@ fn truth() -> Model {
         reduce_bytes_per_s: Some(1.7e10),
         copy_bytes_per_s: Some(1.1e10),
         cores: Some(2),
+        at_once: None,
         level: vec![host],
         correction: Vec::new(),
         fitted: None,

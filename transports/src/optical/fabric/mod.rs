@@ -7,7 +7,7 @@ use super::timing::{Rings, Wiring};
 use description::{Description, EngineDescription, RankDescription};
 pub(super) use description::{Striping, Uplink};
 use std::num::NonZeroU64;
-use ubccl_core::endpoint::{EngineCosts, Machine};
+use ubccl_core::endpoint::{EngineCosts, Fidelity, Machine};
 use ubccl_core::topology::{Link, Topology, parse_toml};
 use ubccl_core::{Error, Rank, Result};
 
@@ -219,7 +219,11 @@ impl Fabric {
     }
 
     /// What a tuner reckons with.
-    pub fn machine(&self) -> Machine {
+    pub fn machine(&self, fidelity: Fidelity) -> Machine {
+        let at_once = match fidelity {
+            Fidelity::Fluid => Some(self.streams.unwrap_or(u32::MAX)),
+            _ => None,
+        };
         let costs = |(engine, links): (&Engine, &[Link])| {
             let Costs { start_ps, fold_ps, reduce_bytes_per_s, copy_bytes_per_s } = engine.costs;
             EngineCosts {
@@ -231,6 +235,7 @@ impl Fabric {
                 copy_bytes_per_s,
                 start_ps,
                 fold_overhead_ps: fold_ps,
+                at_once,
             }
         };
         let links = self.links.chunks(self.topology.levels().len());
