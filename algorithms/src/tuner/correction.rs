@@ -13,7 +13,7 @@ pub struct Correction {
     pub kind: String,
     /// The algorithm's.
     pub algorithm: String,
-    /// How many ranks were measured; it holds for all numbers of them to which no other is nearer.
+    /// How many ranks were measured; it holds for all numbers of them to which no other is nearer, by powers of two first.
     pub ranks: u32,
     /// Sizes of the longest buffer, in order.
     pub bytes: Vec<u64>,
@@ -80,7 +80,10 @@ impl Model {
         let of = |kind: Kind| {
             let known =
                 self.correction.iter().filter(|row| row.algorithm == algorithm && row.kind == kind.name());
-            known.min_by_key(|row| (row.ranks.abs_diff(ranks), row.ranks)).cloned()
+            // Trees and rounds of halves are as deep for all numbers of ranks up to a power of two.
+            let depth = |ranks: u32| ranks.max(1).next_power_of_two().ilog2();
+            let far = |row: &Correction| depth(row.ranks).abs_diff(depth(ranks));
+            known.min_by_key(|row| (far(row), row.ranks.abs_diff(ranks), row.ranks)).cloned()
         };
         of(kind).or_else(|| match kind {
             Kind::AllGatherV => of(Kind::AllGather),
@@ -126,6 +129,8 @@ mod tests {
         let factor = |kind, name, ranks| model.correction(kind, name, ranks).map(|row| row.factor(8));
         assert_eq!(factor(Kind::AllReduce, "ring", 4), Some(1.5));
         assert_eq!(factor(Kind::AllReduce, "ring", 6), Some(2.0));
+        assert_eq!(factor(Kind::AllReduce, "ring", 5), Some(2.0), "as deep as of 8");
+        assert_eq!(factor(Kind::AllReduce, "ring", 64), Some(2.0));
         assert_eq!(factor(Kind::AllGather, "ring", 4), None);
         assert_eq!(factor(Kind::AllReduce, "nhr", 4), None);
         let gather = Correction::new(Kind::AllGather, "ring", 2, vec![(8, 3.0)]);
