@@ -379,6 +379,43 @@ mod loom_tests {
         });
     }
 
+    /// An entry that goes round in half of the ring's memory, between others that do in all of it.
+    #[test]
+    fn loom_half_of_a_ring_is_shared() {
+        const IS_NARROW: [bool; 4] = [false, true, false, false];
+        let place = |number: usize| if IS_NARROW[number] { 0 } else { number % 2 };
+        loom::model(move || {
+            let shared = Shared::new();
+            let writer = shared.clone();
+            let thread = thread::spawn(move || {
+                let mut producer = Producer::new(2);
+                for (number, is_narrow) in IS_NARROW.into_iter().enumerate() {
+                    if is_narrow {
+                        producer.halve();
+                    }
+                    while !producer.has_room(&writer.consumed).expect("an honest consumer") {
+                        thread::yield_now();
+                    }
+                    #[expect(unsafe_code, reason = "loom's cells hand out pointers")]
+                    // SAFETY: loom checks that nobody else has the cell now.
+                    writer.payload[place(number)].with_mut(|payload| unsafe { *payload = number as u64 });
+                    producer.publish(&writer.stamps[number % 2]);
+                }
+            });
+            let mut consumer = Consumer::new(2);
+            for number in 0..IS_NARROW.len() {
+                while !consumer.has_entry(&shared.stamps[number % 2]) {
+                    thread::yield_now();
+                }
+                #[expect(unsafe_code, reason = "loom's cells hand out pointers")]
+                // SAFETY: loom checks that nobody writes the cell now.
+                shared.payload[place(number)].with(|payload| assert_eq!(unsafe { *payload }, number as u64));
+                consumer.take(&shared.consumed, false);
+            }
+            thread.join().expect("the writer ends");
+        });
+    }
+
     #[test]
     fn loom_ring_told_at_once() {
         entries_arrive(true);

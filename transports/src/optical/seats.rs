@@ -7,8 +7,8 @@
 use super::payload::RankMemory;
 use std::collections::VecDeque;
 use std::ops::{Index, IndexMut};
-use ubccl_core::endpoint::{CommunicatorId, Counters, Fault, Place, Stream, Token};
-use ubccl_core::plan::{MAX_LANES, PeerRun};
+use ubccl_core::endpoint::{CommunicatorId, Counters, Fault, POINT_TO_POINT_LANE, Place, Stream, Token};
+use ubccl_core::plan::PeerRun;
 use ubccl_core::prefetch::prefetch_at;
 use ubccl_core::{Error, Rank, Result};
 
@@ -36,11 +36,14 @@ pub(super) struct Seat {
     pub(super) memory: RankMemory,
 }
 
+/// The most completions that a seat picks: one of each lane of a collective.
+const MOST_HEEDED: usize = POINT_TO_POINT_LANE as usize;
+
 /// The completions that a seat is woken for: as many of the list.
 #[derive(Clone, Copy, Debug)]
 struct Heeded {
     count: usize,
-    tokens: [Token; MAX_LANES],
+    tokens: [Token; MOST_HEEDED],
 }
 
 /// Stands for a number of them: any.
@@ -61,7 +64,7 @@ impl Seat {
     #[inline]
     pub(super) fn heed(&mut self, wanted: Option<&[Token]>) {
         self.heeded.count = ANY;
-        if let Some(wanted) = wanted.filter(|wanted| wanted.len() <= MAX_LANES) {
+        if let Some(wanted) = wanted.filter(|wanted| wanted.len() <= MOST_HEEDED) {
             self.heeded.count = wanted.len();
             self.heeded.tokens.iter_mut().zip(wanted).for_each(|(place, &token)| *place = token);
         }
@@ -126,7 +129,7 @@ impl Seats {
             is_woken: false,
             operation: Operation::default(),
             done: Vec::new(),
-            heeded: Heeded { count: ANY, tokens: [Token(0); MAX_LANES] },
+            heeded: Heeded { count: ANY, tokens: [Token(0); MOST_HEEDED] },
             faults: VecDeque::new(),
             counters: vec![Counters::default(); levels],
             memory: RankMemory::default(),
