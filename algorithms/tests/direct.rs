@@ -1,7 +1,7 @@
 //! Which plans are one round of publications: all ranks of a call say the same, or they would wait for each other.
 
 use ubccl_algorithms::index;
-use ubccl_core::direct::Direct;
+use ubccl_core::direct::{Direct, Part};
 use ubccl_core::{Choice, Collective, DataType, Kind, ReduceOp, Spec};
 
 fn calls(ranks: u32) -> Vec<Collective<'static>> {
@@ -20,6 +20,29 @@ fn calls(ranks: u32) -> Vec<Collective<'static>> {
         calls.push(Collective::scatter(5, dtype, root));
     }
     calls
+}
+
+/// One rank folds for all, in the order of ranks, and shows the others its output.
+#[test]
+fn a_crowded_all_reduce_meets_at_one_rank() {
+    let algorithm = index().iter().find(|algorithm| algorithm.descriptor().name == "mesh-one-shot").unwrap();
+    let call = Collective::all_reduce(5, DataType::F32, ReduceOp::Sum);
+    let of = |ranks, rank, is_crowded| {
+        let spec = Spec::new(&call, ranks, rank, false, Choice::default());
+        Direct::of(&spec, |spec| algorithm.plan(spec), is_crowded).unwrap()
+    };
+    let (fold, copy) = (Part::Fold { at: 0, into: 0 }, Part::Copy { from: 0, at: 0, into: 0 });
+    for rank in 0..3 {
+        let meeting = of(3, rank, true);
+        let is_met = rank == 0;
+        assert_eq!((meeting.reads_first, meeting.is_exchange), (is_met, false), "{rank}");
+        assert_eq!(meeting.parts, [if is_met { fold } else { copy }], "{rank}");
+        let others = if is_met { vec![1, 2] } else { vec![0] };
+        assert_eq!((&meeting.readers, &meeting.writers), (&others, &others), "{rank}");
+        let flat = of(3, rank, false);
+        assert_eq!((flat.reads_first, &flat.parts[..]), (false, &[fold][..]), "{rank}");
+    }
+    assert_eq!(of(2, 1, true), of(2, 1, false), "two show each other");
 }
 
 #[test]

@@ -151,10 +151,10 @@ impl<'a> Tape<'a> {
     pub(crate) fn new(crew: &'a mut dyn Crew, ranks: u32, capacity: u64) -> Self {
         let effort = Effort { iterations: None, warmup: None, checks: 0, breakdown: false };
         let is_crowded = is_crowded(ranks);
-        let rounds = match is_crowded {
-            _ if are_many(ranks, cores()) => ROUNDS_OF_MANY,
-            true => ROUNDS_IF_CROWDED,
-            false => ROUNDS,
+        let rounds = match (are_many(ranks, cores()), is_crowded) {
+            (true, _) => ROUNDS_OF_MANY,
+            (false, true) => ROUNDS_IF_CROWDED,
+            (false, false) => ROUNDS,
         };
         Tape { stopwatch: Stopwatch { crew, effort }, capacity, is_crowded, rounds }
     }

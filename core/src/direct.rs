@@ -1,8 +1,8 @@
 //! Plans of one round: every message is a part of what its sender brings, and every element is combined once, from all
 //! ranks in order. Where an endpoint can show one small input to all its peers ([`Endpoint::direct_limits`]), such a plan
-//! need not be walked step by step: everybody publishes once what others need of its input, and everybody takes from the publications what
-//! the collective's definition says (or one rank does, and shows the others what it has made). The result is the plan's, bit for bit, because the verifier holds the plan to that
-//! same definition.
+//! need not be walked step by step: everybody publishes once what others need of its input, and everybody takes from the
+//! publications what the collective's definition says (or one rank does, and shows the others what it has made). The result
+//! is the plan's, bit for bit, because the verifier holds the plan to that same definition.
 //!
 //! [`Endpoint::direct_limits`]: crate::endpoint::Endpoint::direct_limits
 

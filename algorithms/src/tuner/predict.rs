@@ -241,12 +241,11 @@ impl<'a> Reckoning<'a> {
         // What is longer on its way than a piece takes finds the burst of another piece; what is nearly so, not all of it.
         let apart = parts.port.plus(&under_way, -1.0);
         let wait = if apart.total_ps(self.model) < wait.total_ps(self.model) { apart } else { wait };
-        let all = match others {
-            others if others < 2.0 => {
-                let farthest = self.latency(next.traffic.iter(), (1.0, self.first), false);
-                wait.plus(&farthest, -1.0).plus(&under_way, 1.0)
-            }
-            _ => Usage::default().plus(&wait, others - 1.0),
+        let all = if others < 2.0 {
+            let farthest = self.latency(next.traffic.iter(), (1.0, self.first), false);
+            wait.plus(&farthest, -1.0).plus(&under_way, 1.0)
+        } else {
+            Usage::default().plus(&wait, others - 1.0)
         };
         let is_met = wait.total_ps(self.model) > 0.0 && all.total_ps(self.model) > 0.0;
         if is_met { all } else { Usage::default() }

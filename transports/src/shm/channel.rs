@@ -161,15 +161,13 @@ impl ChannelMemory {
     /// How many entries the stamp of entry `number` stands for.
     #[inline]
     pub(crate) fn entries(&self, number: u64) -> u64 {
-        let has_slot = self.label(number).len() > INLINE_BYTES && !self.is_announced(number);
-        if has_slot {
-            self.populate(Advice::PopulateRead);
-        }
-        if !has_slot {
+        let len = self.label(number).len();
+        if len <= INLINE_BYTES || self.is_announced(number) {
             return 1;
         }
+        self.populate(Advice::PopulateRead);
         let stands_for = self.word(number, BITES_WORD).load(Ordering::Relaxed) >> FLAGS;
-        stands_for.min(self.up_to_the_end(self.spot(number, number, self.label(number).len())))
+        stands_for.min(self.up_to_the_end(self.spot(number, number, len)))
     }
 
     /// How many entries there are from this one to the last of its turn of the ring: a stamp stands for these at most, because
@@ -209,9 +207,10 @@ impl ChannelMemory {
         Label([1, 2, 3, 4].map(|word| self.word(number, word).load(Ordering::Relaxed)))
     }
 
-    /// Where the payload of an entry is, of a message of `len` bytes of which `done` were in earlier entries: as many readable bytes as are left, `slot_bytes` at most. Bites of one stamp
-    /// follow one another without a gap: to read memory that is far in steps that a processor foresees takes half the time.
-    /// (C model on Zen 4, 512 KiB shown by 64 KiB to a far reader: 47 us if bites are 512 bytes apart or more, else 24.)
+    /// Where the payload of an entry is, of a message of `len` bytes of which `done` were in earlier entries: as many readable
+    /// bytes as are left, `slot_bytes` at most. Bites of one stamp follow one another without a gap: to read memory that is far
+    /// in steps that a processor foresees takes half the time. (C model on Zen 4, 512 KiB shown by 64 KiB to a far reader: 47 us
+    /// if bites are 512 bytes apart or more, else 24.)
     #[inline]
     pub(crate) fn payload(&self, spot: Spot, len: u64, done: u64) -> *mut u8 {
         let Spot { first, number, is_narrow } = spot;
@@ -274,8 +273,7 @@ impl ChannelMemory {
         if label.len() > INLINE_BYTES {
             let Bites { entries, is_narrow, is_timed } = bites;
             let flags = u64::from(is_narrow) * IS_NARROW + u64::from(is_timed) * IS_TIMED;
-            let word = (entries << FLAGS) + flags;
-            self.word(number, BITES_WORD).store(word, Ordering::Relaxed);
+            self.word(number, BITES_WORD).store((entries << FLAGS) + flags, Ordering::Relaxed);
         }
         for (at, value) in (1..).zip(label.0) {
             self.word(number, at).store(value, Ordering::Relaxed);

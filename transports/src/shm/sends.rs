@@ -113,8 +113,8 @@ impl ShmEndpoint {
             return Ok(Now::Never);
         }
         if Ways::matter(len) {
-            let out = &mut self.outgoing[index];
-            out.is_two_way = out.is_answered;
+            // If there is no room, it is posted, and the answer counts then.
+            self.outgoing[index].is_two_way = self.outgoing[index].is_answered;
         }
         let is_narrow = self.is_narrow(index, len);
         let out = &mut self.outgoing[index];

@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::caches::Caches;
+use crate::local::stores::Stores;
 use ubccl_core::direct::{Direct, Part};
-use ubccl_core::endpoint::{DirectCall, DirectProgress, Header, HostPointer, MessageNow, Now, Stream};
+use ubccl_core::endpoint::{
+    DirectCall, DirectProgress, Header, HostPointer, MessageNow, Now, POINT_TO_POINT_LANE, Stream,
+};
 use ubccl_core::{DataType, Rank, ReduceOp};
 
 /// An all-reduce of `ranks`, as rank `rank` sees it.
@@ -320,6 +323,41 @@ fn a_publication_of_another_call_is_a_mismatch_and_no_byte_of_it_arrives() {
     };
     assert_eq!(stream, Stream::Collective(1));
     assert_eq!(rig.bytes(1, output), [0; 8]);
+}
+
+/// A ping-pong, whose answers come at once or, if there is no room for all of one, are posted.
+#[test]
+fn answers_of_a_pair_go_round_in_half_of_the_slots_however_they_are_sent() {
+    let mut rig = Rig::new(2, 1, 5248 << 10);
+    for endpoint in &mut rig.endpoints {
+        endpoint.caches = Caches { third: 32 << 20, ..endpoint.caches };
+        endpoint.outgoing.iter_mut().for_each(|out| out.stores = Stores::near());
+    }
+    let key = Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, ..key(1, 0) };
+    let now = |rig: &mut Rig, rank: usize, is_send: bool, span: Span| {
+        let memory = HostPointer(rig.endpoints[rank].memory.address(span).unwrap().addr());
+        let message = MessageNow { peer: 1 - rank as Rank, is_send, memory, len: span.len, looks: 1 };
+        // SAFETY: the rig's areas live as long as its endpoints, and this span was checked against them.
+        unsafe { rig.endpoints[rank].message_now(&key, &message) }.unwrap()
+    };
+    let mut narrow = Vec::new();
+    for (turn, len) in [300 << 10, 300 << 10, 300 << 10, 3 << 20, 3 << 20].into_iter().enumerate() {
+        let (rank, peer) = (turn % 2, 1 - turn % 2);
+        let bytes = pattern(turn as u64, len);
+        let (from, into) = (rig.area(rank, &bytes), rig.area(peer, &vec![0; len]));
+        if now(&mut rig, rank, true, from) != Now::Done {
+            rig.post(rank, 1, &key, send(from, peer as Rank)).unwrap();
+        }
+        // Behind the one lane.
+        let incoming = &rig.endpoints[peer].incoming[rank * rig.endpoints[peer].channels + 1];
+        let first = incoming.consumer.next();
+        narrow.push(incoming.memory.spot(first, first, len as u64).is_narrow);
+        while now(&mut rig, peer, false, into) != Now::Done {
+            rig.endpoints[rank].poll(&mut rig.done[rank]).unwrap();
+        }
+        assert!(rig.bytes(peer, into) == bytes, "turn {turn}");
+    }
+    assert_eq!(narrow, [false, true, true, true, true], "from the first answer on");
 }
 
 #[test]
