@@ -4,12 +4,14 @@
 
 mod lane;
 
+use crate::one_pass::Pass;
 use crate::planned::Planned;
 use crate::round::Round;
 use lane::{AHEAD, Edge, Lane, Resolved};
 use std::sync::Arc;
 use ubccl_core::endpoint::{
-    Endpoint, Fault, Key, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, TAGGED_LANE, Token,
+    Endpoint, Fault, Key, OnePass, POINT_TO_POINT_LANE, Post, Posted, RegionId, Span, Stream, TAGGED_LANE,
+    Token,
 };
 use ubccl_core::plan::{
     Action, Binding, Cut, Extent, Index, Instance, MAX_LANES, Plan, Position, Side, Slice,
@@ -71,6 +73,8 @@ enum Way {
     Steps(Bases),
     /// In one round of publications.
     Direct { round: Round, is_done: bool },
+    /// In one pass over registered memory.
+    OnePass { pass: Pass, stands: OnePass },
 }
 
 impl Execution {
@@ -115,19 +119,44 @@ impl Execution {
         self.running = Some(Running { plan, stream, signature, engine: None, way });
     }
 
+    /// Begins a plan that may be done in one pass; it need not be bound.
+    pub(crate) fn start_one_pass(
+        &mut self,
+        plan: Arc<Planned>,
+        (stream, signature): (Stream, Signature),
+        pass: Pass,
+    ) {
+        let way = Way::OnePass { pass, stands: OnePass::Pending };
+        self.running = Some(Running { plan, stream, signature, engine: None, way });
+    }
+
+    /// Whether it turned out that it is to be done step by step.
+    #[inline]
+    pub(crate) fn has_declined(&self) -> bool {
+        let way = self.running.as_ref().map(|running| &running.way);
+        matches!(way, Some(Way::OnePass { stands: OnePass::Declined, .. }))
+    }
+
     /// Posts every step that may be posted. `true` if there was one.
     #[inline]
     pub(crate) fn advance(&mut self, endpoint: &mut dyn Endpoint, id: u32) -> Result<bool, Fault> {
-        if let Some(Running { plan, stream, signature, way: Way::Direct { round, is_done }, .. }) =
-            &mut self.running
-        {
-            if *is_done {
-                return Ok(false);
-            }
+        if let Some(Running { plan, stream, signature, way, .. }) = &mut self.running {
             let key = Key { stream: *stream, lane: 0, signature: *signature, engine: None };
-            let before = round.progress();
-            *is_done = round.go_on(plan, endpoint, &key, 1)?;
-            return Ok(*is_done || round.progress() != before);
+            match way {
+                Way::Steps(_) => {}
+                Way::Direct { is_done: true, .. } => return Ok(false),
+                Way::Direct { round, is_done } => {
+                    let before = round.progress();
+                    *is_done = round.go_on(plan, endpoint, &key, 1)?;
+                    return Ok(*is_done || round.progress() != before);
+                }
+                Way::OnePass { pass, stands: stands @ OnePass::Pending } => {
+                    let before = pass.progress();
+                    *stands = pass.go_on(endpoint, &key)?;
+                    return Ok(*stands != OnePass::Pending || pass.progress() != before);
+                }
+                Way::OnePass { .. } => return Ok(false),
+            }
         }
         let mut moved = false;
         // Round by round, from the first lane on: what one completes at once may be what another waits for.
@@ -195,13 +224,13 @@ impl Execution {
     /// Whether every step has completed.
     #[inline]
     pub(crate) fn is_done(&self) -> bool {
-        self.direct().map_or(self.incomplete == 0, |(_, is_done)| is_done)
+        self.is_whole_done().unwrap_or(self.incomplete == 0)
     }
 
     /// Whether every step has been posted.
     #[inline]
     pub(crate) fn has_posted_all(&self) -> bool {
-        self.direct().map_or(self.unposted == 0, |(_, is_done)| is_done)
+        self.is_whole_done().unwrap_or(self.unposted == 0)
     }
 
     /// Tells `each` of the completions after which more can be posted, once nothing more can be posted now: at most one for
@@ -240,9 +269,11 @@ impl Execution {
 
     /// The peers of the steps that are under way: whom this rank waits for.
     pub(crate) fn waits_for(&self, mut peer: impl FnMut(Rank)) {
-        let Some(Running { plan, .. }) = &self.running else { return };
-        if let Some((round, _)) = self.direct() {
-            return round.waits_for(plan, peer);
+        let Some(Running { plan, way, .. }) = &self.running else { return };
+        match way {
+            Way::Steps(_) => {}
+            Way::Direct { round, .. } => return round.waits_for(plan, peer),
+            Way::OnePass { pass, .. } => return pass.waits_for(plan, peer),
         }
         let sizes = self.binding.sizes();
         for lane in 0..plan.lanes().len() {
@@ -260,11 +291,13 @@ impl Execution {
         }
     }
 
+    /// Of what is not done step by step: whether it is done.
     #[inline]
-    fn direct(&self) -> Option<(&Round, bool)> {
-        match &self.running {
-            Some(Running { way: Way::Direct { round, is_done }, .. }) => Some((round, *is_done)),
-            _ => None,
+    fn is_whole_done(&self) -> Option<bool> {
+        match self.running.as_ref()?.way {
+            Way::Steps(_) => None,
+            Way::Direct { is_done, .. } => Some(is_done),
+            Way::OnePass { stands, .. } => Some(stands == OnePass::Done),
         }
     }
 

@@ -16,6 +16,7 @@ mod faults;
 mod group;
 pub mod logging;
 mod machine;
+mod one_pass;
 mod planned;
 mod planner;
 mod point_to_point;

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use ubccl_core::Spec;
 use ubccl_core::direct::{Direct, DirectLimits};
+use ubccl_core::endpoint::OnePassCall;
 use ubccl_core::plan::Plan;
 
 /// A plan, and how it is done in one round of publications if it can be.
@@ -11,17 +12,19 @@ pub(crate) struct Planned {
     plan: Plan,
     direct: Option<Direct>,
     direct_limit: u64,
+    /// From how many elements on it may be done in one pass over registered memory.
+    one_pass_from: Option<u64>,
     number: u32,
     most_edges: usize,
 }
 
 impl Planned {
-    /// The plan that an algorithm makes, for an endpoint that takes publications within these limits, of ranks that share
-    /// cores or do not.
+    /// The plan that an algorithm makes, for an endpoint that takes publications within these limits and passes of shares of
+    /// so many bytes, of ranks that share cores or do not.
     pub(crate) fn new(
         spec: &Spec,
         algorithm: impl Fn(&Spec) -> Plan,
-        limits: DirectLimits,
+        (limits, one_pass_from): (DirectLimits, Option<u64>),
         is_crowded: bool,
     ) -> Self {
         let plan = algorithm(spec);
@@ -29,13 +32,23 @@ impl Planned {
         let direct_limit = direct.as_ref().map_or(0, |direct| direct.limit(limits));
         let steps = plan.lanes().iter().flat_map(|lane| &lane.loops).flat_map(|turn| &turn.steps);
         let most_edges = steps.map(|step| step.after.len()).max().unwrap_or(0);
-        Planned { number: plan.number(), most_edges, plan, direct, direct_limit }
+        let suits = || OnePassCall::suits(spec, plan.association());
+        let elements = |share: u64| (share * u64::from(spec.ranks)).div_ceil(spec.dtype.size() as u64);
+        let one_pass_from = one_pass_from.filter(|_| spec.ranks > 1 && suits()).map(elements);
+        Planned { number: plan.number(), most_edges, plan, direct, direct_limit, one_pass_from }
     }
 
     /// Its round of publications, if it has but one round and the endpoint takes publications.
     #[inline]
     pub(crate) fn direct(&self) -> Option<&Direct> {
         self.direct.as_ref()
+    }
+
+    /// Whether a call of `count` elements, longer than publications, may be done in one pass if all have their buffers in
+    /// registered memory. All ranks agree on that.
+    #[inline]
+    pub(crate) fn may_be_one_pass(&self, count: u64) -> bool {
+        self.one_pass_from.is_some_and(|least| count >= least)
     }
 
     /// [`Plan::number`], computed once.
@@ -82,7 +95,7 @@ mod tests {
         let blocks = |call: fn(u64) -> Collective<'static>, algorithm: &str| {
             let spec = Spec::new(&call(1), 3, 1, false, Choice::default());
             let algorithm = crate::algorithm(algorithm).unwrap();
-            let plan = Planned::new(&spec, |spec| algorithm.plan(spec), limits, false);
+            let plan = Planned::new(&spec, |spec| algorithm.plan(spec), (limits, None), false);
             [64, 65, 256, 257].map(|count| plan.direct_block(count).is_some())
         };
         let gather = |count| Collective::all_gather(count, DataType::U8);

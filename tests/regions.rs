@@ -61,6 +61,39 @@ fn a_region_is_a_buffer_like_any_other() {
     }
 }
 
+/// Fractions, whose sum depends on the order.
+fn fractions(rank: u32, count: usize) -> Vec<f32> {
+    (0..count).map(|k| 1.0 / (1.0 + ((k * 7919 + rank as usize * 104_729) % 10_007) as f32)).collect()
+}
+
+/// What one pass makes is what the steps of the plan make, bit for bit, and one pass it is: it counts two messages for each
+/// peer, and the plan has more.
+#[test]
+fn registered_memory_on_all_ranks_is_reduced_in_one_pass_to_the_same_bits() {
+    for ranks in [2, 3, 4] {
+        let choice = Choice { lanes: 2, chunk_bytes: 16 << 10, ..Choice::default() };
+        let setup = Setup { transport: "shm", ranks, algorithm: Some("mesh-two-shot"), choice };
+        on_threads(&setup, |comm| {
+            let sent = || comm.counters().total.messages_sent;
+            for op in [ReduceOp::Sum, ReduceOp::Avg, ReduceOp::Min] {
+                let count = 200_003;
+                let mut expected = fractions(comm.rank(), count);
+                let before = sent();
+                comm.all_reduce_in_place(&mut expected, op).expect("it works");
+                let by_steps = sent() - before;
+                let mut region = comm.alloc::<f32>(count).expect("there is memory");
+                region.copy_from_slice(&fractions(comm.rank(), count));
+                let before = sent();
+                comm.all_reduce_in_place(&mut region, op).expect("it works");
+                assert_eq!(sent() - before, 2 * (u64::from(comm.ranks()) - 1));
+                assert!(by_steps > sent() - before, "{by_steps}");
+                let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&region), bits(&expected), "{}", op.name());
+            }
+        });
+    }
+}
+
 #[test]
 fn a_part_of_a_region_is_written_and_nothing_else() {
     for setup in setups(2) {

@@ -30,7 +30,7 @@ const LIBRARIES: [&str; 5] = ["core/src", "algorithms/src", "transports/src", "s
 const UNSAFE: &[(&str, &str)] = &[
     (
         "core/src/endpoint.rs",
-        "the contracts of `register` and `direct`: whoever calls vouches for the memory",
+        "the contracts of `register`, `direct` and `one_pass`: whoever calls vouches for the memory",
     ),
     ("core/src/kernels/mod.rs", "kernels over addresses"),
     ("core/src/kernels/scalar.rs", "kernels over addresses"),
@@ -49,6 +49,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/local/ring.rs", "loom's cells in a model of the ring"),
     ("transports/src/local/stores.rs", "copies between addresses"),
     ("transports/src/local/publication.rs", "loom's cells in a model of publications"),
+    ("transports/src/local/visit.rs", "loom's cells in a model of visits"),
     ("transports/src/optical/endpoint.rs", "implements `register`"),
     ("transports/src/optical/paced/endpoint.rs", "implements `register`; registers heads of its own"),
     ("transports/src/optical/payload.rs", "copies simulated messages from and to real memory"),
@@ -56,11 +57,13 @@ const UNSAFE: &[(&str, &str)] = &[
     ("transports/src/shm/endpoint.rs", "implements `register`"),
     ("transports/src/shm/foreign.rs", "reads another process's memory by a system call"),
     ("transports/src/shm/heap.rs", "gives pages of shared memory back"),
+    ("transports/src/shm/one_pass.rs", "combines the caller's memory and heaps that other processes write"),
     ("transports/src/shm/placement.rs", "calls mbind"),
     (
         "transports/src/shm/publications.rs",
         "publications that another process writes; reads the caller's memory",
     ),
+    ("transports/src/shm/tests/one_pass.rs", "vouches for the memory of calls; writes as a peer does"),
     ("transports/src/shm/tests/publications.rs", "vouches for the memory of rounds"),
     ("transports/src/shm/receives.rs", "reads slots into the caller's memory"),
     ("transports/src/shm/segment.rs", "words and atomics in mapped memory"),
@@ -104,6 +107,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/window/direct.rs", "atomic operations on memory that other ranks write"),
     ("src/region.rs", "memory of a transport becomes slices"),
     ("src/round.rs", "hands the caller's buffers to the endpoint"),
+    ("src/one_pass.rs", "hands the caller's buffers to the endpoint"),
     ("src/raw.rs", "passes pointers of other languages on"),
     ("src/sim/program/inside.rs", "issues operations on buffers that they own"),
     ("src/sim/tagged.rs", "passes simulated buffers on"),

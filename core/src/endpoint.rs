@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::direct::{DirectCall, DirectLimits, DirectProgress};
+pub use crate::one_pass::{OnePass, OnePassCall, OnePassProgress};
 pub use crate::usage::Counters;
 pub use world::{CommunicatorId, EngineCosts, Fidelity, Machine, Place, World, WorldOptions, WorldStats};
 
@@ -272,6 +273,9 @@ impl Header {
 ///     publications of one sequence number meet, and a rank that publishes may run ahead of its readers by a few.
 /// 13. `message_now` does what `post` would have answered [`Posted::Done`] to, or leaves everything as it was, or begins a
 ///     receive, which the post after it goes on with.
+/// 14. `one_pass` is called again and again, with the same call, until it answers something else than
+///     [`OnePass::Pending`]; no direct call and no other of these begins before. All ranks get the same answer. 1, 7, 8 and 10
+///     hold for it, and headers are compared as for `direct`.
 pub trait Endpoint: Send {
     /// Gives memory a name, replacing what had it.
     ///
@@ -350,6 +354,26 @@ pub trait Endpoint: Send {
         _progress: &mut DirectProgress,
     ) -> Result<bool, Fault> {
         Err(Error::internal("this endpoint has no publications").into())
+    }
+
+    /// From how many bytes of a rank's share on it is worth asking whether an all-reduce can be done in one pass over memory
+    /// that the endpoint gave out; none: never. The same on all ranks.
+    fn one_pass_from(&self) -> Option<u64> {
+        None
+    }
+
+    /// Goes on with an all-reduce of which each rank may have its buffers in such memory, or not.
+    ///
+    /// # Safety
+    /// As for [`Endpoint::direct`].
+    #[expect(unsafe_code, reason = "the caller vouches for memory that outlives this call")]
+    unsafe fn one_pass(
+        &mut self,
+        _key: &Key,
+        _call: &OnePassCall,
+        _progress: &mut OnePassProgress,
+    ) -> Result<OnePass, Fault> {
+        Ok(OnePass::Declined)
     }
 
     /// The header of the next message of `peer` on [`TAGGED_LANE`] that no post has taken, if it has arrived.

@@ -17,6 +17,7 @@ pub mod kernels;
 pub mod kind;
 pub mod layout;
 pub mod memory_nodes;
+pub mod one_pass;
 pub mod op;
 pub mod plan;
 pub mod prefetch;

@@ -21,6 +21,7 @@ pub(crate) use tagged::{TaggedCall, TaggedKind};
 use crate::breakdown::{Breakdown, Stopwatch};
 use crate::choose::Chooser;
 use crate::executor::{Base, Bases, execution_of};
+use crate::one_pass::Pass;
 use crate::planned::Planned;
 use crate::round::Round;
 use crate::usage::{MemoryUse, plan_bytes};
@@ -148,7 +149,7 @@ impl Engine {
         let EngineOptions { rank, ranks, is_crowded, .. } = self.options;
         let Pick { algorithm, choice } = self.options.chooser.choose(call)?;
         let (name, spec) = (algorithm.descriptor().name, Spec::new(call, ranks, rank, in_place, choice));
-        let limits = self.endpoint.direct_limits();
+        let limits = (self.endpoint.direct_limits(), self.endpoint.one_pass_from());
         let make = || {
             let Choice { lanes, chunk_bytes, .. } = spec.choice;
             let engine = self.options.chooser.tuner().engines().name(&spec.choice);
@@ -494,7 +495,12 @@ impl Engine {
 
     #[inline]
     fn advance(&mut self, index: usize) -> Result<bool, Fault> {
-        self.slots[index].execution.advance(&mut *self.endpoint, index as u32)
+        let moved = self.slots[index].execution.advance(&mut *self.endpoint, index as u32)?;
+        if self.slots[index].execution.has_declined() {
+            self.begin_steps(index)?;
+            return self.advance(index);
+        }
+        Ok(moved)
     }
 
     /// Begins a point-to-point operation whose turn has come, and posts what it can at once.
@@ -526,18 +532,35 @@ impl Engine {
 
     fn begin(&mut self, index: usize) -> Result<()> {
         let slot = &mut self.slots[index];
-        let Ready { plan, buffers, stream, signature } =
-            slot.call.take().expect("begin is called once for each issued call");
-        let (call, is_phantom) = (slot.called.get(), buffers.is_phantom());
-        if let Some(block_bytes) = plan.direct_block(call.count())
-            && let Some(places) = buffers.places(&call, self.options.rank)
-        {
-            // SAFETY: whoever issued the call vouched for its memory until the operation is done.
-            let round = unsafe { Round::new(block_bytes, places) };
-            slot.execution.start_direct(plan, (stream, signature), round);
-            return Ok(());
+        let ready = slot.call.take().expect("begin is called once for each issued call");
+        let Ready { plan, buffers, stream, signature } = &ready;
+        let (call, key) = (slot.called.get(), (*stream, *signature));
+        if let Some(places) = buffers.places(&call, self.options.rank) {
+            if let Some(block_bytes) = plan.direct_block(call.count()) {
+                // SAFETY: whoever issued the call vouched for its memory until the operation is done.
+                let round = unsafe { Round::new(block_bytes, places) };
+                slot.execution.start_direct(plan.clone(), key, round);
+                return Ok(());
+            }
+            if plan.may_be_one_pass(call.count()) {
+                // SAFETY: as above.
+                let pass = unsafe { Pass::new(plan, call.count(), places) };
+                slot.execution.start_one_pass(plan.clone(), key, pass);
+                slot.begun = Some(ready);
+                return Ok(());
+            }
         }
-        // SAFETY: as above.
+        slot.begun = Some(ready);
+        self.begin_steps(index)
+    }
+
+    /// Begins what is done step by step.
+    fn begin_steps(&mut self, index: usize) -> Result<()> {
+        let slot = &mut self.slots[index];
+        let Ready { plan, buffers, stream, signature } =
+            slot.begun.take().expect("it was begun and is not done");
+        let (call, is_phantom) = (slot.called.get(), buffers.is_phantom());
+        // SAFETY: whoever issued the call vouched for its memory until the operation is done.
         let (input, output) = unsafe { place(&mut *self.endpoint, region(index), &call, &plan, buffers) }?;
         let mut bases = Bases { input, output, scratch: output };
         let scratch_bytes = slot.execution.bind(&plan, &call);

@@ -202,7 +202,7 @@ mod tests {
         let algorithm = crate::algorithm("mesh-one-shot").unwrap();
         let spec = Spec::new(call, 3, rank, false, Choice::default());
         let limits = DirectLimits { any: 8192, exchange: 8192 };
-        let plan = Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), limits, false));
+        let plan = Arc::new(Planned::new(&spec, |spec| algorithm.plan(spec), (limits, None), false));
         let block_bytes = plan.direct_block(call.count()).unwrap();
         Known::new(call, &plan, block_bytes)
     }

@@ -103,6 +103,8 @@ pub(super) struct Slot {
     pub(super) execution: Execution,
     /// What is to be begun; none once it has begun.
     pub(super) call: Option<Ready>,
+    /// What was begun and may still have to be done step by step.
+    pub(super) begun: Option<Ready>,
     /// What was called, with its tables.
     pub(super) called: CallStore,
     generation: u64,
@@ -206,7 +208,8 @@ impl Slots {
     pub(super) fn finish(&mut self, index: usize) {
         let slot = &mut self.all[index];
         slot.execution.stop();
-        (slot.call, slot.wish, slot.message, slot.feeds) = (None, None, None, None);
+        (slot.call, slot.begun) = (None, None);
+        (slot.wish, slot.message, slot.feeds) = (None, None, None);
         slot.done = true;
         if let Some(waker) = slot.waker.take() {
             waker.wake();

@@ -16,6 +16,7 @@ pub(crate) mod ring;
 pub(crate) mod scattered;
 pub(crate) mod signal;
 pub(crate) mod stores;
+pub(crate) mod visit;
 pub(crate) mod ways;
 
 use ubccl_core::{Error, ErrorKind, Exchange, Result};

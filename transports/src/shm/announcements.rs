@@ -196,9 +196,10 @@ impl ShmEndpoint {
 
     /// Takes back what was announced and not read: its memory may be written as soon as this returns.
     pub(crate) fn take_back(&mut self) {
-        if self.outgoing.iter().any(|out| !out.unread.is_empty()) {
+        if self.offered.is_some() || self.outgoing.iter().any(|out| !out.unread.is_empty()) {
             take_back(self.own.epoch());
         }
+        self.wait_for_visitors();
         self.outgoing.iter_mut().for_each(|out| out.unread.clear());
         self.announcing.clear();
     }

@@ -5,6 +5,7 @@ use super::channel::ChannelMemory;
 use super::foreign::Foreign;
 use super::geometry::Geometry;
 use super::heap::{Heap, Theirs};
+use super::one_pass::{LEAST_SHARE, Offered};
 use super::publications::Publications;
 use super::receives::ReceiveOp;
 use super::segment::Segment;
@@ -27,7 +28,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use ubccl_core::endpoint::{
     Allocation, Counters, DirectCall, DirectLimits, DirectProgress, Endpoint, Fault, Header, Key, Memory,
-    MessageNow, Now, POINT_TO_POINT_LANE, Post, Posted, RegionId, Stream, TAGGED_LANE, Token, Wake,
+    MessageNow, Now, OnePass, OnePassCall, OnePassProgress, POINT_TO_POINT_LANE, Post, Posted, RegionId,
+    Stream, TAGGED_LANE, Token, Wake,
 };
 use ubccl_core::usage::{MemoryKind, Over};
 use ubccl_core::{Error, Rank, Result, Signature};
@@ -184,6 +186,8 @@ pub(crate) struct ShmEndpoint {
     pub(crate) stage: Stage,
     pub(crate) caches: Caches,
     pub(crate) publications: Publications,
+    /// The buffers of an all-reduce under way that peers may touch.
+    pub(crate) offered: Option<Offered>,
     pub(crate) bells: Bells<Segment>,
     bell: Arc<Bell<Segment>>,
     heard: u32,
@@ -252,7 +256,8 @@ impl ShmEndpoint {
             pointers: Pointers::new(ranks),
             stage: Stage::new(),
             caches: Caches::here(),
-            publications: Publications::new(geometry, bells.iter().map(|bell| bell.place())),
+            publications: Publications::new(rank, geometry, bells.iter().map(|bell| bell.place())),
+            offered: None,
             bell: bells[rank].clone(),
             bells: Bells::new(bells, fences),
             heard: 0,
@@ -444,6 +449,21 @@ impl Endpoint for ShmEndpoint {
     ) -> Result<bool, Fault> {
         // SAFETY: the caller vouches.
         unsafe { self.run_direct(key, call, progress) }
+    }
+
+    fn one_pass_from(&self) -> Option<u64> {
+        Some(LEAST_SHARE)
+    }
+
+    #[expect(unsafe_code, reason = "the contract's caller vouches for memory")]
+    unsafe fn one_pass(
+        &mut self,
+        key: &Key,
+        call: &OnePassCall,
+        progress: &mut OnePassProgress,
+    ) -> Result<OnePass, Fault> {
+        // SAFETY: the caller vouches.
+        unsafe { self.run_one_pass(key, call, progress) }
     }
 
     /// Behind a receive that waits for more of its message, the next one cannot be seen.

@@ -1,7 +1,7 @@
 //! Where everything is in a segment. Every rank computes it from the same options; nothing of it is read from a peer.
 //!
 //! ```text
-//! page 0            header line, doorbell line, the line of `finished`, line of the epoch
+//! page 0            header line, doorbell line, the line of `finished`, lines of the epoch and of visits
 //! then              the owner's publications, which all peers read
 //! then, per rank    what the owner sends to that rank, and what it has consumed of that rank's
 //!   acknowledgements  128 B per channel, so that no two senders' lines are fetched together
@@ -114,6 +114,8 @@ impl Geometry {
     pub(crate) const DOORBELL: usize = 128;
     /// The owner's count of withdrawals, on a line that nobody else's writes make travel.
     pub(crate) const EPOCH: usize = 384;
+    /// Whether the owner is at work in its peers' heaps (`local::visit`).
+    pub(crate) const VISITING: usize = 512;
     /// Where the owner has its segment, behind the header's words.
     pub(crate) const ADDRESS: usize = 32;
     /// The owner's word of finished publications (`local::publication`).
@@ -402,6 +404,8 @@ mod tests {
             let mut parts = vec![
                 (0, Geometry::DOORBELL + ENTRY_BYTES),
                 (Geometry::FINISHED, ENTRY_BYTES),
+                (Geometry::EPOCH, ENTRY_BYTES),
+                (Geometry::VISITING, ENTRY_BYTES),
                 (Geometry::PUBLICATIONS, geometry.publications_bytes()),
             ];
             for peer in 0..ranks as usize {

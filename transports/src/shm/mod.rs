@@ -15,6 +15,7 @@ mod foreign;
 mod geometry;
 mod handshake;
 mod heap;
+mod one_pass;
 mod placement;
 mod publications;
 mod receives;

@@ -4,6 +4,7 @@
 
 use super::endpoint::ShmEndpoint;
 use super::geometry::{Geometry, PublicationShape};
+use super::one_pass::offering;
 use super::segment::Segment;
 use crate::local::is_there;
 use crate::local::label::Label;
@@ -13,16 +14,16 @@ use memmap2::Advice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use ubccl_core::direct::{DirectLimits, Part};
+use ubccl_core::direct::{Direct, DirectLimits, Part};
 use ubccl_core::endpoint::{DirectCall, DirectProgress, Fault, Header, HostPointer, Key, Stream};
 use ubccl_core::{Error, Rank, Result, kernels};
 
 /// Words of an entry before the payload of a small publication: stamp, signature (low, high), length.
-const HEADER_BYTES: usize = 32;
+pub(super) const HEADER_BYTES: usize = 32;
 /// The word after them says which payload it is, if that stands in a place of its own, and whether reading it is to be timed.
 const TURN: usize = HEADER_BYTES / 8;
 /// The longest payload that stands in the head.
-const IN_HEAD_BYTES: u64 = (Geometry::PUBLICATION_HEAD - HEADER_BYTES) as u64;
+pub(super) const IN_HEAD_BYTES: u64 = (Geometry::PUBLICATION_HEAD - HEADER_BYTES) as u64;
 
 /// The longest payload that beats messages which are read part by part while they are written. Measured on Zen 4.
 const LONGEST_ONE_WAY: u64 = 32 << 10;
@@ -30,7 +31,7 @@ const LONGEST_ONE_WAY: u64 = 32 << 10;
 /// One rank's publications. No reference to them is ever formed but to words, which are atomic: a peer that misbehaves
 /// can spoil bytes, not more.
 #[derive(Debug)]
-struct Shelf {
+pub(super) struct Shelf {
     heads: *mut u8,
     shorts: *mut u8,
     payloads: *mut u8,
@@ -86,7 +87,7 @@ impl Shelf {
     }
 
     #[inline]
-    fn word(&self, number: u64, word: usize) -> &AtomicU64 {
+    pub(super) fn word(&self, number: u64, word: usize) -> &AtomicU64 {
         debug_assert!(word < Geometry::PUBLICATION_HEAD / 8);
         let address = self.head(number).cast::<u64>().wrapping_add(word);
         // SAFETY: the entry is below the depth, so the line is inside the range that `new` checked, in a mapping that the
@@ -96,9 +97,15 @@ impl Shelf {
     }
 
     #[inline]
-    fn finished(&self) -> &AtomicU64 {
+    pub(super) fn finished(&self) -> &AtomicU64 {
         // SAFETY: 16 bytes inside a live mapping (`new`), at a multiple of 64 from a page; atomic on all sides.
         unsafe { AtomicU64::from_ptr(self.finished.cast()) }
+    }
+
+    /// Whose it is.
+    #[inline]
+    pub(super) fn segment(&self) -> &Segment {
+        &self.segment
     }
 
     /// What reading a timed payload took this rank last, in picoseconds a line.
@@ -178,7 +185,7 @@ impl Shelf {
 /// The shelves of all ranks, and what this rank knows of its own.
 #[derive(Debug)]
 pub(crate) struct Publications {
-    shelves: Vec<Shelf>,
+    pub(super) shelves: Vec<Shelf>,
     author: Author,
     /// By rank: which payload its next one is, as far as is known. A payload's lines are fetched from where it is expected
     /// while the head is still on its way.
@@ -187,6 +194,8 @@ pub(crate) struct Publications {
     stores: Stores,
     /// The operation and peer that a round got stuck at: a sleeper looks there.
     awaited: Option<Awaited>,
+    /// How ranks show each other where their buffers are (`one_pass`).
+    pub(super) offering: Arc<Direct>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -198,14 +207,19 @@ enum Awaited {
 }
 
 impl Publications {
-    /// Of the ranks with these segments.
-    pub(crate) fn new<'a>(geometry: &Geometry, segments: impl Iterator<Item = &'a Arc<Segment>>) -> Self {
+    /// Of the ranks with these segments, for `rank`.
+    pub(crate) fn new<'a>(
+        rank: usize,
+        geometry: &Geometry,
+        segments: impl Iterator<Item = &'a Arc<Segment>>,
+    ) -> Self {
         let shelves: Vec<_> = segments.map(|segment| Shelf::new(segment, geometry)).collect();
         let shape = geometry.publications();
         let author = Author::new(shelves.len(), Depth::new(shape.entries), Depth::new(shape.places));
         Publications {
             author,
             turns: vec![0; shelves.len()],
+            offering: Arc::new(offering(rank, shelves.len())),
             shelves,
             stores: Stores::new(shape.places as u32),
             awaited: None,
@@ -220,6 +234,13 @@ impl Publications {
 
     pub(crate) fn clear(&mut self) {
         self.awaited = None;
+    }
+
+    /// Whether a peer is through with a publication; if not, that is what is waited for.
+    pub(super) fn has_ended(&mut self, peer: usize, number: u64) -> bool {
+        let has_ended = self.author.has_finished(peer, number, self.shelves[peer].finished());
+        self.awaited = (!has_ended).then_some(Awaited::End(peer, number));
+        has_ended
     }
 
     /// Whether what a round waits for has come.
@@ -301,7 +322,7 @@ impl ShmEndpoint {
     /// # Safety
     /// What is shown, the call's input or its output, may be read.
     #[inline]
-    unsafe fn write(
+    pub(super) unsafe fn write(
         &mut self,
         number: u64,
         label: &Label,
@@ -366,7 +387,7 @@ impl ShmEndpoint {
 
     /// Shows what was written.
     #[inline]
-    fn show(&mut self, number: u64, call: &DirectCall<'_>) {
+    pub(super) fn show(&mut self, number: u64, call: &DirectCall<'_>) {
         if !call.direct.readers.is_empty() {
             show(number, self.publications.shelves[self.rank].word(number, 0));
             self.bells.ring_at(&call.direct.readers);
@@ -375,7 +396,7 @@ impl ShmEndpoint {
 
     /// Whether every writer's publication is there. Goes on where it got stuck last time.
     #[inline]
-    fn all_are_there(
+    pub(super) fn all_are_there(
         &mut self,
         number: u64,
         label: &Label,
@@ -490,7 +511,7 @@ impl ShmEndpoint {
 
 /// What every publication of a call says of itself.
 #[inline]
-fn label_of(key: &Key, call: &DirectCall<'_>) -> Label {
+pub(super) fn label_of(key: &Key, call: &DirectCall<'_>) -> Label {
     Label::new(key, longest_bytes(call))
 }
 

@@ -9,6 +9,7 @@ use crate::local::doorbell::Doorbell;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::Errno;
+use rustix::mm::{MremapFlags, mremap_fixed};
 use rustix::process::{Resource, getrlimit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,13 +18,15 @@ use ubccl_core::{Error, ErrorKind, Result};
 /// "ubcclshm" and the version of the layout and the protocols in a segment.
 const MAGIC: u64 = u64::from_le_bytes(*b"ubcclshm");
 /// The version; a change of anything that two processes must agree on changes it.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// Nobody can cut the memory away under a reader, and nobody can take the seals off.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// What heaps begin at and consist of: a page table's worth, so that huge pages fit.
 pub(crate) const HEAP_STEP: usize = 2 << 20;
+
+const PAGE_BYTES: usize = 4096;
 
 /// A mapped segment.
 #[derive(Debug)]
@@ -123,6 +126,12 @@ impl Segment {
         self.word(Geometry::EPOCH)
     }
 
+    /// Whether this rank is at work in its peers' heaps (`one_pass`).
+    #[inline]
+    pub(crate) fn visiting(&self) -> &AtomicU64 {
+        self.word(Geometry::VISITING)
+    }
+
     /// Where all of it is mapped, the heap included.
     pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
         let first = self.map.as_mut_ptr().addr();
@@ -173,6 +182,28 @@ impl Segment {
     pub(crate) unsafe fn remove_heap(&self, offset: usize, len: usize) -> std::io::Result<()> {
         // SAFETY: the mapping is shared and stays as it is; its contents are nobody's, as the caller vouches.
         unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, self.heap + offset, len) }
+    }
+
+    /// Makes the pages of a range of the heap this process's own, with what they hold: who still writes to the range by
+    /// another mapping does not write here any more.
+    ///
+    /// # Safety
+    /// Nobody in this process writes to the pages meanwhile.
+    pub(crate) unsafe fn detach_heap(&self, offset: usize, len: usize) -> std::io::Result<()> {
+        let first = offset / PAGE_BYTES * PAGE_BYTES;
+        let len = (offset + len).next_multiple_of(PAGE_BYTES) - first;
+        assert!(first + len <= self.heap_len(), "{offset} + {len} is outside the heap");
+        let pages = self.map.as_mut_ptr().wrapping_add(self.heap + first);
+        let copy = MmapOptions::new().len(len).map_anon()?;
+        // SAFETY: both are `len` bytes and apart; the heap's may be written meanwhile, but then by another process, and what
+        // is being written there is nobody's.
+        unsafe { copy.as_ptr().cast_mut().copy_from_nonoverlapping(pages, len) };
+        let copy = std::mem::ManuallyDrop::new(copy); // its pages move
+        let flags = MremapFlags::MAYMOVE;
+        // SAFETY: the copy is this function's alone and its old address is not used again; at the new one are whole pages
+        // of this mapping, which stays as long as before and holds the same bytes.
+        unsafe { mremap_fixed(copy.as_ptr().cast_mut().cast(), len, len, flags, pages.cast()) }?;
+        Ok(())
     }
 
     /// The word at this offset.

@@ -7,6 +7,7 @@ mod elsewhere;
 mod hostile;
 mod meeting;
 mod messages;
+mod one_pass;
 mod publications;
 mod sleeping;
 mod windows;
