@@ -122,7 +122,7 @@ fn what_one_stamp_stands_for_is_given_back_whole() {
     rig.endpoints[1].outgoing[0].stores = Stores::far();
     let mut several = 0;
     for turn in 0..16 {
-        // Parts of five bites, and behind them a message whose bites are shown one by one.
+        // Parts of five bites, and behind them a message whose first bites are shown one by one.
         let messages = [(2 * turn + 1, 20 * slot + 5), (2 * turn + 2, 7 * slot - 1)];
         let mut sums = Vec::new();
         for (sequence, len) in messages {
@@ -151,6 +151,32 @@ fn what_one_stamp_stands_for_is_given_back_whole() {
         }
     }
     assert!(several > 8, "{several}");
+}
+
+/// To a receiver that only waits the first bites and the last are shown one by one, those between together.
+#[test]
+fn a_message_one_way_begins_and_ends_with_single_bites() {
+    let mut rig = Rig::new(2, 1, 5248 << 10);
+    let (slot, channels) = (slot_bytes(&rig), rig.endpoints[0].channels);
+    rig.endpoints[0].outgoing[channels].stores = Stores::near();
+    let bytes = pattern(1, 20 * slot);
+    let from = rig.area(0, &bytes);
+    let into = rig.area(1, &vec![0; bytes.len()]);
+    rig.post(0, 1, &key(1, 0), send(from, 1)).unwrap();
+    rig.settle().unwrap();
+    assert_eq!(rig.finished(0), [1], "there is room for all of it");
+    let incoming = &rig.endpoints[1].incoming[0];
+    let (mut number, mut shown) = (incoming.consumer.next(), Vec::new());
+    while shown.iter().sum::<u64>() < 20 {
+        shown.push(incoming.memory.entries(number));
+        number += shown[shown.len() - 1];
+    }
+    assert_eq!(shown[..3], [1, 1, 2], "{shown:?}");
+    assert_eq!(shown.iter().rev().take(2).copied().collect::<Vec<_>>(), [1, 1], "{shown:?}");
+    assert_eq!(shown.iter().max(), Some(&4), "{shown:?}");
+    rig.post(1, 1, &key(1, 0), receive(into, 0)).unwrap();
+    rig.settle().unwrap();
+    assert_eq!(rig.bytes(1, into), bytes);
 }
 
 /// Long messages that are answered go round in half of the slots, others before, between and behind them in all: none writes
