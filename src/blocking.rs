@@ -1,8 +1,8 @@
 //! Calls that block: at once if they are small, else issued and waited for.
 #![allow(unsafe_code)] // hands callers' buffers to the engine
 
-use crate::communicator::Shared;
-use crate::engine::{Buffers, Eligible, Engine, Express};
+use crate::communicator::{Communicator, Shared, check_size, host, host_mut};
+use crate::engine::{Buffers, Eligible, Engine, Express, Lengths};
 use crate::round::Places;
 use crate::sim::{is_in_program, refuse_blocking};
 use parking_lot::MutexGuard;
@@ -12,6 +12,47 @@ use ubccl_core::{Collective, Kind, Result, Signature};
 const LOOKS: u32 = 256;
 /// The same with more ranks than cores, where looking keeps the others from coming.
 const LOOKS_IF_CROWDED: u32 = 4;
+
+impl Communicator {
+    /// Any collective, on bytes: what the named calls do. Blocks.
+    ///
+    /// Errors: InvalidArgument if a buffer's size is not what the call needs (nothing was sent); otherwise as
+    /// [`Communicator::all_reduce`].
+    pub fn run(&self, call: &Collective<'_>, input: &[u8], output: &mut [u8]) -> Result<()> {
+        let (places, lengths) =
+            ((input.as_ptr(), output.as_mut_ptr()), Lengths::Apart(input.len(), output.len()));
+        // SAFETY: both slices are borrowed until this returns, and are as long as is told.
+        if let Some(result) = unsafe { self.shared.repeat(call, places, lengths) } {
+            return result;
+        }
+        let stopwatch = self.shared.stopwatch();
+        self.shared.check_call(call)?;
+        let (ranks, rank) = (self.ranks(), self.rank());
+        check_size(call, "input", input.len(), call.input_elements(ranks, rank))?;
+        check_size(call, "output", output.len(), call.output_elements(ranks, rank))?;
+        self.shared.checked(stopwatch);
+        let buffers = Buffers::Apart { input: host(input.as_ptr(), input.len()), output: host_mut(output) };
+        // SAFETY: both slices are borrowed until `run_blocking` returns, by which time nothing is under way.
+        unsafe { self.shared.run_blocking(call, buffers) }
+    }
+
+    /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
+    pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
+        if matches!(call.kind(), Kind::AllReduce | Kind::Broadcast | Kind::Reduce) {
+            let first = buffer.as_mut_ptr();
+            let (places, lengths) = ((first.cast_const(), first), Lengths::Joint(buffer.len()));
+            // SAFETY: the slice is borrowed until this returns, and as long as is told.
+            if let Some(result) = unsafe { self.shared.repeat(call, places, lengths) } {
+                return result;
+            }
+        }
+        let stopwatch = self.shared.stopwatch();
+        self.check_joint(call, buffer.len())?;
+        self.shared.checked(stopwatch);
+        // SAFETY: the slice is borrowed until `run_blocking` returns, by which time nothing is under way.
+        unsafe { self.shared.run_blocking(call, Buffers::InPlace(host_mut(buffer))) }
+    }
+}
 
 impl Shared {
     /// Puts a call that is done at once on the board.
@@ -26,20 +67,22 @@ impl Shared {
     /// go at once. None if it is to be checked and run like any other.
     ///
     /// # Safety
-    /// As `Communicator::run_raw`.
+    /// As `Communicator::run_raw`, but that buffers whose lengths are told need not be long enough.
     #[inline]
     pub(crate) unsafe fn repeat(
         &self,
         call: &Collective<'_>,
-        input: *const u8,
-        output: *mut u8,
+        (input, output): (*const u8, *mut u8),
+        lengths: Lengths,
     ) -> Option<Result<()>> {
         let mut engine = self.engine.try_lock()?;
         if is_in_program() || self.control.poison().is_set() {
             return None;
         }
         if call.kind() == Kind::SendReceive {
-            if call.to().is_some_and(|to| to >= self.ranks || self.control.left(to).is_some()) {
+            if !matches!(lengths, Lengths::Vouched)
+                || call.to().is_some_and(|to| to >= self.ranks || self.control.left(to).is_some())
+            {
                 return None;
             }
             let places = Places::at(input, output);
@@ -49,7 +92,7 @@ impl Shared {
                 Err(fault) => Some(Err(self.fail(&mut engine, fault))),
             };
         }
-        let eligible = engine.repeats(call, input, output)?;
+        let eligible = engine.repeats(call, (input, output), lengths)?;
         let is_fine = self.control.check_left(engine.sequence() + 1).is_none();
         // SAFETY: the caller vouches.
         is_fine.then(|| unsafe { self.run_express(engine, call, eligible) })

@@ -203,31 +203,6 @@ impl Communicator {
         self.shared.ranks
     }
 
-    /// Any collective, on bytes: what the named calls do. Blocks.
-    ///
-    /// Errors: InvalidArgument if a buffer's size is not what the call needs (nothing was sent); otherwise as
-    /// [`Communicator::all_reduce`].
-    pub fn run(&self, call: &Collective<'_>, input: &[u8], output: &mut [u8]) -> Result<()> {
-        let stopwatch = self.shared.stopwatch();
-        self.shared.check_call(call)?;
-        let (ranks, rank) = (self.ranks(), self.rank());
-        check_size(call, "input", input.len(), call.input_elements(ranks, rank))?;
-        check_size(call, "output", output.len(), call.output_elements(ranks, rank))?;
-        self.shared.checked(stopwatch);
-        let buffers = Buffers::Apart { input: host(input.as_ptr(), input.len()), output: host_mut(output) };
-        // SAFETY: both slices are borrowed until `run_blocking` returns, by which time nothing is under way.
-        unsafe { self.shared.run_blocking(call, buffers) }
-    }
-
-    /// Any collective in place, by [`Collective::in_place_offsets`]. Blocks. See [`Communicator::run`].
-    pub fn run_in_place(&self, call: &Collective<'_>, buffer: &mut [u8]) -> Result<()> {
-        let stopwatch = self.shared.stopwatch();
-        self.check_joint(call, buffer.len())?;
-        self.shared.checked(stopwatch);
-        // SAFETY: the slice is borrowed until `run_blocking` returns, by which time nothing is under way.
-        unsafe { self.shared.run_blocking(call, Buffers::InPlace(host_mut(buffer))) }
-    }
-
     /// Checks a call in place on a buffer of so many bytes.
     pub(crate) fn check_joint(&self, call: &Collective<'_>, bytes: usize) -> Result<()> {
         self.shared.check_call(call)?;
@@ -342,12 +317,12 @@ impl Communicator {
 }
 
 impl Shared {
-    fn stopwatch(&self) -> Stopwatch {
+    pub(crate) fn stopwatch(&self) -> Stopwatch {
         Stopwatch::start(self.is_measuring.load(Ordering::Relaxed))
     }
 
     /// The arguments of a blocking call were checked.
-    fn checked(&self, mut stopwatch: Stopwatch) {
+    pub(crate) fn checked(&self, mut stopwatch: Stopwatch) {
         if self.is_measuring.load(Ordering::Relaxed)
             && let Some(breakdown) = &mut self.lock().breakdown
         {

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // the caller vouches for pointers
 
 use crate::communicator::{Communicator, Shared, check_in_place};
-use crate::engine::Buffers;
+use crate::engine::{Buffers, Lengths};
 use crate::reduction::Reduction;
 use crate::work::Work;
 use ubccl_core::endpoint::{HostPointer, Memory};
@@ -17,7 +17,7 @@ impl Communicator {
     /// both are left alone until it returns. They overlap only if in place.
     pub unsafe fn run_raw(&self, call: &Collective<'_>, input: *const u8, output: *mut u8) -> Result<()> {
         // SAFETY: the caller vouches for both until this returns.
-        if let Some(result) = unsafe { self.shared.repeat(call, input, output) } {
+        if let Some(result) = unsafe { self.shared.repeat(call, (input, output), Lengths::Vouched) } {
             return result;
         }
         let buffers = self.shared.raw_buffers(call, input, output)?;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use support::oracle::{Call, exact_data, has, outputs_over, rough_data, sizes};
 use support::ranks::{Case, Setup, on_threads, run};
 use support::{Random, seed};
-use ubccl::{Choice, DataType, ErrorKind, F8E4M3, ReduceOp};
+use ubccl::{Choice, Collective, DataType, ErrorKind, F8E4M3, ReduceOp};
 
 fn calls(ranks: usize, random: &mut Random) -> Vec<Call> {
     let mut calls = vec![Call::AllGather, Call::Barrier, Call::AllToAll];
@@ -183,6 +183,35 @@ fn an_operation_that_a_type_or_an_algorithm_has_not_is_refused_and_harms_nothing
 }
 
 /// Shared memory does the first of these by publications, everything else goes by messages.
+/// A call that was made before is not checked again in full; its buffers are.
+#[test]
+fn a_repeated_call_with_buffers_of_other_lengths_is_refused_and_harms_nothing() {
+    on_threads(&two_ranks(None), |comm| {
+        let sum = Collective::all_reduce(4, DataType::U8, ReduceOp::Sum);
+        let gather = Collective::all_gather(4, DataType::U8);
+        for _ in 0..20 {
+            let (mut whole, mut all) = ([1; 4], [0; 8]);
+            comm.run(&sum, &[1; 4], &mut whole).expect("it works");
+            comm.run_in_place(&sum, &mut whole).expect("it works");
+            assert_eq!(whole, [4; 4]);
+            comm.run(&gather, &whole, &mut all).expect("it works");
+            assert_eq!(all, [4; 8]);
+            for len in [0, 3, 5, 8] {
+                let (input, mut output) = (vec![1; len], vec![1; len]);
+                let errors = [
+                    comm.run(&sum, &input, &mut whole),
+                    comm.run(&sum, &[1; 4], &mut output),
+                    comm.run_in_place(&sum, &mut output),
+                    comm.run(&gather, &input, &mut all),
+                ];
+                for error in errors {
+                    assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidArgument, "{len}");
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn nobody_leaves_a_barrier_before_all_have_come() {
     const RANKS: u32 = 3;

@@ -2,7 +2,7 @@
 //! round of publications and nothing else is under way. What does not end in a few looks goes on as an operation like any.
 #![allow(unsafe_code)] // hands the caller's memory to the endpoint
 
-use super::recent::Known;
+use super::recent::{Known, Lengths};
 use super::slots::{Buffers, OpId, Role};
 use super::{CALLS_KEPT, Engine, EngineOptions};
 use crate::round::{Places, Round};
@@ -44,14 +44,15 @@ impl Engine {
     pub(crate) fn repeats(
         &mut self,
         call: &Collective<'_>,
-        input: *const u8,
-        output: *mut u8,
+        (input, output): (*const u8, *mut u8),
+        lengths: Lengths,
     ) -> Option<Eligible> {
         if !self.is_idle() || self.breakdown.is_some() {
             return None;
         }
         let round = self.recent.find_round(call)?;
-        let places = self.recent.round(round).places(input, output)?;
+        let known = self.recent.round(round);
+        let places = known.places(input, output).filter(|_| known.fits(lengths))?;
         Some(Eligible { round, places })
     }
 
@@ -82,11 +83,11 @@ impl Engine {
         // SAFETY: the caller vouches.
         let mut round = unsafe { Round::new(known.block_bytes, places) };
         self.sequence += 1;
-        let (stream, signature) = (Stream::Collective(self.sequence), known.signature);
+        known.message.stream = Stream::Collective(self.sequence);
+        let Key { stream, signature, .. } = known.message;
         self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
         tell(self.sequence, signature);
-        let key = Key { stream, lane: 0, signature, engine: None };
-        if round.go_on(&known.plan, &mut *self.endpoint, &key, looks)? {
+        if round.go_on(&known.plan, &mut *self.endpoint, &known.message, looks)? {
             self.last_signature = signature;
             self.shown = (self.sequence, None);
             return Ok(Express::Done);

@@ -15,6 +15,7 @@ mod tests;
 
 pub(crate) use express::{Eligible, Express};
 pub(crate) use journal::Begun;
+pub(crate) use recent::Lengths;
 pub(crate) use slots::{Buffers, OpId, Status, Taken};
 pub(crate) use tagged::{TaggedCall, TaggedKind};
 

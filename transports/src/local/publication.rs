@@ -16,6 +16,7 @@
 
 use super::atomics::Word;
 use super::scattered::Scattered;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use ubccl_core::Rank;
 
@@ -48,50 +49,88 @@ impl Depth {
     }
 }
 
-/// What stands in an entry, or in a place for payloads.
-#[derive(Debug)]
+/// What stands in an entry, or in a place for payloads. Small: there are many, and each call looks at another.
+#[derive(Clone, Copy, Debug, Default)]
 struct Held {
     /// The operation; 0 is none.
     number: u64,
-    /// Who reads it.
-    readers: Vec<Rank>,
+    /// Who reads it: a number of `Readers`.
+    readers: u32,
 }
 
-impl Held {
-    fn take(&mut self, number: u64, readers: &[Rank]) {
-        self.number = number;
-        if self.readers != readers {
-            self.readers.clear();
-            self.readers.extend_from_slice(readers);
+/// The lists of readers that there ever were: of all others, of one, of none, and few besides.
+#[derive(Debug)]
+struct Readers {
+    members: Vec<Rank>,
+    lists: Vec<Range<usize>>,
+    /// The one that was asked for last.
+    last: u32,
+}
+
+impl Readers {
+    fn new(ranks: usize) -> Self {
+        // Room for the usual ones, because warm operations allocate nothing.
+        let mut lists = Vec::with_capacity(ranks + 4);
+        lists.push(0..0);
+        Readers { members: Vec::with_capacity(4 * ranks), lists, last: 0 }
+    }
+
+    #[inline]
+    fn list(&self, number: u32) -> &[Rank] {
+        &self.members[self.lists[number as usize].clone()]
+    }
+
+    /// The number of a list.
+    #[inline]
+    fn number(&mut self, readers: &[Rank]) -> u32 {
+        if self.list(self.last) != readers {
+            self.last = self.find(readers);
         }
+        self.last
+    }
+
+    #[cold]
+    fn find(&mut self, readers: &[Rank]) -> u32 {
+        let known = (0..self.lists.len() as u32).find(|&number| self.list(number) == readers);
+        known.unwrap_or_else(|| {
+            let first = self.members.len();
+            self.members.extend_from_slice(readers);
+            self.lists.push(first..self.members.len());
+            self.lists.len() as u32 - 1
+        })
     }
 }
 
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct Author {
+    rank: usize,
     entries: Depth,
     held: Vec<Held>,
     places: Depth,
     held_in_places: Vec<Held>,
+    readers: Readers,
     /// Payloads so far.
     payloads: u64,
     /// By rank: all operations up to this one are finished, as far as is known.
     known: Vec<u64>,
+    /// All others have finished all up to this one: for most of what is held, one look tells.
+    all_known: u64,
 }
 
 impl Author {
-    pub(crate) fn new(ranks: usize, entries: Depth, places: Depth) -> Self {
-        // Not clones: these have no room to begin with, and warm operations allocate nothing.
-        let nothing = |_| Held { number: 0, readers: Vec::with_capacity(ranks) };
-        let held = |places: Depth| (0..places.entries()).map(nothing).collect();
+    /// Of this one of so many ranks.
+    pub(crate) fn new((rank, ranks): (usize, usize), entries: Depth, places: Depth) -> Self {
         Author {
+            rank,
             entries,
-            held: held(entries),
+            held: vec![Held::default(); entries.entries()],
             places,
-            held_in_places: held(places),
+            held_in_places: vec![Held::default(); places.entries()],
+            readers: Readers::new(ranks),
             payloads: 0,
             known: vec![0; ranks],
+            all_known: 0,
         }
     }
 
@@ -104,18 +143,26 @@ impl Author {
         has_payload: bool,
         finished: impl Fn(usize) -> &'a W,
     ) -> Option<(usize, u64)> {
-        let Author { entries, held, places, held_in_places, payloads, known } = self;
-        let mut late = |held: &Held| {
-            let mut readers = held.readers.iter().map(|&reader| reader as usize);
-            let late =
-                readers.find(|&reader| !has_finished(&mut known[reader], held.number, finished(reader)));
-            late.map(|reader| (reader, held.number))
-        };
-        let of_entry = late(&held[entries.entry(number)]);
-        if of_entry.is_some() || !has_payload {
-            return of_entry;
-        }
-        late(&held_in_places[places.entry(*payloads)])
+        let entry = self.held[self.entries.entry(number)];
+        let place = has_payload.then(|| self.held_in_places[self.places.entry(self.payloads)]);
+        let mut late =
+            |held: Held| if held.number > self.all_known { self.late(held, &finished) } else { None };
+        late(entry).or_else(|| late(place?))
+    }
+
+    /// The first reader that is not through with something.
+    #[cold]
+    fn late<'a, W: Word<u64> + 'a>(
+        &mut self,
+        held: Held,
+        finished: impl Fn(usize) -> &'a W,
+    ) -> Option<(usize, u64)> {
+        let Author { readers, known, .. } = self;
+        let mut readers = readers.list(held.readers).iter().map(|&reader| reader as usize);
+        let late = readers.find(|&reader| !has_finished(&mut known[reader], held.number, finished(reader)));
+        let others = (0..known.len()).filter(|&rank| rank != self.rank);
+        self.all_known = others.map(|rank| known[rank]).min().unwrap_or(0);
+        late.map(|reader| (reader, held.number))
     }
 
     /// Whether `reader` has finished an operation, as far as is known or its word says.
@@ -127,7 +174,8 @@ impl Author {
     /// Takes the entry of operation `number`, which nobody is waited for, to be written and shown; these are going to read it.
     #[inline]
     pub(crate) fn take(&mut self, number: u64, readers: &[Rank]) {
-        self.held[self.entries.entry(number)].take(number, readers);
+        let readers = self.readers.number(readers);
+        self.held[self.entries.entry(number)] = Held { number, readers };
     }
 
     /// Takes a place for its payload too; which payload it is.
@@ -135,7 +183,8 @@ impl Author {
     pub(crate) fn take_place(&mut self, number: u64, readers: &[Rank]) -> u64 {
         let payload = self.payloads;
         self.payloads += 1;
-        self.held_in_places[self.places.entry(payload)].take(number, readers);
+        let readers = self.readers.number(readers);
+        self.held_in_places[self.places.entry(payload)] = Held { number, readers };
         payload
     }
 
@@ -198,8 +247,8 @@ mod loom_tests {
         Depth::new(PLACES).entry(payload)
     }
 
-    fn author(ranks: usize) -> Author {
-        Author::new(ranks, Depth::new(DEPTH as usize), Depth::new(PLACES))
+    fn author(rank: usize, ranks: usize) -> Author {
+        Author::new((rank, ranks), Depth::new(DEPTH as usize), Depth::new(PLACES))
     }
 
     /// One rank's words, and payloads that loom guards: a read beside a write fails the model.
@@ -261,7 +310,7 @@ mod loom_tests {
             // The first two numbers that share an entry, and the one after.
             let numbers = [1, 1 + DEPTH, 2 + DEPTH];
             let writer = thread::spawn(move || {
-                let mut author = author(2);
+                let mut author = author(0, 2);
                 for number in numbers {
                     shared[0].publish(&mut author, number, 1, &shared[1]);
                 }
@@ -281,7 +330,7 @@ mod loom_tests {
             let sides = Arc::new([Side::new(), Side::new()]);
             let shared = sides.clone();
             let writer = thread::spawn(move || {
-                let mut author = author(3);
+                let mut author = author(0, 3);
                 let ahead = AtomicU64::new(2 * DEPTH);
                 for (number, reader) in [(1, 1), (1 + DEPTH, 2)] {
                     let finished = |rank| if rank == 1 { &shared[1].finished } else { &ahead };
@@ -305,7 +354,7 @@ mod loom_tests {
         model.check(|| {
             let sides = Arc::new([Side::new(), Side::new()]);
             let run = |sides: Arc<[Side; 2]>, me: usize| {
-                let mut author = author(2);
+                let mut author = author(me, 2);
                 let never = AtomicU64::new(0);
                 for number in [1, 2, 1 + DEPTH] {
                     // By the rule of all ranks publishing, `finished` is never needed.
@@ -332,7 +381,7 @@ mod tests {
     fn an_entry_is_free_when_all_readers_have_finished_what_stands_there() {
         let (stamp, nothing) = (AtomicU64::new(0), AtomicU64::new(0));
         let finished = [(); 2].map(|()| AtomicU64::new(0));
-        let mut author = Author::new(2, Depth::new(4), Depth::new(2));
+        let mut author = Author::new((0, 2), Depth::new(4), Depth::new(2));
         let (next, later) = (3 + 4, 3 + 8);
         assert_eq!(author.waits_for(3, false, |rank| &finished[rank]), None, "nothing stands there");
         author.take(3, &[1]);
@@ -357,7 +406,7 @@ mod tests {
     #[test]
     fn who_has_to_be_through_is_who_reads_what_stands_there() {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
-        let mut author = Author::new(3, Depth::new(4), Depth::new(2));
+        let mut author = Author::new((0, 3), Depth::new(4), Depth::new(2));
         author.take(1, &[1]);
         finish(4, &finished[2]);
         assert_eq!(
@@ -371,10 +420,29 @@ mod tests {
         author.take(5, &[2]);
         assert_eq!(author.waits_for(9, false, |rank| &finished[rank]), Some((2, 5)));
     }
+
+    #[test]
+    fn what_all_are_known_to_have_finished_is_not_looked_at_again_and_nothing_else_is_left_out() {
+        let finished = [(); 3].map(|()| AtomicU64::new(0));
+        let mut author = Author::new((1, 3), Depth::new(4), Depth::new(2));
+        for number in 1..=4 {
+            author.take(number, if number == 3 { &[2] } else { &[0, 2] });
+        }
+        [0, 2].iter().for_each(|&rank| finish(3, &finished[rank]));
+        assert_eq!(author.waits_for(5, false, |rank| &finished[rank]), None);
+        let never = AtomicU64::new(0);
+        for number in [6, 7] {
+            assert_eq!(author.waits_for(number, false, |_| &never), None, "{number}");
+        }
+        assert_eq!(author.waits_for(8, false, |_| &never), Some((0, 4)));
+        finish(4, &finished[0]);
+        assert_eq!(author.waits_for(8, false, |rank| &finished[rank]), Some((2, 4)));
+    }
+
     #[test]
     fn a_place_is_given_out_in_turn_and_waits_for_its_own_readers() {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
-        let mut author = Author::new(3, Depth::new(8), Depth::new(2));
+        let mut author = Author::new((0, 3), Depth::new(8), Depth::new(2));
         for (number, reader, payload) in [(1, 1, 0), (5, 2, 1)] {
             assert_eq!(author.waits_for(number, true, |rank| &finished[rank]), None);
             author.take(number, &[reader]);
