@@ -273,7 +273,7 @@ impl Communicator {
     }
 
     /// Ends the communicator on every rank: all operations under way or issued later fail with this cause. Returns
-    /// when no buffer of this rank is touched any more; waits for nobody.
+    /// when no buffer of this rank is touched any more, for which it waits half a second at most, where a peer stopped in it.
     ///
     /// Source: ncclCommAbort.
     pub fn abort(&self, why: &str) -> Result<()> {

@@ -182,7 +182,6 @@ fn an_operation_that_a_type_or_an_algorithm_has_not_is_refused_and_harms_nothing
     assert_eq!(results, [[2.0; 3]; 2]);
 }
 
-/// Shared memory does the first of these by publications, everything else goes by messages.
 /// A call that was made before is not checked again in full; its buffers are.
 #[test]
 fn a_repeated_call_with_buffers_of_other_lengths_is_refused_and_harms_nothing() {
@@ -212,6 +211,7 @@ fn a_repeated_call_with_buffers_of_other_lengths_is_refused_and_harms_nothing() 
     });
 }
 
+/// Shared memory does the first of these by publications, everything else goes by messages.
 #[test]
 fn nobody_leaves_a_barrier_before_all_have_come() {
     const RANKS: u32 = 3;

@@ -88,7 +88,7 @@ fn registered_memory_on_all_ranks_is_reduced_in_one_pass_to_the_same_bits() {
                 assert_eq!(sent() - before, 2 * (u64::from(comm.ranks()) - 1));
                 assert!(by_steps > sent() - before, "{by_steps}");
                 let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-                assert_eq!(bits(&region), bits(&expected), "{}", op.name());
+                assert!(bits(&region) == bits(&expected), "{}", op.name());
             }
         });
     }

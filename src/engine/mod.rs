@@ -499,7 +499,8 @@ impl Engine {
         let moved = self.slots[index].execution.advance(&mut *self.endpoint, index as u32)?;
         if self.slots[index].execution.has_declined() {
             self.begin_steps(index)?;
-            return self.advance(index);
+            self.advance(index)?;
+            return Ok(true);
         }
         Ok(moved)
     }

@@ -62,22 +62,29 @@ struct Held {
 #[derive(Debug)]
 struct Readers {
     members: Vec<Rank>,
-    lists: Vec<Range<usize>>,
+    lists: Vec<List>,
     /// The one that was asked for last.
     last: u32,
+}
+
+#[derive(Debug)]
+struct List {
+    members: Range<usize>,
+    /// All of them have finished all operations up to this one: for most of what is held, one look tells.
+    finished: u64,
 }
 
 impl Readers {
     fn new(ranks: usize) -> Self {
         // Room for the usual ones, because warm operations allocate nothing.
         let mut lists = Vec::with_capacity(ranks + 4);
-        lists.push(0..0);
+        lists.push(List { members: 0..0, finished: u64::MAX });
         Readers { members: Vec::with_capacity(4 * ranks), lists, last: 0 }
     }
 
     #[inline]
     fn list(&self, number: u32) -> &[Rank] {
-        &self.members[self.lists[number as usize].clone()]
+        &self.members[self.lists[number as usize].members.clone()]
     }
 
     /// The number of a list.
@@ -95,7 +102,7 @@ impl Readers {
         known.unwrap_or_else(|| {
             let first = self.members.len();
             self.members.extend_from_slice(readers);
-            self.lists.push(first..self.members.len());
+            self.lists.push(List { members: first..self.members.len(), finished: 0 });
             self.lists.len() as u32 - 1
         })
     }
@@ -104,7 +111,6 @@ impl Readers {
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct Author {
-    rank: usize,
     entries: Depth,
     held: Vec<Held>,
     places: Depth,
@@ -114,15 +120,11 @@ pub(crate) struct Author {
     payloads: u64,
     /// By rank: all operations up to this one are finished, as far as is known.
     known: Vec<u64>,
-    /// All others have finished all up to this one: for most of what is held, one look tells.
-    all_known: u64,
 }
 
 impl Author {
-    /// Of this one of so many ranks.
-    pub(crate) fn new((rank, ranks): (usize, usize), entries: Depth, places: Depth) -> Self {
+    pub(crate) fn new(ranks: usize, entries: Depth, places: Depth) -> Self {
         Author {
-            rank,
             entries,
             held: vec![Held::default(); entries.entries()],
             places,
@@ -130,7 +132,6 @@ impl Author {
             readers: Readers::new(ranks),
             payloads: 0,
             known: vec![0; ranks],
-            all_known: 0,
         }
     }
 
@@ -145,8 +146,10 @@ impl Author {
     ) -> Option<(usize, u64)> {
         let entry = self.held[self.entries.entry(number)];
         let place = has_payload.then(|| self.held_in_places[self.places.entry(self.payloads)]);
-        let mut late =
-            |held: Held| if held.number > self.all_known { self.late(held, &finished) } else { None };
+        let mut late = |held: Held| {
+            let is_known = held.number <= self.readers.lists[held.readers as usize].finished;
+            if is_known { None } else { self.late(held, &finished) }
+        };
         late(entry).or_else(|| late(place?))
     }
 
@@ -158,10 +161,10 @@ impl Author {
         finished: impl Fn(usize) -> &'a W,
     ) -> Option<(usize, u64)> {
         let Author { readers, known, .. } = self;
-        let mut readers = readers.list(held.readers).iter().map(|&reader| reader as usize);
-        let late = readers.find(|&reader| !has_finished(&mut known[reader], held.number, finished(reader)));
-        let others = (0..known.len()).filter(|&rank| rank != self.rank);
-        self.all_known = others.map(|rank| known[rank]).min().unwrap_or(0);
+        let list = || readers.list(held.readers).iter().map(|&reader| reader as usize);
+        let late = list().find(|&reader| !has_finished(&mut known[reader], held.number, finished(reader)));
+        let all = list().map(|reader| known[reader]).min().unwrap_or(u64::MAX);
+        readers.lists[held.readers as usize].finished = all;
         late.map(|reader| (reader, held.number))
     }
 
@@ -247,8 +250,8 @@ mod loom_tests {
         Depth::new(PLACES).entry(payload)
     }
 
-    fn author(rank: usize, ranks: usize) -> Author {
-        Author::new((rank, ranks), Depth::new(DEPTH as usize), Depth::new(PLACES))
+    fn author(ranks: usize) -> Author {
+        Author::new(ranks, Depth::new(DEPTH as usize), Depth::new(PLACES))
     }
 
     /// One rank's words, and payloads that loom guards: a read beside a write fails the model.
@@ -310,7 +313,7 @@ mod loom_tests {
             // The first two numbers that share an entry, and the one after.
             let numbers = [1, 1 + DEPTH, 2 + DEPTH];
             let writer = thread::spawn(move || {
-                let mut author = author(0, 2);
+                let mut author = author(2);
                 for number in numbers {
                     shared[0].publish(&mut author, number, 1, &shared[1]);
                 }
@@ -330,7 +333,7 @@ mod loom_tests {
             let sides = Arc::new([Side::new(), Side::new()]);
             let shared = sides.clone();
             let writer = thread::spawn(move || {
-                let mut author = author(0, 3);
+                let mut author = author(3);
                 let ahead = AtomicU64::new(2 * DEPTH);
                 for (number, reader) in [(1, 1), (1 + DEPTH, 2)] {
                     let finished = |rank| if rank == 1 { &shared[1].finished } else { &ahead };
@@ -354,7 +357,7 @@ mod loom_tests {
         model.check(|| {
             let sides = Arc::new([Side::new(), Side::new()]);
             let run = |sides: Arc<[Side; 2]>, me: usize| {
-                let mut author = author(me, 2);
+                let mut author = author(2);
                 let never = AtomicU64::new(0);
                 for number in [1, 2, 1 + DEPTH] {
                     // By the rule of all ranks publishing, `finished` is never needed.
@@ -381,7 +384,7 @@ mod tests {
     fn an_entry_is_free_when_all_readers_have_finished_what_stands_there() {
         let (stamp, nothing) = (AtomicU64::new(0), AtomicU64::new(0));
         let finished = [(); 2].map(|()| AtomicU64::new(0));
-        let mut author = Author::new((0, 2), Depth::new(4), Depth::new(2));
+        let mut author = Author::new(2, Depth::new(4), Depth::new(2));
         let (next, later) = (3 + 4, 3 + 8);
         assert_eq!(author.waits_for(3, false, |rank| &finished[rank]), None, "nothing stands there");
         author.take(3, &[1]);
@@ -406,7 +409,7 @@ mod tests {
     #[test]
     fn who_has_to_be_through_is_who_reads_what_stands_there() {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
-        let mut author = Author::new((0, 3), Depth::new(4), Depth::new(2));
+        let mut author = Author::new(3, Depth::new(4), Depth::new(2));
         author.take(1, &[1]);
         finish(4, &finished[2]);
         assert_eq!(
@@ -424,7 +427,7 @@ mod tests {
     #[test]
     fn what_all_are_known_to_have_finished_is_not_looked_at_again_and_nothing_else_is_left_out() {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
-        let mut author = Author::new((1, 3), Depth::new(4), Depth::new(2));
+        let mut author = Author::new(3, Depth::new(4), Depth::new(2));
         for number in 1..=4 {
             author.take(number, if number == 3 { &[2] } else { &[0, 2] });
         }
@@ -442,7 +445,7 @@ mod tests {
     #[test]
     fn a_place_is_given_out_in_turn_and_waits_for_its_own_readers() {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
-        let mut author = Author::new((0, 3), Depth::new(8), Depth::new(2));
+        let mut author = Author::new(3, Depth::new(8), Depth::new(2));
         for (number, reader, payload) in [(1, 1, 0), (5, 2, 1)] {
             assert_eq!(author.waits_for(number, true, |rank| &finished[rank]), None);
             author.take(number, &[reader]);

@@ -95,18 +95,22 @@ impl Outbox {
         Ok(Outbox { geometry, card, segment, listener, gift })
     }
 
-    /// Meets the others and makes the endpoint; sockets and the segments' descriptors are closed afterwards.
+    /// Meets the others and makes the endpoint; sockets and the descriptors of others' segments are closed afterwards.
     fn meet(
         self,
         rank: usize,
         cards: &[Card],
         (deadline, peer_reads): (&Deadline, bool),
     ) -> Result<ShmEndpoint> {
-        let Outbox { geometry, card: _, segment, listener, gift } = self;
+        let Outbox { geometry, card: _, mut segment, listener, gift } = self;
         let nodes: Vec<Option<u32>> = cards.iter().map(|card| card.node).collect();
         placement::place(&segment, &geometry, rank, &nodes, &mut placement::Kernel);
         let met = Meeting { rank, cards, listener: &listener, gift: &gift, deadline }.hold()?;
-        let mut own = Some((segment, gift.descriptor));
+        let Gift { segment: file, descriptor } = gift;
+        if segment.heap_len() > 0 {
+            segment.keep(file);
+        }
+        let mut own = Some((segment, descriptor));
         let processes: Vec<_> = met.iter().map(|met| met.as_ref().and_then(|met| met.process)).collect();
         let bell = |(peer, met): (usize, Option<Met>)| -> Result<Arc<Bell<Segment>>> {
             let (segment, descriptor) = match met {

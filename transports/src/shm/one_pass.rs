@@ -66,11 +66,11 @@ pub(crate) fn offering(rank: usize, ranks: usize) -> Direct {
     }
 }
 
-/// What this rank offers to be written, since it showed it.
+/// What this rank offers to be written, since it showed it: an output, from this byte of its heap on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offered {
     offset: u64,
-    len: u64,
+    call: OnePassCall,
 }
 
 impl ShmEndpoint {
@@ -144,7 +144,7 @@ impl ShmEndpoint {
             }
             progress.asked.written = true;
             // Before anybody can see it.
-            let offered = Offered { offset: output.wrapping_sub(1), len: call.bytes() };
+            let offered = Offered { offset: output.wrapping_sub(1), call: *call };
             self.offered = (input > 0 && output > 0).then_some(offered);
             self.show(number, &ask);
         }
@@ -182,7 +182,9 @@ impl ShmEndpoint {
     ) -> Result<bool, Fault> {
         let share = call.share(self.rank as Rank, self.ranks as u32);
         let begin = share.start + progress.shared;
-        let end = share.end.min(begin + HostMemory::BITE as u64);
+        // As much memory as is moved at once elsewhere, which is two buffers.
+        let bite = (2 * HostMemory::BITE / self.ranks).max(PIECE).next_multiple_of(PIECE);
+        let end = share.end.min(begin + bite as u64);
         let mut late = None;
         let is_offered = || {
             late = self.others().find(|&peer| {
@@ -202,7 +204,6 @@ impl ShmEndpoint {
         if end < share.end {
             return Ok(false);
         }
-        kernels::fence_streaming();
         let is_there = |&peer: &usize| {
             is_still_there(self.publications.shelves[peer].segment().epoch(), self.offer(number, peer).epoch)
         };
@@ -256,6 +257,9 @@ impl ShmEndpoint {
             at += len as u64;
         }
         self.pointers.0.clear();
+        if streams {
+            kernels::fence_streaming(); // before it is said that nobody is at work there
+        }
         Ok(())
     }
 
@@ -318,34 +322,39 @@ impl ShmEndpoint {
     }
 
     /// Waits until nobody is at work in what this rank has offered and just taken back. A visitor that stays is stopped, or
-    /// dead: it keeps the pages, and this process gets others.
+    /// dead: it keeps its share's pages, and this process gets others.
     pub(crate) fn wait_for_visitors(&mut self) {
-        let Some(Offered { offset, len }) = self.offered.take() else { return };
+        let Some(Offered { offset, call }) = self.offered.take() else { return };
         let start = Instant::now();
         let mut looks = 0;
         for peer in self.others() {
-            let segment = self.publications.shelves[peer].segment();
-            while is_there(looks, || is_visiting(segment.visiting())) {
+            let visiting = self.publications.shelves[peer].segment().visiting();
+            while is_there(looks, || is_visiting(visiting)) {
                 looks += 1;
-                if start.elapsed() < VISIT {
-                    std::thread::yield_now();
-                    continue;
+                if start.elapsed() > VISIT {
+                    self.leave_to(peer, offset, &call);
+                    break;
                 }
-                // SAFETY: the range was this rank's to offer; whoever called has not got it back yet, and so writes nothing.
-                let detached = unsafe { self.own.detach_heap(offset as usize, len as usize) };
-                match detached {
-                    Ok(()) => tracing::warn!(
-                        target: "ubccl::shm", rank = self.rank, peer,
-                        "rank {peer} stopped while it wrote {len} bytes of registered memory: these became private"
-                    ),
-                    Err(error) => tracing::error!(
-                        target: "ubccl::shm", rank = self.rank, peer, %error,
-                        "rank {peer} stopped while it wrote {len} bytes of registered memory, and may go on: \
-                         do not use them"
-                    ),
-                }
-                return;
+                std::thread::yield_now();
             }
+        }
+    }
+
+    /// Leaves the pages of a peer's share to it.
+    #[cold]
+    fn leave_to(&self, peer: usize, offset: u64, call: &OnePassCall) {
+        let share = call.share(peer as Rank, self.ranks as u32);
+        let (first, len) = ((offset + share.start) as usize, (share.end - share.start) as usize);
+        match self.own.detach_heap(first, len) {
+            Ok(()) => tracing::warn!(
+                target: "ubccl::shm", rank = self.rank, peer,
+                "rank {peer} stopped while it wrote {len} bytes of registered memory: these became private"
+            ),
+            Err(error) => tracing::error!(
+                target: "ubccl::shm", rank = self.rank, peer, %error,
+                "rank {peer} stopped while it wrote {len} bytes of registered memory, and writes on if it is continued: \
+                 do not use that memory"
+            ),
         }
     }
 }

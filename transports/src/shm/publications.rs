@@ -215,7 +215,7 @@ impl Publications {
     ) -> Self {
         let shelves: Vec<_> = segments.map(|segment| Shelf::new(segment, geometry)).collect();
         let shape = geometry.publications();
-        let author = Author::new((rank, shelves.len()), Depth::new(shape.entries), Depth::new(shape.places));
+        let author = Author::new(shelves.len(), Depth::new(shape.entries), Depth::new(shape.places));
         Publications {
             author,
             turns: vec![0; shelves.len()],

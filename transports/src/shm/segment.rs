@@ -9,10 +9,10 @@ use crate::local::doorbell::Doorbell;
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::io::Errno;
-use rustix::mm::{MremapFlags, mremap_fixed};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Resource, getrlimit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use ubccl_core::{Error, ErrorKind, Result};
 
 /// "ubcclshm" and the version of the layout and the protocols in a segment.
@@ -26,8 +26,6 @@ const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlag
 /// What heaps begin at and consist of: a page table's worth, so that huge pages fit.
 pub(crate) const HEAP_STEP: usize = 2 << 20;
 
-const PAGE_BYTES: usize = 4096;
-
 /// A mapped segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -36,6 +34,8 @@ pub(crate) struct Segment {
     control: usize,
     /// Where the heap begins: behind them.
     heap: usize,
+    /// Its owner's: what is mapped.
+    file: Option<OwnedFd>,
 }
 
 impl Segment {
@@ -98,7 +98,12 @@ impl Segment {
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_raw(&file)?;
         // Best effort: a core of this process need not look through everybody's memory.
         let _ = map.advise(Advice::DontDump);
-        Ok(Segment { map, control, heap: control.next_multiple_of(HEAP_STEP) })
+        Ok(Segment { map, control, heap: control.next_multiple_of(HEAP_STEP), file: None })
+    }
+
+    /// Keeps its file, to take pages of the heap back from peers that do not let go of them ([`Segment::detach_heap`]).
+    pub(crate) fn keep(&mut self, file: OwnedFd) {
+        self.file = Some(file);
     }
 
     fn write_header(&self, rank: u32) {
@@ -185,24 +190,25 @@ impl Segment {
     }
 
     /// Makes the pages of a range of the heap this process's own, with what they hold: who still writes to the range by
-    /// another mapping does not write here any more.
-    ///
-    /// # Safety
-    /// Nobody in this process writes to the pages meanwhile.
-    pub(crate) unsafe fn detach_heap(&self, offset: usize, len: usize) -> std::io::Result<()> {
-        let first = offset / PAGE_BYTES * PAGE_BYTES;
-        let len = (offset + len).next_multiple_of(PAGE_BYTES) - first;
-        assert!(first + len <= self.heap_len(), "{offset} + {len} is outside the heap");
-        let pages = self.map.as_mut_ptr().wrapping_add(self.heap + first);
-        let copy = MmapOptions::new().len(len).map_anon()?;
-        // SAFETY: both are `len` bytes and apart; the heap's may be written meanwhile, but then by another process, and what
-        // is being written there is nobody's.
-        unsafe { copy.as_ptr().cast_mut().copy_from_nonoverlapping(pages, len) };
-        let copy = std::mem::ManuallyDrop::new(copy); // its pages move
-        let flags = MremapFlags::MAYMOVE;
-        // SAFETY: the copy is this function's alone and its old address is not used again; at the new one are whole pages
-        // of this mapping, which stays as long as before and holds the same bytes.
-        unsafe { mremap_fixed(copy.as_ptr().cast_mut().cast(), len, len, flags, pages.cast()) }?;
+    /// another mapping does not write here any more. In the segment's own process only, while it has the file.
+    pub(crate) fn detach_heap(&self, offset: usize, len: usize) -> std::io::Result<()> {
+        let page = rustix::param::page_size();
+        let first = (self.heap + offset) / page * page;
+        let len = (self.heap + offset + len).next_multiple_of(page) - first;
+        assert!(first >= self.heap && first + len <= self.map.len(), "{offset} + {len} is outside the heap");
+        let file = self.file.as_ref().ok_or(Errno::BADF)?;
+        let pages = self.map.as_mut_ptr().wrapping_add(first);
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
+        // SAFETY: whole pages of this mapping, which stay mapped to the same bytes of the same file: whoever holds a pointer
+        // there finds what it found before, and what other threads write meanwhile stays, in the file or here.
+        unsafe { mmap(pages.cast(), len, protection, flags, file, first as u64) }?;
+        for at in (0..len).step_by(page) {
+            // SAFETY: a byte of the range; other processes have no part in it once it is written.
+            let byte = unsafe { AtomicU8::from_ptr(pages.wrapping_add(at)) };
+            // Writes what is there: from now on the page is a copy. (An addition of nothing may be compiled to a load.)
+            let write = |value| byte.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
+            while write(byte.load(Ordering::Relaxed)).is_err() {}
+        }
         Ok(())
     }
 
