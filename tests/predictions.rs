@@ -231,6 +231,32 @@ fn what_passes_a_port_at_once_ends_at_once() {
     }
 }
 
+/// Where the circle of blocks closes, a rank's messages are two: it sends on what the first brings while others still take
+/// what it came with, and all who share a port with that wait.
+#[test]
+fn what_overtakes_others_at_a_port_holds_them_up() {
+    for (kind, ranks) in
+        [(Kind::AllGather, 20), (Kind::AllGather, 48), (Kind::ReduceScatter, 20), (Kind::ReduceScatter, 48)]
+    {
+        let call = call(kind, 64 << 20, ranks);
+        let in_turn = predicted_for(&config("switch", ranks), call, ("nb", 1));
+        let config = WorldConfig { fidelity: Fidelity::Fluid, ..config("switch", ranks) };
+        let at_once = predicted_for(&config, call, ("nb", 1));
+        println!("{at_once:.3} {call} on {ranks}; in turn {in_turn:.3}");
+        assert!((0.98..1.02).contains(&in_turn), "{call} on {ranks}: {in_turn}");
+        assert!((0.75..1.1).contains(&at_once), "{call} on {ranks}: {at_once}");
+        let candidates = World::new(config.clone()).unwrap().candidates(&call).unwrap();
+        let picked = candidates.iter().find(|candidate| candidate.is_picked).expect("one is");
+        let took = simulated_in(config.clone(), call, picked);
+        let best = candidates
+            .iter()
+            .filter(|one| ["ring", "mesh-one-shot"].contains(&one.algorithm.descriptor().name));
+        let best = best.filter(|one| one.choice.lanes == 1 && one.choice.chunk_bytes >= 64 << 10);
+        let best = best.map(|one| simulated_in(config.clone(), call, one)).fold(f64::MAX, f64::min);
+        assert!(took < 1.03 * best, "{call} on {ranks}: {picked:?} takes {took}, not {best}");
+    }
+}
+
 /// The blocks of a lane wait behind what all others send of the lane before.
 #[test]
 fn lanes_that_meet_at_a_port_are_reckoned_with() {

@@ -79,6 +79,9 @@ pub struct Round {
     /// Whether whoever sends those of the round before has posted these with them: where a port passes several messages at
     /// once, these take their share from the beginning.
     pub joins: bool,
+    /// Whether ranks differ in the order in which its turns hang on those of the round before: some post these while others
+    /// still wait for that round's, and where a port passes several messages at once, these take their share.
+    pub overtakes: bool,
     /// Bytes folded in: a reduction of k terms of n bytes folds (k − 1)·n.
     pub reduced: Share,
     /// Bytes copied inside a rank.

@@ -45,7 +45,7 @@ use crate::nb::Nb;
 use crate::nhr::Nhr;
 use crate::ring::TeamRing;
 use crate::rounds::loneliest;
-use crate::schedule::{Grid, Schedule};
+use crate::schedule::{Grid, Orders, Schedule};
 use crate::share::refuse;
 use crate::team::Family;
 use nest::Nest;
@@ -248,15 +248,22 @@ pub(crate) fn profile(
     layout: &Layout,
     machine: &Layout,
 ) -> Profile {
-    let of = |rank| schedule(&Spec { rank, ..*spec }, name, tiers, layout, machine).into_profile();
+    let of = |rank| {
+        let schedule = schedule(&Spec { rank, ..*spec }, name, tiers, layout, machine);
+        schedule.into_profile_and_orders()
+    };
     let ranks = match spec.root {
         Some(root) => vec![root, (root + spec.ranks / 2) % spec.ranks, loneliest(layout)],
         // Those alone in their groups, and those at either end of a group's links.
         None => vec![0, 1, loneliest(layout), spec.ranks / 2, spec.ranks / 2 + 1, spec.ranks - 1],
     };
     let ranks: BTreeSet<u32> = ranks.into_iter().filter(|&rank| rank < spec.ranks).collect();
+    let (mut all, orders): (Vec<Profile>, Vec<Orders>) = ranks.into_iter().map(of).unzip();
+    if spec.root.is_none() {
+        Orders::compare(&orders, &mut all);
+    }
     let mut profiles: Vec<Profile> = Vec::new();
-    for profile in ranks.into_iter().map(of) {
+    for profile in all {
         if !profiles.contains(&profile) {
             profiles.push(profile);
         }

@@ -9,17 +9,21 @@
 mod counted;
 mod grid;
 mod marks;
+mod orders;
+mod peers;
 mod touched;
 
 pub(crate) use grid::Grid;
+pub(crate) use orders::Orders;
 
 use counted::{Counted, total};
 use marks::Marks;
+use peers::{fixed, lists, progression};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use touched::Touched;
 use ubccl_core::plan::{
-    Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Peers, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
+    Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
 use ubccl_core::profile::{Flow, Profile, Round, Traffic};
 use ubccl_core::{Kind, Layout, Rank, Spec};
@@ -60,6 +64,7 @@ pub(crate) struct Schedule<'a> {
     now: usize,
     /// Per cell: how many messages, one after the other, brought it to what it is.
     depths: Vec<usize>,
+    orders: Orders,
     chunked: bool,
     /// Whether pieces go in the order in which they are named.
     as_named: bool,
@@ -94,6 +99,7 @@ impl<'a> Schedule<'a> {
             stages: Vec::new(),
             now: 0,
             depths: vec![0; cells],
+            orders: Orders::new(cells),
             chunked: false,
             as_named: false,
             last: None,
@@ -271,6 +277,7 @@ impl<'a> Schedule<'a> {
             return;
         }
         self.turn(true, piece);
+        self.orders.goes(self.now, (&self.depths, piece));
         to.iter().for_each(|&peer| self.account(true, peer, piece));
         let place = self.gather(piece);
         for peers in lists(&to, MAX_LISTED_PEERS) {
@@ -291,6 +298,7 @@ impl<'a> Schedule<'a> {
         }
         self.turn(false, piece);
         self.account(false, from, piece);
+        self.orders.comes(self.now, from, piece);
         let home = self.home_of(piece);
         let slice = self.slice(home, piece);
         let step = self.plan.receive(slice, fixed(from));
@@ -311,6 +319,7 @@ impl<'a> Schedule<'a> {
     fn reduce_some(&mut self, piece: &Range<u32>, from: &[Rank]) {
         self.turn(false, piece);
         from.iter().for_each(|&peer| self.account(false, peer, piece));
+        from.iter().for_each(|&peer| self.orders.comes(self.now, peer, piece));
         let mut sources = from.to_vec();
         sources.push(self.spec.rank);
         sources.sort_unstable();
@@ -359,6 +368,11 @@ impl<'a> Schedule<'a> {
 
     /// What it cost, for [`ubccl_core::Algorithm::profile`].
     pub(crate) fn into_profile(self) -> Profile {
+        self.into_profile_and_orders().0
+    }
+
+    /// The same, and what its messages hang on, to be compared with other ranks'.
+    pub(crate) fn into_profile_and_orders(self) -> (Profile, Orders) {
         let [given, taken] =
             [(true, &self.rounds), (false, &self.taken)].map(|(gives, rounds)| self.total(gives, rounds));
         let parts = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.parts).sum::<u64>();
@@ -383,7 +397,8 @@ impl<'a> Schedule<'a> {
         let is_sum = all.sum::<u64>() == parts(&busiest);
         let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });
         let profile = profile.going(self.distances.sum());
-        if self.chunked { profile.chunked(1, 1).staged(self.stages) } else { profile }
+        let profile = if self.chunked { profile.chunked(1, 1).staged(self.stages) } else { profile };
+        (profile, self.orders)
     }
 
     /// All messages given or taken, by level.
@@ -574,25 +589,4 @@ impl<'a> Schedule<'a> {
         };
         &mut self.touched[memory]
     }
-}
-
-fn fixed(rank: Rank) -> Index {
-    Index::fixed(crate::share::signed(rank))
-}
-
-/// Ranks as a run if they are evenly apart, and as lists of at most `most` if not.
-fn lists(ranks: &[Rank], most: usize) -> Vec<Peers> {
-    match progression(ranks) {
-        Some(stride) if ranks.len() > 1 => {
-            vec![Peers::Run { first: fixed(ranks[0]), stride, count: ranks.len() as u32 }]
-        }
-        _ => ranks.chunks(most).map(|some| Peers::List(some.iter().copied().map(fixed).collect())).collect(),
-    }
-}
-
-/// The distance between neighbours of a list, if it is the same everywhere.
-fn progression(ranks: &[Rank]) -> Option<i32> {
-    let apart = |pair: &[Rank]| crate::share::signed(pair[1]) - crate::share::signed(pair[0]);
-    let stride = ranks.get(..2).map_or(1, apart);
-    ranks.windows(2).all(|pair| apart(pair) == stride).then_some(stride)
 }

@@ -169,7 +169,10 @@ impl<'a> Reckoning<'a> {
             let mut parts = self.parts(round, 1.0, self.first);
             parts.port.add(&self.joining(round, &rounds[index + 1..]), 1.0);
             match round.turns > 0 && self.model.cores.is_none() {
-                true => (0..round.times).for_each(|_| way.flow(&parts, round, self.brings(round))),
+                true => {
+                    (0..round.times).for_each(|_| way.flow(&parts, round, self.brings(round)));
+                    way.wait(&self.overtaking(&parts, round, &rounds[index + 1..]));
+                }
                 false => way.follow(&parts, times, self.queue(round)),
             }
             if !round.traffic.is_empty() {
@@ -222,6 +225,28 @@ impl<'a> Reckoning<'a> {
             all.add(&self.parts(other, 1.0, self.first).port, part);
         }
         all
+    }
+
+    /// What a port that passes several messages at once does, before it is through with those of a round, for later ones that
+    /// overtake them. These are there at any time in between: while half of the round passes, as much of them does.
+    fn overtaking(&self, parts: &Parts, round: &Round, later: &[Round]) -> Usage {
+        let mut all = Usage::default();
+        if self.model.at_once.is_none() {
+            return all;
+        }
+        let overtakes = |later: &&Round| later.overtakes && self.port_of(later) == self.port_of(round);
+        for later in later.iter().take_while(overtakes) {
+            all.add(&self.parts(later, 1.0, self.first).port, f64::from(later.times));
+        }
+        let half = Usage::default().plus(&parts.port, 0.5);
+        if all.total_ps(self.model) < half.total_ps(self.model) { all } else { half }
+    }
+
+    /// The port of all messages of a round, if they have one.
+    fn port_of(&self, round: &Round) -> Option<u8> {
+        let of = |traffic: &Traffic| self.model.level[self.model.link(self.layout, traffic.level)].port;
+        let mut ports = round.traffic.iter().map(of);
+        ports.next().filter(|first| ports.all(|port| port == *first))
     }
 
     /// What the last piece waits for in all at its receivers' ports, if what those send on reaches all of them in bursts:
@@ -501,6 +526,14 @@ impl<'a> Line<'a> {
         self.end.add(&parts.port, times * queue);
         (self.last, self.brings) = (self.end, 0);
         self.ports.fill(self.end);
+    }
+
+    /// All that follows waits.
+    fn wait(&mut self, wait: &Usage) {
+        [&mut self.end, &mut self.last]
+            .into_iter()
+            .chain(&mut self.ports)
+            .for_each(|time| time.add(wait, 1.0));
     }
 
     /// A round of turns that hang on what the round before brings, in its order. A turn that has to wait holds up those
