@@ -167,15 +167,18 @@ fn descriptors() -> Vec<i32> {
     numbers.into_iter().filter(|number| fs::read_link(format!("/proc/self/fd/{number}")).is_ok()).collect()
 }
 
-/// Connecting leaves one descriptor per rank, an eventfd that no child inherits: no file, no socket.
+/// Connecting leaves one descriptor per rank, an eventfd, and this rank's own segment, which no child inherits: no other
+/// file, no socket.
 fn check_descriptors(before: usize) {
     let after = descriptors();
-    assert_eq!(after.len(), before + RANKS as usize);
+    assert_eq!(after.len(), before + RANKS as usize + 1);
     let target = |number: i32| fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
-    let events: Vec<_> =
-        after.into_iter().filter(|&number| target(number).to_string_lossy().contains("eventfd")).collect();
-    assert_eq!(events.len(), RANKS as usize);
-    for number in events {
+    let are = |what: &str| -> Vec<i32> {
+        after.iter().copied().filter(|&number| target(number).to_string_lossy().contains(what)).collect()
+    };
+    let (events, segments) = (are("eventfd"), are("memfd:ubccl"));
+    assert_eq!((events.len(), segments.len()), (RANKS as usize, 1));
+    for number in events.into_iter().chain(segments) {
         // SAFETY: the descriptor is open: it was just listed, and this thread alone opens and closes any.
         let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
         assert!(fcntl_getfd(descriptor).unwrap().contains(FdFlags::CLOEXEC));
