@@ -9,6 +9,7 @@
 use super::announcements::LEAST_BYTES;
 use super::endpoint::ShmEndpoint;
 use super::publications::{HEADER_BYTES, Publications};
+use super::receives::copy;
 use crate::host::HostMemory;
 use crate::local::announcement::is_still_there;
 use crate::local::is_there;
@@ -244,15 +245,10 @@ impl ShmEndpoint {
             unsafe { kernels::reduce(call.dtype, call.op, &self.pointers.0, into, len / size) }?;
             for peer in self.others() {
                 let theirs = self.reach(number, peer, call, |offer| offer.output)?.wrapping_add(at as usize);
-                let is_read = self.pointers.0[peer] == theirs;
+                // Lines that were just read are in the cache.
+                let streams = streams && self.pointers.0[peer] != theirs;
                 // SAFETY: as above; what a peer's output has in common with its input was read before.
-                unsafe {
-                    // Lines that were just read are in the cache.
-                    match streams && !is_read {
-                        true => kernels::copy_streaming(into, theirs, len),
-                        false => kernels::copy_fresh(into, theirs, len),
-                    }
-                }
+                unsafe { copy(into, theirs, len, streams) };
             }
             at += len as u64;
         }

@@ -477,7 +477,7 @@ impl ShmEndpoint {
 /// # Safety
 /// As for `kernels::copy`.
 #[inline]
-unsafe fn copy(from: *const u8, into: *mut u8, bytes: usize, streams: bool) {
+pub(super) unsafe fn copy(from: *const u8, into: *mut u8, bytes: usize, streams: bool) {
     if streams && from != into.cast_const() {
         // SAFETY: as the caller vouches; what is not the same is apart.
         unsafe { kernels::copy_streaming(from, into, bytes) }
