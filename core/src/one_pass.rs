@@ -89,6 +89,31 @@ impl OnePassCall {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Choice, Collective, UserOp};
+
+    fn nothing(_: usize, _: &mut [u8], _: &[u8], _: DataType) {}
+    static COMMUTES: UserOp = UserOp::new("commutes", true, nothing, 0);
+    static KEEPS_ORDER: UserOp = UserOp::new("keeps order", false, nothing, 0);
+
+    #[test]
+    fn plans_that_combine_in_another_order_are_walked_unless_two_ranks_may_change_places() {
+        let suits = |op: ReduceOp, ranks: u32, association: Association| {
+            let call = Collective::all_reduce(1, DataType::F32, op);
+            OnePassCall::suits(&Spec::new(&call, ranks, 0, false, Choice::default()), association)
+        };
+        let others = [Association::Ring, Association::Tree { radix: 2 }, Association::Own];
+        for op in [ReduceOp::Sum, ReduceOp::User(&COMMUTES), ReduceOp::User(&KEEPS_ORDER)] {
+            assert!(suits(op, 2, Association::Flat) && suits(op, 3, Association::Flat), "{op:?}");
+            for association in others {
+                let may_change_places = op != ReduceOp::User(&KEEPS_ORDER);
+                assert_eq!(suits(op, 2, association), may_change_places, "{op:?} {association:?}");
+                assert!(!suits(op, 3, association), "{op:?} {association:?}");
+            }
+        }
+        let scattered = Collective::reduce_scatter(1, DataType::F32, ReduceOp::Sum);
+        let spec = Spec::new(&scattered, 2, 0, false, Choice::default());
+        assert!(!OnePassCall::suits(&spec, Association::Flat));
+    }
 
     #[test]
     fn shares_follow_one_another_and_cut_no_element() {

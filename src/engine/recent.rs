@@ -57,7 +57,7 @@ pub(super) struct Known {
     pub(super) plan: Arc<Planned>,
     pub(super) block_bytes: u64,
     /// What its publications say of the last such call. Kept, so that what does not change was not stored just before it is
-    /// loaded by other widths, which costs some 5 ns.
+    /// loaded, by another width, which a processor has to wait for.
     pub(super) message: MessageKey,
     input_bytes: u64,
     output_bytes: u64,

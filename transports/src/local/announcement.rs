@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 pub(crate) fn take_back<W: Word<u64>>(epoch: &W) {
     // Relaxed: the fence orders it.
     epoch.fetch_add(1, Ordering::Relaxed);
-    // SeqCst: partner of the fence in `is_still_there`; the count comes before every write that follows.
+    // SeqCst: partner of the fences in `is_still_there` and `visit::enter`; the count comes before every write that follows, and
+    // before the look at visitors.
     W::fence(Ordering::SeqCst);
 }
 

@@ -24,7 +24,9 @@ use ubccl_core::endpoint::{
 };
 use ubccl_core::{DataType, Error, Rank, kernels};
 
-/// Shares from so many bytes on: below it, what the ranks tell each other costs as much as is won.
+/// Shares from so many bytes on: the whole then takes several microseconds, so that asking, which is an exchange of a line,
+/// costs little where it is in vain. (Measured on two near CPUs, ordinary memory of 384 KiB to 4 MiB, without and with it: equal
+/// within 2 %; not measured where ranks share cores.)
 pub(crate) const LEAST_SHARE: u64 = 64 << 10;
 /// What is combined before it is written to the other outputs, out of the first cache.
 const PIECE: usize = 8 << 10;

@@ -1,7 +1,6 @@
 //! Messages that stay in their sender's heap.
 
 use super::*;
-use crate::caches::Caches;
 use crate::host::HostMemory;
 use crate::local::label::Label;
 use crate::shm::announcements::{LEAST_BYTES, Place};

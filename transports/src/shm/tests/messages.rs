@@ -1,8 +1,6 @@
 //! What arrives, in which order, and what is refused.
 
 use super::*;
-use crate::caches::Caches;
-use crate::local::stores::Stores;
 
 const SMALL_PAIR: u64 = 32 << 10;
 
@@ -156,9 +154,8 @@ fn what_one_stamp_stands_for_is_given_back_whole() {
 /// To a receiver that only waits the first bites and the last are shown one by one, those between together.
 #[test]
 fn a_message_one_way_begins_and_ends_with_single_bites() {
-    let mut rig = Rig::new(2, 1, 5248 << 10);
-    let (slot, channels) = (slot_bytes(&rig), rig.endpoints[0].channels);
-    rig.endpoints[0].outgoing[channels].stores = Stores::near();
+    let mut rig = Rig::near_pair();
+    let slot = slot_bytes(&rig);
     let bytes = pattern(1, 20 * slot);
     let from = rig.area(0, &bytes);
     let into = rig.area(1, &vec![0; bytes.len()]);
@@ -183,11 +180,7 @@ fn a_message_one_way_begins_and_ends_with_single_bites() {
 /// what another still has there, whatever is out.
 #[test]
 fn long_messages_go_round_in_half_of_the_slots_beside_others() {
-    let mut rig = Rig::new(2, 1, 5248 << 10);
-    for endpoint in &mut rig.endpoints {
-        endpoint.caches = Caches { third: 32 << 20, ..endpoint.caches };
-        endpoint.outgoing.iter_mut().for_each(|out| out.stores = Stores::near());
-    }
+    let mut rig = Rig::near_pair();
     let mut sequence = 0;
     let mut narrow = Vec::new();
     for turn in 0..8 {

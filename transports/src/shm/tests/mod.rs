@@ -13,7 +13,9 @@ mod sleeping;
 mod windows;
 
 use super::*;
+use crate::caches::Caches;
 use crate::exchange::LocalExchange;
+use crate::local::stores::Stores;
 use std::cell::UnsafeCell;
 use std::time::{Duration, Instant};
 use ubccl_core::endpoint::{
@@ -99,6 +101,17 @@ struct Rig {
 impl Rig {
     fn new(ranks: usize, lanes: u8, pair_bytes: u64) -> Self {
         Self::of(connected(ranks, lanes, pair_bytes, false))
+    }
+
+    /// Two ranks that are near each other for good, with as much memory as two have if nobody says, and a third cache of which
+    /// a few MiB are little.
+    fn near_pair() -> Self {
+        let mut rig = Self::new(2, 1, 5248 << 10);
+        for endpoint in &mut rig.endpoints {
+            endpoint.caches = Caches { third: 32 << 20, ..endpoint.caches };
+            endpoint.outgoing.iter_mut().for_each(|out| out.stores = Stores::near());
+        }
+        rig
     }
 
     fn of(endpoints: Vec<ShmEndpoint>) -> Self {

@@ -1,8 +1,6 @@
 //! Rounds of publications, and messages at once: contract 12 and 13 of `Endpoint`.
 
 use super::*;
-use crate::caches::Caches;
-use crate::local::stores::Stores;
 use ubccl_core::direct::{Direct, Part};
 use ubccl_core::endpoint::{
     DirectCall, DirectProgress, Header, HostPointer, MessageNow, Now, POINT_TO_POINT_LANE, Stream,
@@ -328,11 +326,7 @@ fn a_publication_of_another_call_is_a_mismatch_and_no_byte_of_it_arrives() {
 /// A ping-pong, whose answers come at once or, if there is no room for all of one, are posted.
 #[test]
 fn answers_of_a_pair_go_round_in_half_of_the_slots_however_they_are_sent() {
-    let mut rig = Rig::new(2, 1, 5248 << 10);
-    for endpoint in &mut rig.endpoints {
-        endpoint.caches = Caches { third: 32 << 20, ..endpoint.caches };
-        endpoint.outgoing.iter_mut().for_each(|out| out.stores = Stores::near());
-    }
+    let mut rig = Rig::near_pair();
     let key = Key { stream: Stream::Direct, lane: POINT_TO_POINT_LANE, ..key(1, 0) };
     let now = |rig: &mut Rig, rank: usize, is_send: bool, span: Span| {
         let memory = HostPointer(rig.endpoints[rank].memory.address(span).unwrap().addr());
