@@ -11,9 +11,9 @@ const LINE: usize = 64;
 #[inline]
 pub fn prefetch<T: ?Sized>(wanted: &T) {
     let (first, bytes) = (std::ptr::from_ref(wanted).cast::<u8>(), size_of_val(wanted));
-    (0..bytes).step_by(LINE).for_each(|offset| fetch(first.wrapping_add(offset)));
+    (0..bytes).step_by(LINE).for_each(|offset| prefetch_line(first.wrapping_add(offset)));
     // It may begin in the middle of a line.
-    fetch(first.wrapping_add(bytes.saturating_sub(1)));
+    prefetch_line(first.wrapping_add(bytes.saturating_sub(1)));
 }
 
 /// Has an entry of a list fetched, if it exists.
@@ -24,8 +24,9 @@ pub fn prefetch_at<T>(list: &[T], index: usize) {
     }
 }
 
+/// Has the line fetched that an address is in, whatever is there.
 #[inline]
-fn fetch(address: *const u8) {
+pub fn prefetch_line(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing that the program could see and never faults; every x86-64 processor has it.
     unsafe {

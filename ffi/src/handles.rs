@@ -61,7 +61,7 @@ impl<T> Table<T> {
     /// What the handle names, to be used by any number of threads at once.
     ///
     /// Errors: InvalidArgument if it names nothing or is being ended.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, handle: usize) -> Result<Shared<'_, T>> {
         let (slot, generation) = self.find(handle)?;
         let guard = slot.value.try_read().ok_or_else(|| self.busy())?;
@@ -90,20 +90,11 @@ impl<T> Table<T> {
         slots.filter(|slot| slot.generation.load(Ordering::Relaxed) % 2 == 1).count()
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, handle: usize) -> Result<(&Slot<T>, u32)> {
-        let what = self.what;
-        if handle == 0 {
-            return Err(Error::invalid(format!("{what} is null")));
-        }
-        if (handle >> KIND_SHIFT) as u8 != self.kind {
-            return Err(Error::invalid(format!("{what} is none: {handle:#x} is not a handle of this kind")));
-        }
-        let forks = (handle >> FORK_SHIFT) as u8;
-        if forks != FORKS.load(Ordering::Relaxed) as u8 {
-            return Err(Error::invalid(format!(
-                "{what} was made before a fork and belongs to the parent process; make its own in the child after exec"
-            )));
+        let forks = FORKS.load(Ordering::Relaxed) as u8;
+        if handle >> FORK_SHIFT != usize::from(self.kind) << 8 | usize::from(forks) {
+            return Err(self.not_from_here(handle));
         }
         let generation = (handle >> PLACE_BITS) as u32 & ((1 << GENERATION_BITS) - 1);
         let slot = self.slot(place_of(handle)).ok_or_else(|| self.gone())?;
@@ -170,10 +161,27 @@ impl<T> Table<T> {
             | place
     }
 
+    /// Why a number is no handle that this table made in this process.
+    #[cold]
+    fn not_from_here(&self, handle: usize) -> Error {
+        let what = self.what;
+        if handle == 0 {
+            return Error::invalid(format!("{what} is null"));
+        }
+        if (handle >> KIND_SHIFT) as u8 != self.kind {
+            return Error::invalid(format!("{what} is none: {handle:#x} is not a handle of this kind"));
+        }
+        Error::invalid(format!(
+            "{what} was made before a fork and belongs to the parent process; make its own in the child after exec"
+        ))
+    }
+
+    #[cold]
     fn gone(&self) -> Error {
         Error::invalid(format!("{} was destroyed before", self.what))
     }
 
+    #[cold]
     fn busy(&self) -> Error {
         Error::invalid(format!(
             "{}: another thread is in a call with it; destroy, close and wait from one thread",

@@ -101,6 +101,9 @@ pub(crate) struct Board {
     length: usize,
     ranks: usize,
     rank: usize,
+    /// The first words of this rank's line and of its calls.
+    own_line: usize,
+    own_calls: usize,
 }
 
 impl Board {
@@ -143,14 +146,16 @@ impl Board {
             .len(bytes)
             .map_raw(fd.as_fd().as_raw_fd())
             .map_err(|e| Error::system("cannot map the shared board; is the address space limited?", e))?;
-        Ok(Board { map, length: bytes / 8, ranks: ranks as usize, rank: rank as usize })
+        let (own_line, own_calls) = (line_of(rank as usize), calls_of(ranks as usize, rank as usize));
+        let (ranks, rank) = (ranks as usize, rank as usize);
+        Ok(Board { map, length: bytes / 8, ranks, rank, own_line, own_calls })
     }
 
     /// Says that this rank starts operation `sequence` with this signature. One thread at a time; a point-to-point
     /// operation may repeat the sequence of the last collective.
     #[inline]
     pub(crate) fn start(&self, sequence: u64, signature: u128) {
-        let line: &[AtomicU64; LINE_WORDS] = self.words(self.line(self.rank));
+        let line: &[AtomicU64; LINE_WORDS] = self.words(self.own_line);
         let last = State(line[0].load(Ordering::Relaxed)); // own line: last written by this rank
         let next = last.next(sequence);
         let entry = next.entry();
@@ -164,7 +169,7 @@ impl Board {
     /// Says that operation `sequence` is over; nothing if a later one has started since.
     #[inline]
     pub(crate) fn finish(&self, sequence: u64) {
-        let word = self.word(self.line(self.rank));
+        let word = self.word(self.own_line);
         let now = State(word.load(Ordering::Relaxed));
         if now.sequence() == sequence {
             word.store(now.0 & !1, Ordering::Release);
@@ -199,7 +204,7 @@ impl Board {
 
     /// Says that this rank leaves and takes part in nothing after `last_sequence`. The first call counts.
     pub(crate) fn leave(&self, last_sequence: u64) {
-        let left = self.word(self.line(self.rank) + LEFT);
+        let left = self.word(self.own_line + LEFT);
         // Release, pairing with `left`: who sees it also sees everything before. Failure: already left, keep it.
         let _ = left.compare_exchange(0, last_sequence << 1 | 1, Ordering::Release, Ordering::Relaxed);
         // Pairs with itself: of two ranks that leave and then read each other's calls and departures, the later one
@@ -255,7 +260,7 @@ impl Board {
 
     fn line(&self, rank: usize) -> usize {
         assert!(rank < self.ranks, "rank {rank} of {}", self.ranks);
-        HEADER_WORDS + rank * LINE_WORDS
+        line_of(rank)
     }
 
     fn cause_place(&self, rank: usize) -> usize {
@@ -265,12 +270,13 @@ impl Board {
     /// Where the calls of a rank stand.
     pub(super) fn calls_place(&self, rank: u32) -> usize {
         assert!((rank as usize) < self.ranks, "rank {rank} of {}", self.ranks);
-        HEADER_WORDS + self.ranks * (LINE_WORDS + CAUSE_WORDS) + rank as usize * CALLS_WORDS
+        calls_of(self.ranks, rank as usize)
     }
 
-    /// The rank whose view this is.
-    pub(super) fn rank(&self) -> u32 {
-        self.rank as u32
+    /// Where the calls of the rank stand whose view this is.
+    #[inline]
+    pub(super) fn own_calls(&self) -> usize {
+        self.own_calls
     }
 
     #[inline]
@@ -290,6 +296,14 @@ impl Board {
         // AtomicU64.
         unsafe { &*first.cast() }
     }
+}
+
+fn line_of(rank: usize) -> usize {
+    HEADER_WORDS + rank * LINE_WORDS
+}
+
+fn calls_of(ranks: usize, rank: usize) -> usize {
+    HEADER_WORDS + ranks * (LINE_WORDS + CAUSE_WORDS) + rank * CALLS_WORDS
 }
 
 fn sealed_memfd(bytes: u64) -> Result<OwnedFd> {

@@ -19,7 +19,7 @@ impl Board {
     /// Says that this rank has called collective `sequence` with this signature. One thread at a time.
     #[inline]
     pub(crate) fn called(&self, sequence: u64, signature: u128) {
-        let [written, low, high] = self.words(self.entry(self.rank(), sequence));
+        let [written, low, high] = self.words(entry_of(self.own_calls(), sequence));
         written.store(0, Ordering::Relaxed);
         // Pairs with the fence in `call_of`: who sees a new half below also sees that the entry is being written.
         fence(Ordering::Release);
@@ -31,7 +31,7 @@ impl Board {
     /// What a rank called as collective `sequence`, unless it has not come to it or is far past it.
     #[inline]
     pub(crate) fn call_of(&self, rank: u32, sequence: u64) -> Option<u128> {
-        let entry = self.entry(rank, sequence);
+        let entry = entry_of(self.calls_place(rank), sequence);
         if sequence == 0 || self.word(entry).load(Ordering::Acquire) != sequence {
             return None; // the load pairs with the Release in `called`
         }
@@ -41,10 +41,12 @@ impl Board {
         let is_whole = self.word(entry).load(Ordering::Relaxed) == sequence;
         is_whole.then_some(u128::from(high) << 64 | u128::from(low))
     }
+}
 
-    fn entry(&self, rank: u32, sequence: u64) -> usize {
-        self.calls_place(rank) + (sequence % KEPT) as usize * ENTRY_WORDS
-    }
+/// Where a call stands among a rank's, the first of which is at `first`.
+#[inline]
+fn entry_of(first: usize, sequence: u64) -> usize {
+    first + (sequence % KEPT) as usize * ENTRY_WORDS
 }
 
 #[cfg(test)]

@@ -138,11 +138,13 @@ impl<W: Words> Bells<W> {
     }
 
     /// Wakes those among these that sleep. One fence serves them all.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ring_at(&self, ranks: &[Rank]) {
         if !ranks.is_empty() {
             self.fences.of_writer::<u32, AtomicU32>();
-            ranks.iter().for_each(|&rank| self.bells[rank as usize].ring_if_needed());
+            for &rank in ranks {
+                self.bells[rank as usize].ring_if_needed();
+            }
         }
     }
 

@@ -49,6 +49,13 @@ impl Depth {
     }
 }
 
+/// An operation, and the entry of each rank in which its publication stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    pub(crate) number: u64,
+    pub(crate) entry: usize,
+}
+
 /// What stands in an entry, or in a place for payloads. Small: there are many, and each call looks at another.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
@@ -88,9 +95,14 @@ impl Readers {
     }
 
     /// The number of a list.
-    #[inline]
+    #[inline(always)]
     fn number(&mut self, readers: &[Rank]) -> u32 {
-        if self.list(self.last) != readers {
+        // Of one each, which is usual, without a call.
+        let is_last = match (self.list(self.last), readers) {
+            ([known], [reader]) => known == reader,
+            (known, readers) => known == readers,
+        };
+        if !is_last {
             self.last = self.find(readers);
         }
         self.last
@@ -135,16 +147,22 @@ impl Author {
         }
     }
 
-    /// Who is not through with what stands where operation `number` is to be published, and which operation that is; the
-    /// first such reader. `finished` is each rank's word.
+    /// Where the publications of an operation stand.
     #[inline]
+    pub(crate) fn spot(&self, number: u64) -> Spot {
+        Spot { number, entry: self.entries.entry(number) }
+    }
+
+    /// Who is not through with what stands where an operation is to be published, and which operation that is; the
+    /// first such reader. `finished` is each rank's word.
+    #[inline(always)]
     pub(crate) fn waits_for<'a, W: Word<u64> + 'a>(
         &mut self,
-        number: u64,
+        spot: Spot,
         has_payload: bool,
         finished: impl Fn(usize) -> &'a W,
     ) -> Option<(usize, u64)> {
-        let entry = self.held[self.entries.entry(number)];
+        let entry = self.held[spot.entry];
         let place = has_payload.then(|| self.held_in_places[self.places.entry(self.payloads)]);
         let mut late = |held: Held| {
             let is_known = held.number <= self.readers.lists[held.readers as usize].finished;
@@ -174,11 +192,11 @@ impl Author {
         has_finished(&mut self.known[reader], number, finished)
     }
 
-    /// Takes the entry of operation `number`, which nobody is waited for, to be written and shown; these are going to read it.
-    #[inline]
-    pub(crate) fn take(&mut self, number: u64, readers: &[Rank]) {
+    /// Takes the entry of an operation, which nobody is waited for, to be written and shown; these are going to read it.
+    #[inline(always)]
+    pub(crate) fn take(&mut self, Spot { number, entry }: Spot, readers: &[Rank]) {
         let readers = self.readers.number(readers);
-        self.held[self.entries.entry(number)] = Held { number, readers };
+        self.held[entry] = Held { number, readers };
     }
 
     /// Takes a place for its payload too; which payload it is.
@@ -273,14 +291,14 @@ mod loom_tests {
         }
 
         fn publish(&self, author: &mut Author, number: u64, reader: usize, theirs: &Side) {
-            while author.waits_for(number, true, |_| &theirs.finished).is_some() {
+            while author.waits_for(author.spot(number), true, |_| &theirs.finished).is_some() {
                 thread::yield_now();
             }
             self.write(author, number, reader);
         }
 
         fn write(&self, author: &mut Author, number: u64, reader: usize) {
-            author.take(number, &[reader as Rank]);
+            author.take(author.spot(number), &[reader as Rank]);
             let turn = author.take_place(number, &[reader as Rank]);
             self.turns[entry(number)].store(turn, Ordering::Relaxed);
             self.payloads[place(turn)].with_mut(|payload| {
@@ -337,7 +355,7 @@ mod loom_tests {
                 let ahead = AtomicU64::new(2 * DEPTH);
                 for (number, reader) in [(1, 1), (1 + DEPTH, 2)] {
                     let finished = |rank| if rank == 1 { &shared[1].finished } else { &ahead };
-                    while author.waits_for(number, true, finished).is_some() {
+                    while author.waits_for(author.spot(number), true, finished).is_some() {
                         thread::yield_now();
                     }
                     shared[0].write(&mut author, number, reader);
@@ -361,7 +379,7 @@ mod loom_tests {
                 let never = AtomicU64::new(0);
                 for number in [1, 2, 1 + DEPTH] {
                     // By the rule of all ranks publishing, `finished` is never needed.
-                    assert_eq!(author.waits_for(number, true, |_| &never), None);
+                    assert_eq!(author.waits_for(author.spot(number), true, |_| &never), None);
                     sides[me].publish(&mut author, number, 1 - me, &sides[1 - me]);
                     sides[1 - me].read(number);
                     author.saw(1 - me, number);
@@ -386,22 +404,30 @@ mod tests {
         let finished = [(); 2].map(|()| AtomicU64::new(0));
         let mut author = Author::new(2, Depth::new(4), Depth::new(2));
         let (next, later) = (3 + 4, 3 + 8);
-        assert_eq!(author.waits_for(3, false, |rank| &finished[rank]), None, "nothing stands there");
-        author.take(3, &[1]);
+        assert_eq!(
+            author.waits_for(author.spot(3), false, |rank| &finished[rank]),
+            None,
+            "nothing stands there"
+        );
+        author.take(author.spot(3), &[1]);
         show(3, &stamp);
         assert_eq!(stamp_of(&stamp), 3);
-        assert_eq!(author.waits_for(next, false, |rank| &finished[rank]), Some((1, 3)));
+        assert_eq!(author.waits_for(author.spot(next), false, |rank| &finished[rank]), Some((1, 3)));
         author.saw(1, 3);
         assert_eq!(
-            author.waits_for(next, false, |rank| &finished[rank]),
+            author.waits_for(author.spot(next), false, |rank| &finished[rank]),
             Some((1, 3)),
             "it has begun it, not ended it"
         );
         finish(3, &finished[1]);
-        assert_eq!(author.waits_for(next, false, |rank| &finished[rank]), None);
-        author.take(next, &[1]);
+        assert_eq!(author.waits_for(author.spot(next), false, |rank| &finished[rank]), None);
+        author.take(author.spot(next), &[1]);
         author.saw(1, next + 1);
-        assert_eq!(author.waits_for(later, false, |_| &nothing), None, "a later publication says the same");
+        assert_eq!(
+            author.waits_for(author.spot(later), false, |_| &nothing),
+            None,
+            "a later publication says the same"
+        );
         finished[1].store(0, Ordering::Relaxed);
         assert!(author.has_finished(1, next, &finished[1]), "what is known stays known");
     }
@@ -410,18 +436,18 @@ mod tests {
     fn who_has_to_be_through_is_who_reads_what_stands_there() {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
         let mut author = Author::new(3, Depth::new(4), Depth::new(2));
-        author.take(1, &[1]);
+        author.take(author.spot(1), &[1]);
         finish(4, &finished[2]);
         assert_eq!(
-            author.waits_for(5, false, |rank| &finished[rank]),
+            author.waits_for(author.spot(5), false, |rank| &finished[rank]),
             Some((1, 1)),
             "rank 2 does not read operation 1"
         );
         finish(1, &finished[1]);
         finished[2].store(0, Ordering::Relaxed);
-        assert_eq!(author.waits_for(5, false, |rank| &finished[rank]), None);
-        author.take(5, &[2]);
-        assert_eq!(author.waits_for(9, false, |rank| &finished[rank]), Some((2, 5)));
+        assert_eq!(author.waits_for(author.spot(5), false, |rank| &finished[rank]), None);
+        author.take(author.spot(5), &[2]);
+        assert_eq!(author.waits_for(author.spot(9), false, |rank| &finished[rank]), Some((2, 5)));
     }
 
     #[test]
@@ -429,17 +455,17 @@ mod tests {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
         let mut author = Author::new(3, Depth::new(4), Depth::new(2));
         for number in 1..=4 {
-            author.take(number, if number == 3 { &[2] } else { &[0, 2] });
+            author.take(author.spot(number), if number == 3 { &[2] } else { &[0, 2] });
         }
         [0, 2].iter().for_each(|&rank| finish(3, &finished[rank]));
-        assert_eq!(author.waits_for(5, false, |rank| &finished[rank]), None);
+        assert_eq!(author.waits_for(author.spot(5), false, |rank| &finished[rank]), None);
         let never = AtomicU64::new(0);
         for number in [6, 7] {
-            assert_eq!(author.waits_for(number, false, |_| &never), None, "{number}");
+            assert_eq!(author.waits_for(author.spot(number), false, |_| &never), None, "{number}");
         }
-        assert_eq!(author.waits_for(8, false, |_| &never), Some((0, 4)));
+        assert_eq!(author.waits_for(author.spot(8), false, |_| &never), Some((0, 4)));
         finish(4, &finished[0]);
-        assert_eq!(author.waits_for(8, false, |rank| &finished[rank]), Some((2, 4)));
+        assert_eq!(author.waits_for(author.spot(8), false, |rank| &finished[rank]), Some((2, 4)));
     }
 
     #[test]
@@ -447,15 +473,23 @@ mod tests {
         let finished = [(); 3].map(|()| AtomicU64::new(0));
         let mut author = Author::new(3, Depth::new(8), Depth::new(2));
         for (number, reader, payload) in [(1, 1, 0), (5, 2, 1)] {
-            assert_eq!(author.waits_for(number, true, |rank| &finished[rank]), None);
-            author.take(number, &[reader]);
+            assert_eq!(author.waits_for(author.spot(number), true, |rank| &finished[rank]), None);
+            author.take(author.spot(number), &[reader]);
             assert_eq!(author.take_place(number, &[reader]), payload, "operations without one take no turn");
         }
-        assert_eq!(author.waits_for(6, false, |rank| &finished[rank]), None, "its entry is free");
-        assert_eq!(author.waits_for(6, true, |rank| &finished[rank]), Some((1, 1)));
+        assert_eq!(
+            author.waits_for(author.spot(6), false, |rank| &finished[rank]),
+            None,
+            "its entry is free"
+        );
+        assert_eq!(author.waits_for(author.spot(6), true, |rank| &finished[rank]), Some((1, 1)));
         finish(5, &finished[2]);
-        assert_eq!(author.waits_for(6, true, |rank| &finished[rank]), Some((1, 1)), "rank 2 reads another");
+        assert_eq!(
+            author.waits_for(author.spot(6), true, |rank| &finished[rank]),
+            Some((1, 1)),
+            "rank 2 reads another"
+        );
         finish(1, &finished[1]);
-        assert_eq!(author.waits_for(6, true, |rank| &finished[rank]), None);
+        assert_eq!(author.waits_for(author.spot(6), true, |rank| &finished[rank]), None);
     }
 }

@@ -21,6 +21,7 @@ mod publications;
 mod receives;
 mod segment;
 mod sends;
+mod shelf;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

@@ -8,8 +8,9 @@
 
 use super::announcements::LEAST_BYTES;
 use super::endpoint::ShmEndpoint;
-use super::publications::{HEADER_BYTES, Publications};
+use super::publications::{Publications, label_of};
 use super::receives::copy;
+use super::shelf::{HEADER_BYTES, IN_HEAD_BYTES};
 use crate::host::HostMemory;
 use crate::local::announcement::is_still_there;
 use crate::local::is_there;
@@ -139,19 +140,20 @@ impl ShmEndpoint {
             output: HostPointer(0),
             looks: 1,
         };
-        let label = super::publications::label_of(key, &ask);
+        let label = label_of(key, &ask);
+        let spot = self.publications.author.spot(number);
         if !progress.asked.written {
             // SAFETY: the words are this function's, and as long as said.
-            if !unsafe { self.write(number, &label, &ask, ask.input) } {
+            if !unsafe { self.write(spot, &label, &ask, ask.input) } {
                 return Ok(false);
             }
             progress.asked.written = true;
             // Before anybody can see it.
             let offered = Offered { offset: output.wrapping_sub(1), call: *call };
             self.offered = (input > 0 && output > 0).then_some(offered);
-            self.show(number, &ask);
+            self.show(spot, &ask);
         }
-        self.all_are_there(number, &label, &ask, &mut progress.asked)
+        self.all_are_there(spot, &label, &ask, &mut progress.asked)
     }
 
     fn own_offer(&self, call: &OnePassCall) -> Offer {
@@ -167,9 +169,10 @@ impl ShmEndpoint {
     /// What a peer has shown.
     #[inline]
     fn offer(&self, number: u64, peer: usize) -> Offer {
-        let shelf = &self.publications.shelves[peer];
+        let Publications { shelves, author, .. } = &self.publications;
+        let (shelf, spot) = (&shelves[peer], author.spot(number));
         // Relaxed: ordered by the stamp.
-        let word = |at: usize| shelf.word(number, HEADER_BYTES / 8 + at).load(Ordering::Relaxed);
+        let word = |at: usize| shelf.word(spot, HEADER_BYTES / 8 + at).load(Ordering::Relaxed);
         Offer { input: word(0), output: word(1), epoch: word(2) }
     }
 
@@ -357,5 +360,5 @@ impl ShmEndpoint {
     }
 }
 
-const _: () = assert!(Offer::BYTES <= super::publications::IN_HEAD_BYTES);
+const _: () = assert!(Offer::BYTES <= IN_HEAD_BYTES);
 const _: () = assert!(PIECE.is_multiple_of(64) && LEAST_SHARE >= LEAST_BYTES);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::host::HostMemory;
-use crate::shm::publications::HEADER_BYTES;
+use crate::shm::shelf::HEADER_BYTES;
 use std::sync::atomic::Ordering;
 use ubccl_core::endpoint::{OnePass, OnePassCall, OnePassProgress};
 
@@ -207,8 +207,9 @@ fn an_offer_outside_the_heap_is_refused() {
     for (word, value) in [(0, u64::MAX), (1, u64::MAX), (0, 1 << 50), (1, 1 << 50)] {
         let mut rig = Rig::new(2, 1, 64 << 10);
         let (_, mut passes) = under_way(&mut rig);
-        rig.endpoints[0].publications.shelves[0]
-            .word(1, HEADER_BYTES / 8 + word)
+        let publications = &rig.endpoints[0].publications;
+        publications.shelves[0]
+            .word(publications.author.spot(1), HEADER_BYTES / 8 + word)
             .store(value, Ordering::Relaxed);
         let fault = passes[1].go(&mut rig.endpoints[1], 1).unwrap_err();
         let Fault::Lost { peer: 0, message } = fault else { panic!("{fault:?}") };
