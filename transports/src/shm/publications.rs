@@ -202,6 +202,7 @@ impl ShmEndpoint {
     ///
     /// # Safety
     /// The pieces may be read, and are in the limit; entry and, if it takes one, the next place are this rank's to write.
+    #[inline(always)]
     unsafe fn write_payload(
         &mut self,
         spot: Spot,
