@@ -269,3 +269,25 @@ fn lanes_that_meet_at_a_port_are_reckoned_with() {
         }
     }
 }
+
+/// Flows of lanes that share ports are each as quick as the others, whatever they are part of: queues alone say .82 of the
+/// first and .97 of the second.
+#[test]
+fn lanes_that_share_ports_are_reckoned_with() {
+    for (kind, name, least) in [
+        (Kind::Broadcast, "NPU:mesh;node:mesh;supernode:mesh", 0.84),
+        (Kind::Reduce, "NPU:mesh;node:mesh;supernode:ring", 0.98),
+    ] {
+        let call = call(kind, 690_000_000, 48);
+        let lanes = WorldConfig { lanes: 4, chunk_bytes: Some(4 << 20), ..config("cloudmatrix384-die", 48) };
+        let config = WorldConfig { fidelity: Fidelity::Fluid, ..lanes };
+        let candidates = World::new(config.clone()).unwrap().candidates(&call).unwrap();
+        let is_it = |one: &&Candidate| one.algorithm.descriptor().name == name && one.choice.lanes == 4;
+        let candidate = candidates.iter().filter(is_it).find(|one| one.choice.chunk_bytes == 4 << 20);
+        let candidate = candidate.expect("it is one");
+        let predicted = candidate.cost.as_ref().unwrap().total_ps();
+        let ratio = predicted / simulated_in(config, call, candidate);
+        println!("{ratio:.3} {call} {name}");
+        assert!((least..1.03).contains(&ratio), "{call} {name}: {ratio}");
+    }
+}

@@ -7,6 +7,7 @@ mod candidates;
 mod correction;
 mod engines;
 mod fit;
+mod flows;
 mod model;
 mod nnls;
 mod passing;

@@ -12,14 +12,19 @@
 //!          the next to the same rank waits for its end, those to others do not
 //! ```
 //!
+//! Where a port passes several messages at once, those under way share it (`flows`), and those to the same ranks follow
+//! each other. Ranks are not as alike then as one rank is to itself: of lanes that are in step by nature it says the truth,
+//! of others too little, as queues do of the former. So what takes longer counts.
+//!
 //! All ranks do alike in such plans, so what a rank sends now is what reaches it a latency later: one rank stands for all,
 //! and of a round's messages over links of one level one message of as many bytes. Where a root only gives or takes, so does
 //! this rank: what goes the other way is shared out among all the others.
 
+use super::flows::{Flows, UnderWay};
 use super::model::{Model, byte_ps};
 use super::predict::crowd;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use ubccl_core::profile::{Flow, Profile, Round};
 use ubccl_core::{Choice, Layout};
 
@@ -42,7 +47,10 @@ pub(super) fn replayed_ps(
     layout: &Layout,
 ) -> Option<f64> {
     let others = profile.also.iter().map(|other| replayed_ps(model, other, bytes, choice, layout));
-    let own = Replay::new(model, profile, bytes, choice, layout).map(|replay| replay.total_ps());
+    let own = Replay::new(model, profile, bytes, choice, layout).map(|replay| {
+        let in_turn_ps = Replay { is_shared: false, ..replay.clone() }.total_ps();
+        if replay.is_shared { in_turn_ps.max(replay.total_ps()) } else { in_turn_ps }
+    });
     others.chain([own]).flatten().reduce(f64::max)
 }
 
@@ -82,15 +90,20 @@ struct Message {
     rest_ps: f64,
     /// From leaving to arriving.
     latency_ps: f64,
+    /// As flows, where ports are shared; without the ports.
+    flows: Flows,
 }
 
 /// See the module.
+#[derive(Clone)]
 struct Replay {
     turns: Vec<Turn>,
     lanes: usize,
     ports: usize,
     levels: usize,
     launch_ps: f64,
+    /// Whether ports pass several messages at once.
+    is_shared: bool,
     /// Chunks, the last of which may be a part of one.
     chunks: f64,
 }
@@ -114,7 +127,8 @@ impl Replay {
         }
         let lanes = profile.stages.len();
         let (ports, levels) = (usize::from(model.ports()), model.level.len());
-        Some(Replay { turns, lanes, ports, levels, launch_ps: model.launch_ps, chunks: share / chunk })
+        let (launch_ps, is_shared) = (model.launch_ps, model.at_once.is_some());
+        Some(Replay { turns, lanes, ports, levels, launch_ps, is_shared, chunks: share / chunk })
     }
 
     fn total_ps(&self) -> f64 {
@@ -161,7 +175,15 @@ fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
             bytes_ps / messages * (1.0 - 1.0 / link.streams()) + overheads_ps - link.port_overhead_ps;
         let (port, latency_ps) = (usize::from(link.port), link.latency_ps + link.overhead_ps);
         let share = f64::from(traffic.messages) / f64::from(all.max(1));
-        turn.messages.push(Message { level, share, port, port_ps, taken_ps, alone_ps, rest_ps, latency_ps });
+        let count = f64::from(traffic.peers.max(1));
+        // Not sooner than an engine has issued all of them.
+        let (shared_ps, issue_ps) =
+            (bytes_ps / link.streams(), messages * link.gap_ps.max(link.port_overhead_ps));
+        let most = if shared_ps < issue_ps { shared_ps / issue_ps } else { 1.0 };
+        let most = if shared_ps > 0.0 { most.min(count / link.streams()) } else { 1.0 };
+        let flows = Flows { port_ps: shared_ps, count, most, passes: [None; 2] };
+        let message = Message { level, share, port, port_ps, taken_ps, alone_ps, rest_ps, latency_ps, flows };
+        turn.messages.push(message);
     }
     turn.compute_ps = round.folds() * model.fold_ps
         + round.reduced.of_bytes(bytes) * byte_ps(model.reduce_bytes_per_s)
@@ -192,6 +214,8 @@ impl Ord for Time {
 enum What {
     /// All messages have left.
     Left,
+    /// Those of one level have, which shared the ports with others. Never queued.
+    Through { message: usize },
     /// The first byte of a message reaches the port.
     Head { message: usize },
     /// Some of the messages of one level are there.
@@ -229,6 +253,9 @@ struct Run<'a> {
     /// By level: when what went to the same ranks before has left.
     pair_free_ps: Vec<f64>,
     compute_free_ps: f64,
+    /// What shares the ports, and by level what is to the same ranks and waits for those before.
+    under_way: UnderWay<(usize, usize)>,
+    behind: Vec<VecDeque<(usize, usize)>>,
     events: BinaryHeap<Reverse<(Time, u64, usize, What)>>,
     made: u64,
     /// Per chunk and turn: messages that have not arrived; one more until the turn is posted, and for computing.
@@ -251,6 +278,8 @@ impl<'a> Run<'a> {
             reception_free_ps: vec![0.0; replay.ports],
             pair_free_ps: vec![0.0; replay.levels],
             compute_free_ps: 0.0,
+            under_way: UnderWay::new(2 * replay.ports),
+            behind: vec![VecDeque::new(); replay.levels],
             events: BinaryHeap::new(),
             made: 0,
             missing: vec![u32::MAX; chunks * replay.turns.len()],
@@ -261,8 +290,9 @@ impl<'a> Run<'a> {
     /// When each chunk is through.
     fn ends_ps(mut self) -> Vec<f64> {
         self.post_all(0.0);
-        while let Some(Reverse((Time(now_ps), _, at, what))) = self.events.pop() {
+        while let Some((now_ps, at, what)) = self.next() {
             match what {
+                What::Through { message } => self.through(now_ps, at, message),
                 What::Left => self.left(now_ps, at),
                 What::Head { message } => self.head(now_ps, at, message),
                 What::Partly { message } => self.some_arrived(now_ps, at, message),
@@ -274,6 +304,19 @@ impl<'a> Run<'a> {
             }
         }
         self.ends_ps
+    }
+
+    /// What happens next: what is through passes on before anything else happens.
+    fn next(&mut self) -> Option<(f64, usize, What)> {
+        let event_ps = self.events.peek().map(|Reverse((Time(time_ps), ..))| *time_ps);
+        if let Some(through_ps) = self.under_way.next_ps()
+            && event_ps.is_none_or(|event_ps| through_ps <= event_ps)
+            && let Some((at, message)) = self.under_way.end(through_ps)
+        {
+            return Some((through_ps, at, What::Through { message }));
+        }
+        let Reverse((Time(now_ps), _, at, what)) = self.events.pop()?;
+        Some((now_ps, at, what))
     }
 
     fn push(&mut self, time_ps: f64, at: usize, what: What) {
@@ -312,9 +355,27 @@ impl<'a> Run<'a> {
         let at = chunk * self.replay.turns.len() + turn;
         let replay = self.replay;
         let posted = &replay.turns[turn];
-        let part = replay.part(chunk);
         self.lanes[lane].steps += posted.sends + posted.receives;
         self.missing[at] = posted.messages.len() as u32;
+        match replay.is_shared {
+            true => (0..posted.messages.len()).for_each(|message| self.come(now_ps, at, message)),
+            false => self.queue(now_ps, at),
+        }
+        let state = &mut self.lanes[lane];
+        (state.chunk, state.turn) = if is_last { (chunk + 1, start) } else { (chunk, turn + 1) };
+        if posted.messages.is_empty() {
+            self.missing[at] = 1;
+            self.arrived(now_ps, at);
+            return posted.compute_ps <= 0.0;
+        }
+        false
+    }
+
+    /// Messages stand behind those that are at the port, and behind those to the same ranks.
+    fn queue(&mut self, now_ps: f64, at: usize) {
+        let replay = self.replay;
+        let turns = replay.turns.len();
+        let (posted, part) = (&replay.turns[at % turns], replay.part(at / turns));
         let mut left_ps = now_ps;
         for (message, what) in posted.messages.iter().enumerate() {
             let mut taken_ps = now_ps;
@@ -330,14 +391,36 @@ impl<'a> Run<'a> {
         if posted.sends > 0.0 {
             self.push(left_ps, at, What::Left);
         }
-        let state = &mut self.lanes[lane];
-        (state.chunk, state.turn) = if is_last { (chunk + 1, start) } else { (chunk, turn + 1) };
-        if posted.messages.is_empty() {
-            self.missing[at] = 1;
-            self.arrived(now_ps, at);
-            return posted.compute_ps <= 0.0;
+    }
+
+    /// Messages share the ports from now on, or wait for those before them to the same ranks.
+    fn come(&mut self, now_ps: f64, at: usize, message: usize) {
+        let level = self.replay.turns[at % self.replay.turns.len()].messages[message].level;
+        self.behind[level].push_back((at, message));
+        if self.behind[level].len() == 1 {
+            self.begin(now_ps, at, message);
         }
-        false
+    }
+
+    fn begin(&mut self, now_ps: f64, at: usize, message: usize) {
+        let turns = self.replay.turns.len();
+        let Turn { ref messages, flow, .. } = self.replay.turns[at % turns];
+        let Message { port, flows, .. } = messages[message];
+        let passes = [(flow != Flow::In).then_some(2 * port), (flow != Flow::Out).then_some(2 * port + 1)];
+        let port_ps = flows.port_ps * self.replay.part(at / turns);
+        self.under_way.begin(now_ps, (at, message), Flows { port_ps, passes, ..flows });
+    }
+
+    /// Messages have left, and are there a latency later.
+    fn through(&mut self, now_ps: f64, at: usize, message: usize) {
+        let turn = &self.replay.turns[at % self.replay.turns.len()];
+        let Message { level, latency_ps, share, .. } = turn.messages[message];
+        self.behind[level].pop_front();
+        if let Some(&(at, message)) = self.behind[level].front() {
+            self.begin(now_ps, at, message);
+        }
+        self.push(now_ps + latency_ps, at, What::Arrived { message });
+        self.make_room(now_ps, turn.lane, turn.sends * share);
     }
 
     fn left(&mut self, now_ps: f64, at: usize) {
@@ -376,7 +459,7 @@ impl<'a> Run<'a> {
     /// In how many portions the messages of one level make room: there may be more than a window has places.
     fn portions(&self, at: usize, message: usize) -> u32 {
         let turn = &self.replay.turns[at % self.replay.turns.len()];
-        match turn.compute_ps > 0.0 {
+        match turn.compute_ps > 0.0 || self.replay.is_shared {
             true => 1,
             false => {
                 let receives = turn.receives * turn.messages[message].share;
