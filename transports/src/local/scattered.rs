@@ -52,12 +52,12 @@ impl Scattered {
             // A processor reverses bits in some twenty instructions, and small calls ask several times.
             return usize::from(REVERSED[usize::from(number as u8)]) >> (u8::BITS - self.bits);
         }
-        self.far_position(number)
+        self.position_of_many(number)
     }
 
     /// The same of more places than a byte counts.
     #[cold]
-    fn far_position(self, number: u64) -> usize {
+    fn position_of_many(self, number: u64) -> usize {
         (number.reverse_bits() >> (u64::BITS - self.bits)) as usize
     }
 
