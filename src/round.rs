@@ -44,7 +44,7 @@ impl Round {
     }
 
     /// Publishes, if that is still to be done, looks up to `looks` times for what others publish, and makes the output once
-    /// all is there: then answers `true`.
+    /// all is there: then answers `true`. `meanwhile` is called before it looks, if it comes to that.
     #[inline]
     pub(crate) fn go_on(
         &mut self,
@@ -52,6 +52,7 @@ impl Round {
         endpoint: &mut dyn Endpoint,
         key: &Key,
         looks: u32,
+        meanwhile: &dyn Fn(),
     ) -> Result<bool, Fault> {
         let Round { block_bytes, places: Places { input, output }, progress } = self;
         let call = DirectCall {
@@ -62,7 +63,7 @@ impl Round {
             looks,
         };
         // SAFETY: whoever made the round vouched for its memory until it ends.
-        unsafe { endpoint.direct(key, &call, progress) }
+        unsafe { endpoint.direct(key, &call, progress, meanwhile) }
     }
 
     /// The peers that it waits for.

@@ -6,6 +6,7 @@ use super::recent::{Known, Lengths};
 use super::slots::{Buffers, OpId, Role};
 use super::{CALLS_KEPT, Engine, EngineOptions};
 use crate::round::{Places, Round};
+use std::cell::Cell;
 use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, POINT_TO_POINT_LANE, Stream};
 use ubccl_core::{Collective, Result, Signature};
 
@@ -67,7 +68,8 @@ impl Engine {
         Ok(Some(self.recent.keep_round(known)))
     }
 
-    /// Issues it and looks up to `looks` times whether it is done. `tell` is told its sequence number first.
+    /// Issues it and looks up to `looks` times whether it is done. `tell` is told its sequence number, while others are
+    /// waited for: they need not wait for that.
     ///
     /// # Safety
     /// As for [`Engine::issue`], of the buffers that the call was found to be eligible with.
@@ -77,7 +79,7 @@ impl Engine {
         call: &Collective<'_>,
         Eligible { round, places }: Eligible,
         looks: u32,
-        tell: impl FnOnce(u64, Signature),
+        tell: impl Fn(u64, Signature),
     ) -> Result<Express, Fault> {
         let known = self.recent.round(round);
         // SAFETY: the caller vouches.
@@ -85,9 +87,17 @@ impl Engine {
         self.sequence += 1;
         known.message.stream = Stream::Collective(self.sequence);
         let Key { stream, signature, .. } = known.message;
-        self.calls[(self.sequence % CALLS_KEPT) as usize] = signature;
-        tell(self.sequence, signature);
-        if round.go_on(&known.plan, &mut *self.endpoint, &known.message, looks)? {
+        let (sequence, is_told) = (self.sequence, Cell::new(false));
+        let kept = Cell::from_mut(&mut self.calls[(sequence % CALLS_KEPT) as usize]);
+        let tell = || {
+            if !is_told.replace(true) {
+                kept.set(signature);
+                tell(sequence, signature);
+            }
+        };
+        let went_on = round.go_on(&known.plan, &mut *self.endpoint, &known.message, looks, &tell);
+        tell();
+        if went_on? {
             self.last_signature = signature;
             self.shown = (self.sequence, None);
             return Ok(Express::Done);

@@ -1,7 +1,11 @@
 //! Calls that block have no place in a program of simulated ranks: nobody would move time on.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use ubccl_core::{Error, Rank, Result};
+
+/// How many threads are running a rank's program. A call looks here first: a variable of its thread costs more to find.
+static PROGRAMS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     /// Whose program this thread runs right now.
@@ -13,6 +17,7 @@ pub(super) struct Running(Option<Rank>);
 
 impl Running {
     pub(super) fn enter(rank: Rank) -> Self {
+        PROGRAMS.fetch_add(1, Ordering::Relaxed); // a thread sees its own
         Running(RUNNING.replace(Some(rank)))
     }
 }
@@ -20,6 +25,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         RUNNING.set(self.0);
+        PROGRAMS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -28,7 +34,7 @@ impl Drop for Running {
 /// Errors: Unsupported.
 #[inline]
 pub(crate) fn refuse_blocking(call: impl FnOnce() -> (&'static str, String)) -> Result<()> {
-    match RUNNING.get() {
+    match running() {
         None => Ok(()),
         Some(rank) => Err(refusal(rank, call())),
     }
@@ -37,7 +43,12 @@ pub(crate) fn refuse_blocking(call: impl FnOnce() -> (&'static str, String)) -> 
 /// Whether this thread runs the program of a rank of a simulated world.
 #[inline]
 pub(crate) fn is_in_program() -> bool {
-    RUNNING.get().is_some()
+    running().is_some()
+}
+
+#[inline]
+fn running() -> Option<Rank> {
+    if PROGRAMS.load(Ordering::Relaxed) == 0 { None } else { RUNNING.get() }
 }
 
 #[cold]

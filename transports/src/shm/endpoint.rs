@@ -446,9 +446,10 @@ impl Endpoint for ShmEndpoint {
         key: &Key,
         call: &DirectCall<'_>,
         progress: &mut DirectProgress,
+        meanwhile: &dyn Fn(),
     ) -> Result<bool, Fault> {
         // SAFETY: the caller vouches.
-        unsafe { self.run_direct(key, call, progress) }
+        unsafe { self.run_direct(key, call, progress, meanwhile) }
     }
 
     fn one_pass_from(&self) -> Option<u64> {

@@ -108,6 +108,7 @@ impl ShmEndpoint {
         key: &Key,
         call: &DirectCall<'_>,
         progress: &mut DirectProgress,
+        meanwhile: &dyn Fn(),
     ) -> Result<bool, Fault> {
         let Stream::Collective(number) = key.stream else {
             return Err(Error::internal("a round of publications is a collective").into());
@@ -121,7 +122,9 @@ impl ShmEndpoint {
             }
             progress.written = true;
             self.show(spot, call);
+            self.count_shown(call);
         }
+        meanwhile();
         if !self.all_are_there(spot, &label, call, progress)? {
             return Ok(false);
         }
@@ -144,6 +147,7 @@ impl ShmEndpoint {
             }
             progress.written = true;
             self.show(spot, call);
+            self.count_shown(call);
         }
         if takes_a_place {
             let turns = &mut self.publications.turns;
@@ -153,7 +157,7 @@ impl ShmEndpoint {
                 .for_each(|&writer| turns[writer as usize] = turns[writer as usize].wrapping_add(1));
         }
         finish(number, self.publications.shelves[self.rank].finished());
-        self.count_direct(call);
+        self.count_read(call);
         Ok(true)
     }
 
@@ -182,7 +186,6 @@ impl ShmEndpoint {
             *awaited = Some(Awaited::End(reader, held));
             return false;
         }
-        author.take(spot, &call.direct.readers);
         if len > IN_HEAD_BYTES {
             // SAFETY: the caller vouches for the pieces, which are in the limit: `label_of` and the caller's choice of this
             // way keep it. The readers of what stood there are through.
@@ -238,11 +241,13 @@ impl ShmEndpoint {
         shelf.write_label(spot, label);
     }
 
-    /// Shows what was written.
+    /// Shows what was written. What only this rank is to know of it is noted after that, while it travels.
     #[inline(always)]
     pub(super) fn show(&mut self, spot: Spot, call: &DirectCall<'_>) {
         if !call.direct.readers.is_empty() {
-            show(spot.number, self.publications.shelves[self.rank].word(spot, 0));
+            let Publications { shelves, author, .. } = &mut self.publications;
+            show(spot.number, shelves[self.rank].word(spot, 0));
+            author.take(spot, &call.direct.readers);
             self.bells.ring_at(&call.direct.readers);
         }
     }
@@ -356,11 +361,17 @@ impl ShmEndpoint {
 
     /// Counts what the plan's messages would have been; of a barrier, those that it comes to here.
     #[inline(always)]
-    fn count_direct(&mut self, call: &DirectCall<'_>) {
-        let len = if call.direct.carries { call.block_bytes } else { 0 };
+    fn count_shown(&mut self, call: &DirectCall<'_>) {
+        let len = message_bytes(call);
         for &reader in &call.direct.readers {
             self.outgoing[reader as usize * self.channels].counters.sent(len);
         }
+    }
+
+    /// The same of those that were read.
+    #[inline(always)]
+    fn count_read(&mut self, call: &DirectCall<'_>) {
+        let len = message_bytes(call);
         for &writer in &call.direct.writers {
             self.incoming[writer as usize * self.channels].counters.received(len);
         }
@@ -383,6 +394,11 @@ fn pointer(HostPointer(address): HostPointer, offset: u64) -> *mut u8 {
 #[inline]
 fn longest_bytes(call: &DirectCall<'_>) -> u64 {
     call.direct.longest * call.block_bytes
+}
+
+#[inline]
+fn message_bytes(call: &DirectCall<'_>) -> u64 {
+    if call.direct.carries { call.block_bytes } else { 0 }
 }
 
 /// What a rank publishes of what it shows: two pieces, either of which may be empty.

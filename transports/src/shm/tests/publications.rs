@@ -119,7 +119,7 @@ impl Round {
         let [input, output] = spans.map(|span| HostPointer(endpoint.memory.address(span).unwrap().addr()));
         let call = DirectCall { direct: &self.direct, block_bytes, input, output, looks: 1 };
         // SAFETY: the rig's areas live as long as its endpoints, and these spans were checked against them.
-        unsafe { endpoint.direct(&key(sequence, 0), &call, &mut self.progress) }
+        unsafe { endpoint.direct(&key(sequence, 0), &call, &mut self.progress, &|| ()) }
     }
 }
 
