@@ -14,14 +14,16 @@ const FIRST_READINGS: u32 = 4;
 /// The other way is tried with so many bytes, twice what the slots of a good ring have: the first are in nobody's cache.
 const TRIED: u64 = 4 << 20;
 /// But with so many messages at least, and at most.
-const TRIED_MESSAGES: (u64, u64) = (4, 64);
+const TRIED_MESSAGES: (u64, u64) = (2, 64);
 /// One trial in so many messages as it has, if the other way costs about as much, and if it costs much more. At first, and
 /// after each change, trials come sooner, and then each time half as often: what is known of a way may be what its first
 /// messages cost, which touch memory that nobody has touched.
 const OFTEN: u32 = 16;
 const SELDOM: u32 = 64;
-/// The first trial: after as many messages as it has.
+/// The first trial: after as many messages as it has. Of reading, which was judged by several, later: a trial leaves slots
+/// that are in nobody's cache.
 const SOON: u32 = 2;
+const SOON_OF_READING: u32 = 8;
 
 /// What is known of the messages to one receiver.
 #[derive(Debug, Default)]
@@ -86,7 +88,8 @@ impl Ways {
         class.messages += 1;
         let tried = (TRIED / len.max(1)).clamp(TRIED_MESSAGES.0, TRIED_MESSAGES.1) as u32;
         let seldom = if other / 2 > now { SELDOM } else { OFTEN };
-        let round = tried * (SOON << class.trials).min(seldom);
+        let soon = if class.is_read { SOON } else { SOON_OF_READING };
+        let round = tried * (soon << class.trials).min(seldom);
         let is_trial = class.messages > round - tried;
         if class.messages >= round {
             class.messages = 0;
