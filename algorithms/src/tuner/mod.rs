@@ -89,7 +89,7 @@ pub struct Tuner {
 }
 
 /// Bytes that one rank has for another, where no rank knows of the others' tables.
-const GUESSED_BLOCK_BYTES: u64 = 16 << 10;
+const GUESSED_BLOCK_BYTES: u64 = 64 << 10;
 
 /// Classes of operations: those that nest and commute, or don't.
 const CLASSES: usize = 4;
