@@ -147,7 +147,7 @@ impl Execution {
                 Way::Direct { is_done: true, .. } => return Ok(false),
                 Way::Direct { round, is_done } => {
                     let before = round.progress();
-                    *is_done = round.go_on(plan, endpoint, &key, 1, &|| ())?;
+                    *is_done = round.go_on(plan, endpoint, &key, 1, &mut || ())?;
                     return Ok(*is_done || round.progress() != before);
                 }
                 Way::OnePass { pass, stands: stands @ OnePass::Pending } => {

@@ -52,7 +52,7 @@ impl Round {
         endpoint: &mut dyn Endpoint,
         key: &Key,
         looks: u32,
-        meanwhile: &dyn Fn(),
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<bool, Fault> {
         let Round { block_bytes, places: Places { input, output }, progress } = self;
         let call = DirectCall {

@@ -341,8 +341,8 @@ pub trait Endpoint: Send {
         DirectLimits::default()
     }
 
-    /// Goes on with a round of publications; `true` once it is done. `meanwhile` is called, once, before it looks for what
-    /// others publish, if it comes to that: what peers need not wait for.
+    /// Goes on with a round of publications; `true` once it is done. Before it looks for what others publish, if it
+    /// comes to that, it calls `meanwhile`: what peers need not wait for.
     ///
     /// # Safety
     /// Until it has answered `true` or an error, or the endpoint is cancelled or dropped, the call's input stays valid and
@@ -353,7 +353,7 @@ pub trait Endpoint: Send {
         _key: &Key,
         _call: &DirectCall<'_>,
         _progress: &mut DirectProgress,
-        _meanwhile: &dyn Fn(),
+        _meanwhile: &mut dyn FnMut(),
     ) -> Result<bool, Fault> {
         Err(Error::internal("this endpoint has no publications").into())
     }

@@ -6,7 +6,6 @@ use super::recent::{Known, Lengths};
 use super::slots::{Buffers, OpId, Role};
 use super::{CALLS_KEPT, Engine, EngineOptions};
 use crate::round::{Places, Round};
-use std::cell::Cell;
 use ubccl_core::endpoint::{Fault, HostPointer, Key, MessageNow, Now, POINT_TO_POINT_LANE, Stream};
 use ubccl_core::{Collective, Result, Signature};
 
@@ -79,7 +78,7 @@ impl Engine {
         call: &Collective<'_>,
         Eligible { round, places }: Eligible,
         looks: u32,
-        tell: impl Fn(u64, Signature),
+        tell: impl FnOnce(u64, Signature),
     ) -> Result<Express, Fault> {
         let known = self.recent.round(round);
         // SAFETY: the caller vouches.
@@ -87,16 +86,15 @@ impl Engine {
         self.sequence += 1;
         known.message.stream = Stream::Collective(self.sequence);
         let Key { stream, signature, .. } = known.message;
-        let (sequence, is_told) = (self.sequence, Cell::new(false));
-        let kept = Cell::from_mut(&mut self.calls[(sequence % CALLS_KEPT) as usize]);
-        let tell = || {
-            if !is_told.replace(true) {
-                kept.set(signature);
+        let (sequence, calls, mut untold) = (self.sequence, &mut self.calls, Some(tell));
+        let mut tell = || {
+            if let Some(tell) = untold.take() {
+                calls[(sequence % CALLS_KEPT) as usize] = signature;
                 tell(sequence, signature);
             }
         };
-        let went_on = round.go_on(&known.plan, &mut *self.endpoint, &known.message, looks, &tell);
-        tell();
+        let went_on = round.go_on(&known.plan, &mut *self.endpoint, &known.message, looks, &mut tell);
+        tell(); // it may have had to wait before it could publish
         if went_on? {
             self.last_signature = signature;
             self.shown = (self.sequence, None);

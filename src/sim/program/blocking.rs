@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use ubccl_core::{Error, Rank, Result};
 
-/// How many threads are running a rank's program. A call looks here first: a variable of its thread costs more to find.
+/// How many programs are being run, by whatever threads. A call looks here first: a variable of its thread costs more to
+/// find.
 static PROGRAMS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {

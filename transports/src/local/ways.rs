@@ -183,6 +183,24 @@ mod tests {
     }
 
     #[test]
+    fn of_few_long_messages_few_are_read_that_had_better_not() {
+        let (len, mut ways) = (8 << 20, Ways::default());
+        let reads = |ways: &mut Ways| match ways.reads(len) {
+            true => {
+                ways.was_read(len, 13_000);
+                1
+            }
+            false => {
+                ways.went_through_slots(len, 6_000);
+                0
+            }
+        };
+        let counts: Vec<u32> =
+            [5, 16, 32].map(|messages| (0..messages).map(|_| reads(&mut ways)).sum()).into();
+        assert_eq!(counts, [FIRST_READINGS, 2, 2], "the first, and two trials of two");
+    }
+
+    #[test]
     fn slots_are_tried_first_and_then_reading() {
         let mut ways = Ways::default();
         assert!((0..1000).all(|_| !ways.reads(1 << 20)));

@@ -446,7 +446,7 @@ impl Endpoint for ShmEndpoint {
         key: &Key,
         call: &DirectCall<'_>,
         progress: &mut DirectProgress,
-        meanwhile: &dyn Fn(),
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<bool, Fault> {
         // SAFETY: the caller vouches.
         unsafe { self.run_direct(key, call, progress, meanwhile) }

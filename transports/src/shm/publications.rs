@@ -108,7 +108,7 @@ impl ShmEndpoint {
         key: &Key,
         call: &DirectCall<'_>,
         progress: &mut DirectProgress,
-        meanwhile: &dyn Fn(),
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<bool, Fault> {
         let Stream::Collective(number) = key.stream else {
             return Err(Error::internal("a round of publications is a collective").into());
@@ -359,7 +359,7 @@ impl ShmEndpoint {
         payload.wrapping_add(offset as usize)
     }
 
-    /// Counts what the plan's messages would have been; of a barrier, those that it comes to here.
+    /// Counts what the plan's messages to its readers would have been; of a barrier, those that it comes to here.
     #[inline(always)]
     fn count_shown(&mut self, call: &DirectCall<'_>) {
         let len = message_bytes(call);
@@ -368,7 +368,7 @@ impl ShmEndpoint {
         }
     }
 
-    /// The same of those that were read.
+    /// The same of those from its writers, and wakes who may wait for this rank to be through.
     #[inline(always)]
     fn count_read(&mut self, call: &DirectCall<'_>) {
         let len = message_bytes(call);

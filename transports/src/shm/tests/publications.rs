@@ -114,12 +114,21 @@ impl Round {
     }
 
     fn go(&mut self, endpoint: &mut ShmEndpoint, sequence: u64) -> Result<bool, Fault> {
+        self.go_with(endpoint, sequence, &mut || ())
+    }
+
+    fn go_with(
+        &mut self,
+        endpoint: &mut ShmEndpoint,
+        sequence: u64,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<bool, Fault> {
         let block_bytes = self.output.len / self.direct.parts.len().max(1) as u64;
         let spans = [Span { len: self.direct.input * block_bytes, ..self.input }, self.output];
         let [input, output] = spans.map(|span| HostPointer(endpoint.memory.address(span).unwrap().addr()));
         let call = DirectCall { direct: &self.direct, block_bytes, input, output, looks: 1 };
         // SAFETY: the rig's areas live as long as its endpoints, and these spans were checked against them.
-        unsafe { endpoint.direct(&key(sequence, 0), &call, &mut self.progress, &|| ()) }
+        unsafe { endpoint.direct(&key(sequence, 0), &call, &mut self.progress, meanwhile) }
     }
 }
 
@@ -234,6 +243,35 @@ fn who_publishes_runs_ahead_as_far_as_there_are_entries_and_overwrites_nothing()
         assert_eq!(rig.bytes(1, output), (sequence as i32).to_le_bytes());
     }
     assert!(publish(&mut rig, next));
+}
+
+/// What is done meanwhile is done when others can read what was published, before theirs are looked for, and not by a rank
+/// that may not publish yet.
+#[test]
+fn meanwhile_is_between_publishing_and_looking() {
+    let (mut rig, depth) = (Rig::new(2, 1, 64 << 10), depth(2));
+    let areas = [0, 1].map(|rank| rig.area(rank, &[1, 0, 0, 0]));
+    let [mut first, mut second] =
+        [0, 1].map(|rank| Round::new(all_reduce(2, rank as Rank), areas[rank], areas[rank]));
+    let (zero, one) = rig.endpoints.split_at_mut(1);
+    let mut times = 0;
+    let mut meanwhile = || {
+        times += 1;
+        assert!(second.go(&mut one[0], 1).unwrap(), "the first rank's is there");
+    };
+    assert!(first.go_with(&mut zero[0], 1, &mut meanwhile).unwrap(), "the second's was there when it looked");
+    assert_eq!(times, 1);
+    assert_eq!([0, 1].map(|rank| rig.bytes(rank, areas[rank])), [vec![2, 0, 0, 0], vec![2, 0, 0, 0]]);
+
+    let mut publish = |sequence: u64| {
+        let mut was_told = false;
+        let mut round = Round::new(broadcast(2, 0), areas[0], areas[0]);
+        let is_done = round.go_with(&mut rig.endpoints[0], sequence, &mut || was_told = true).unwrap();
+        assert_eq!(was_told, is_done, "{sequence}");
+        is_done
+    };
+    // The second rank has finished 1 and reads nothing after it.
+    assert!((2..depth + 2).all(&mut publish) && !publish(depth + 2));
 }
 
 /// Rank 1 gives, first to rank 2, which is late, and then to rank 0, which is not: what stands in the first entry is rank
