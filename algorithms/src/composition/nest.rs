@@ -157,7 +157,8 @@ impl<'a> Nest<'a> {
     fn reduce_scatters(&self, schedule: &mut Schedule<'_>, tiers: &[Vec<Team>]) {
         for (tier, teams) in tiers.iter().enumerate() {
             schedule.phase(self.window(tier, teams));
-            teams.iter().for_each(|team| self.tiers[tier].family.reduce_scatter(schedule, team));
+            let family = self.tiers[tier].family;
+            schedule.for_each_beside(teams, |schedule, team| family.reduce_scatter(schedule, team));
         }
     }
 
@@ -167,7 +168,8 @@ impl<'a> Nest<'a> {
             if tier < phases {
                 schedule.phase(self.window(tier, teams));
             }
-            teams.iter().for_each(|team| self.tiers[tier].family.all_gather(schedule, team));
+            let family = self.tiers[tier].family;
+            schedule.for_each_beside(teams, |schedule, team| family.all_gather(schedule, team));
         }
     }
 }

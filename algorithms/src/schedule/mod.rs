@@ -62,6 +62,8 @@ pub(crate) struct Schedule<'a> {
     stages: Vec<usize>,
     /// Which of the rounds messages are part of.
     now: usize,
+    /// The next round, if it is not a new one.
+    beside: Option<usize>,
     /// Per cell: how many messages, one after the other, brought it to what it is.
     depths: Vec<usize>,
     orders: Orders,
@@ -98,6 +100,7 @@ impl<'a> Schedule<'a> {
             distances: Counted::default(),
             stages: Vec::new(),
             now: 0,
+            beside: None,
             depths: vec![0; cells],
             orders: Orders::new(cells),
             chunked: false,
@@ -177,9 +180,25 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// The next messages, exchanges excepted, hang on all those before.
+    /// The next messages, exchanges excepted, hang on all those before, but those that they are beside.
     pub(crate) fn round(&mut self) {
-        self.begin_round(self.rounds.len());
+        let now = self.beside.unwrap_or(self.rounds.len());
+        self.beside = self.beside.map(|round| round + 1);
+        self.begin_round(now);
+    }
+
+    /// Does the same with each of these, and none of it hangs on what is done with another.
+    pub(crate) fn for_each_beside<T>(
+        &mut self,
+        all: impl IntoIterator<Item = T>,
+        mut one: impl FnMut(&mut Self, T),
+    ) {
+        let first = self.rounds.len();
+        for each in all {
+            self.beside = Some(first);
+            one(self, each);
+        }
+        self.beside = None;
     }
 
     /// How many rounds there are.
