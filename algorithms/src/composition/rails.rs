@@ -15,14 +15,12 @@ pub(super) struct Rails<'a> {
 
 impl Rails<'_> {
     pub(super) fn all_gather(&self, schedule: &mut Schedule<'_>) {
-        self.begin(schedule);
         for tier in (0..self.tiers.len()).rev() {
             self.each_team(schedule, tier, |family, schedule, team| family.all_gather(schedule, &team));
         }
     }
 
     pub(super) fn reduce_scatter(&self, schedule: &mut Schedule<'_>) {
-        self.begin(schedule);
         for tier in 0..self.tiers.len() {
             self.each_team(schedule, tier, |family, schedule, mut team| {
                 // What the next tier has last in an all-gather, it wants first.
@@ -32,20 +30,19 @@ impl Rails<'_> {
         }
     }
 
-    /// One tier hands on what another brings: in the order in which it comes.
-    fn begin(&self, schedule: &mut Schedule<'_>) {
-        if self.tiers.len() > 1 {
-            schedule.as_named();
-        }
-    }
-
     fn each_team(
         &self,
         schedule: &mut Schedule<'_>,
         tier: usize,
         act: impl Fn(&dyn Family, &mut Schedule<'_>, Team),
     ) {
-        let family = self.tiers[tier].family;
+        let Tier { family, level } = self.tiers[tier];
+        if self.tiers.len() > 1 {
+            // One tier hands on what another brings, in the order in which it comes: what the last member of a group has is
+            // not of one time with what the first of the next group has, though they are neighbours.
+            let level = &self.layout.levels()[level];
+            schedule.as_named((0..level.groups()).map(|group| level.group(group).start).collect());
+        }
         let teams = self.teams(tier, schedule.spec().rank);
         schedule.phase(family.window(teams.iter().map(Team::len).max().unwrap_or(0)));
         teams.into_iter().for_each(|team| act(family, schedule, team));

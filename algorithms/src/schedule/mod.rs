@@ -68,8 +68,8 @@ pub(crate) struct Schedule<'a> {
     depths: Vec<usize>,
     orders: Orders,
     chunked: bool,
-    /// Whether pieces go in the order in which they are named.
-    as_named: bool,
+    /// If pieces go in the order in which they are named: the cells that none of them goes on to from the one before.
+    as_named: Option<Vec<u32>>,
     /// The last step so far, and its lane; and the one that other lanes wait for.
     last: Option<(usize, StepId)>,
     gate: Option<(usize, StepId)>,
@@ -104,7 +104,7 @@ impl<'a> Schedule<'a> {
             depths: vec![0; cells],
             orders: Orders::new(cells),
             chunked: false,
-            as_named: false,
+            as_named: None,
             last: None,
             gate: None,
         };
@@ -156,9 +156,10 @@ impl<'a> Schedule<'a> {
         self.chunked = true;
     }
 
-    /// Has cells sent in the order in which they are named, whatever their place in the vector.
-    pub(crate) fn as_named(&mut self) {
-        self.as_named = true;
+    /// Has cells sent in the order in which they are named, whatever their place in the vector. None of these, in order, is in
+    /// one piece with the cell before: the two come at different times.
+    pub(crate) fn as_named(&mut self, starts: Vec<u32>) {
+        self.as_named = Some(starts);
     }
 
     /// Has the lanes of later phases wait for what this one has done so far of a chunk, though nothing they send hangs on
@@ -461,10 +462,10 @@ impl<'a> Schedule<'a> {
         }
         let mut marks = Marks::new(self.grid.cells());
         cells.iter().for_each(|run| marks.add(run));
-        if !self.as_named {
+        let Some(starts) = &self.as_named else {
             return marks.runs().flat_map(|run| self.grid.pieces(run)).collect();
-        }
-        let runs: Vec<Range<u32>> = marks.runs().collect();
+        };
+        let runs: Vec<Range<u32>> = marks.runs().flat_map(|run| split(run, starts)).collect();
         let run_of = |cells: &Range<u32>| runs.partition_point(|run| run.end <= cells.start);
         let mut is_new = vec![true; runs.len()];
         let named = cells.iter().filter(|cells| !cells.is_empty()).map(run_of);
@@ -608,4 +609,13 @@ impl<'a> Schedule<'a> {
         };
         &mut self.touched[memory]
     }
+}
+
+/// A run, cut where one of these cells, which are in order, begins inside it.
+fn split(run: Range<u32>, starts: &[u32]) -> impl Iterator<Item = Range<u32>> {
+    let inside =
+        starts.partition_point(|&start| start <= run.start)..starts.partition_point(|&start| start < run.end);
+    let begins = std::iter::once(run.start).chain(starts[inside.clone()].iter().copied());
+    let ends = starts[inside].iter().copied().chain([run.end]);
+    begins.zip(ends).map(|(start, end)| start..end)
 }
