@@ -26,13 +26,18 @@ use super::model::{Model, byte_ps};
 use super::predict::crowd;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
 use ubccl_core::profile::{Flow, Profile, Round};
 use ubccl_core::{Choice, Layout};
 
-/// Chunks that are replayed; those behind them come at the pace of [`PACE`].
+/// Chunks that are replayed; those behind them come at the pace of some of them, past the beginning and before lanes run empty.
 const REPLAYED: usize = 40;
-/// Of these chunks: past the beginning, and before lanes run empty.
-const PACE: std::ops::Range<usize> = 14..34;
+const PACE: Range<usize> = 14..34;
+/// As many instead, where the first come faster than the busiest port takes them: lanes run ahead, and others come to a halt
+/// only when windows are full.
+const REPLAYED_LONGER: usize = 160;
+const PACE_LONGER: Range<usize> = 100..150;
+const FASTER: f64 = 0.97;
 /// Steps that a lane of a schedule may have under way.
 const WINDOW: f64 = 64.0;
 /// Messages of a turn that make room together, if they come one after the other; and the most such portions.
@@ -130,14 +135,22 @@ impl Replay {
 
     /// How long it takes, where ports are shared or pass messages in turn.
     fn total_ps(&self, is_shared: bool) -> f64 {
-        let replayed = (self.chunks.ceil() as usize).min(REPLAYED);
+        let chunks = self.chunks.ceil() as usize;
+        let replayed = chunks.min(REPLAYED);
         let ends = Run::new(self, replayed, is_shared).ends_ps();
-        let last_ps = ends.last().copied().unwrap_or(0.0);
-        let pace_ps = match replayed >= REPLAYED {
-            true => ((ends[PACE.end] - ends[PACE.start]) / PACE.len() as f64).max(self.port_ps()),
-            false => 0.0,
-        };
-        self.launch_ps + last_ps + pace_ps * (self.chunks - replayed as f64).max(0.0)
+        if replayed < chunks && pace_ps(&ends, PACE) < self.port_ps() * FASTER {
+            let replayed = chunks.min(REPLAYED_LONGER);
+            return self.all_ps(&Run::new(self, replayed, is_shared).ends_ps(), PACE_LONGER);
+        }
+        self.all_ps(&ends, PACE)
+    }
+
+    /// The same from the ends of the first chunks.
+    fn all_ps(&self, ends_ps: &[f64], pace: Range<usize>) -> f64 {
+        let behind = self.chunks - ends_ps.len() as f64;
+        let behind_ps =
+            if behind > 0.0 { behind * pace_ps(ends_ps, pace).max(self.port_ps()) } else { 0.0 };
+        self.launch_ps + ends_ps.last().copied().unwrap_or(0.0) + behind_ps
     }
 
     /// What the busiest port does for a chunk.
@@ -153,6 +166,11 @@ impl Replay {
     fn part(&self, chunk: usize) -> f64 {
         (self.chunks - chunk as f64).clamp(0.0, 1.0)
     }
+}
+
+/// From one of these chunks to the next.
+fn pace_ps(ends_ps: &[f64], pace: Range<usize>) -> f64 {
+    (ends_ps[pace.end] - ends_ps[pace.start]) / pace.len() as f64
 }
 
 fn turn(model: &Model, layout: &Layout, round: &Round, bytes: f64) -> Turn {
@@ -227,7 +245,7 @@ enum What {
 /// A lane's place.
 #[derive(Clone, Debug)]
 struct Lane {
-    turns: std::ops::Range<usize>,
+    turns: Range<usize>,
     /// The next to post.
     chunk: usize,
     turn: usize,
