@@ -33,8 +33,8 @@ use ubccl_core::{Choice, Layout};
 /// Chunks that are replayed; those behind them come at the pace of some of them, past the beginning and before lanes run empty.
 const REPLAYED: usize = 40;
 const PACE: Range<usize> = 14..34;
-/// As many instead, where the first come faster than the busiest port takes them: lanes run ahead, and others come to a halt
-/// only when windows are full.
+/// As many instead, where the first come faster than the busiest port takes them: the first lanes run ahead, in which all
+/// ranks do alike, and come to a halt only when windows are full.
 const REPLAYED_LONGER: usize = 160;
 const PACE_LONGER: Range<usize> = 100..150;
 const FASTER: f64 = 0.97;
@@ -138,7 +138,8 @@ impl Replay {
         let chunks = self.chunks.ceil() as usize;
         let replayed = chunks.min(REPLAYED);
         let ends = Run::new(self, replayed, is_shared).ends_ps();
-        if replayed < chunks && pace_ps(&ends, PACE) < self.port_ps() * FASTER {
+        let runs_ahead = self.turns.first().is_some_and(|turn| turn.flow == Flow::Both);
+        if runs_ahead && replayed < chunks && pace_ps(&ends, PACE) < self.port_ps() * FASTER {
             let replayed = chunks.min(REPLAYED_LONGER);
             return self.all_ps(&Run::new(self, replayed, is_shared).ends_ps(), PACE_LONGER);
         }
