@@ -54,8 +54,12 @@ pub(super) fn replayed_ps(
 ) -> Option<f64> {
     let others = profile.also.iter().map(|other| replayed_ps(model, other, bytes, choice, layout));
     let own = Replay::new(model, profile, bytes, choice, layout).map(|replay| {
-        let in_turn_ps = replay.total_ps(false);
-        if model.at_once.is_some() { in_turn_ps.max(replay.total_ps(true)) } else { in_turn_ps }
+        let are_alike = || replay.turns.iter().all(|turn| turn.flow == Flow::Both);
+        match model.at_once {
+            None => replay.total_ps(false),
+            Some(_) if are_alike() => replay.total_ps(true),
+            Some(_) => replay.total_ps(false).max(replay.total_ps(true)),
+        }
     });
     others.chain([own]).flatten().reduce(f64::max)
 }
