@@ -23,6 +23,7 @@
 //! Source: the direct reduce-scatter is HCCL's mesh; that a fixed order makes sums reproducible is as in J. Demmel and
 //! H. D. Nguyen, ARITH 21 (2013), who pay with more arithmetic for any order.
 
+use crate::composition;
 use crate::nb::Nb;
 use crate::nhr::Nhr;
 use crate::ring::TeamRing;
@@ -134,6 +135,6 @@ impl Algorithm for Ordered {
     }
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
-        self.schedule(spec, layout).into_profile()
+        composition::profile_of(spec, layout, |spec| self.schedule(spec, layout))
     }
 }

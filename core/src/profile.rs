@@ -63,6 +63,8 @@ pub struct Round {
     pub flow: Flow,
     /// How many messages of other chunks may stand before one of these at a port, where chunks overlap.
     pub queue: u32,
+    /// How many pieces go by until one message more stands there. 0: they all stand there from the beginning.
+    pub fills_in: u32,
     /// Whether of each group only one rank has messages that leave it: the others do not crowd the group's way out.
     pub alone: bool,
     /// How many ranks of all do this in it; 0 if all do.
@@ -218,6 +220,11 @@ impl Round {
     /// The same, with so many messages of other chunks before each.
     pub fn queued(self, queue: u32) -> Self {
         Round { queue, ..self }
+    }
+
+    /// The same, where it takes so many pieces until one of these messages more stands before each.
+    pub fn filling_in(self, pieces: u32) -> Self {
+        Round { fills_in: pieces, ..self }
     }
 
     /// The same, by one rank of each group.

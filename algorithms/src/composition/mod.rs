@@ -248,10 +248,16 @@ pub(crate) fn profile(
     layout: &Layout,
     machine: &Layout,
 ) -> Profile {
-    let of = |rank| {
-        let schedule = schedule(&Spec { rank, ..*spec }, name, tiers, layout, machine);
-        schedule.into_profile_and_orders()
-    };
+    profile_of(spec, layout, |spec| schedule(spec, name, tiers, layout, machine))
+}
+
+/// The same of any schedules.
+pub(crate) fn profile_of<'a>(
+    spec: &Spec,
+    layout: &Layout,
+    schedule: impl Fn(&Spec) -> Schedule<'a>,
+) -> Profile {
+    let of = |rank| schedule(&Spec { rank, ..*spec }).into_profile_and_orders();
     let ranks = match spec.root {
         Some(root) => vec![root, (root + spec.ranks / 2) % spec.ranks, loneliest(layout)],
         // Those alone in their groups, and those at either end of a group's links.

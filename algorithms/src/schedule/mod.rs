@@ -386,12 +386,7 @@ impl<'a> Schedule<'a> {
         self.plan.finish()
     }
 
-    /// What it cost, for [`ubccl_core::Algorithm::profile`].
-    pub(crate) fn into_profile(self) -> Profile {
-        self.into_profile_and_orders().0
-    }
-
-    /// The same, and what its messages hang on, to be compared with other ranks'.
+    /// What it cost, for [`ubccl_core::Algorithm::profile`]; and what its messages hang on, to be compared with other ranks'.
     pub(crate) fn into_profile_and_orders(self) -> (Profile, Orders) {
         let [given, taken] =
             [(true, &self.rounds), (false, &self.taken)].map(|(gives, rounds)| self.total(gives, rounds));

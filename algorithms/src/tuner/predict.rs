@@ -288,8 +288,10 @@ impl<'a> Reckoning<'a> {
     /// queue: it turns to whatever is there. Nor has a port that passes several at once.
     fn queue(&self, round: &Round) -> f64 {
         let messages: u32 = round.traffic.iter().map(|traffic| traffic.messages).sum();
+        let others = self.pieces - 1.0;
+        let queue = f64::from(round.queue).min(others / f64::from(round.fills_in));
         match (self.model.cores, self.model.at_once) {
-            (None, None) => (f64::from(round.queue) / f64::from(messages.max(1))).min(self.pieces - 1.0),
+            (None, None) => (queue / f64::from(messages.max(1))).min(others),
             _ => 0.0,
         }
     }
