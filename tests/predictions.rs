@@ -270,24 +270,76 @@ fn lanes_that_meet_at_a_port_are_reckoned_with() {
     }
 }
 
+/// How a prediction is to its simulation, of the candidate of that name with four lanes and such chunks.
+fn predicted_in_chunks(
+    (fabric, ranks, fidelity): (&str, u32, Fidelity),
+    call: Collective<'static>,
+    (name, chunk_bytes): (&str, u32),
+) -> f64 {
+    let config = WorldConfig { lanes: 4, chunk_bytes: Some(chunk_bytes), fidelity, ..config(fabric, ranks) };
+    let candidates = World::new(config.clone()).unwrap().candidates(&call).unwrap();
+    let is_it = |one: &&Candidate| one.algorithm.descriptor().name == name && one.choice.lanes == 4;
+    let candidate = candidates.iter().filter(is_it).find(|one| one.choice.chunk_bytes == chunk_bytes);
+    let candidate = candidate.expect("it is one");
+    candidate.cost.as_ref().unwrap().total_ps() / simulated_in(config, call, candidate)
+}
+
 /// Flows of lanes that share ports are each as quick as the others, whatever they are part of: queues alone say .82 of the
-/// first and .97 of the second.
+/// first, .97 of the second and 1.12 of the third, in which all ranks do alike.
 #[test]
 fn lanes_that_share_ports_are_reckoned_with() {
-    for (kind, name, least) in [
-        (Kind::Broadcast, "NPU:mesh;node:mesh;supernode:mesh", 0.84),
-        (Kind::Reduce, "NPU:mesh;node:mesh;supernode:ring", 0.98),
+    for (kind, bytes, (name, chunk_bytes), within) in [
+        (Kind::Broadcast, 690_000_000, ("NPU:mesh;node:mesh;supernode:mesh", 4 << 20), 0.84..1.03),
+        (Kind::Reduce, 690_000_000, ("NPU:mesh;node:mesh;supernode:ring", 4 << 20), 0.98..1.03),
+        (Kind::AllReduce, 6_000_000, ("NPU:mesh;node:mesh;supernode:mesh", 1 << 20), 0.99..1.01),
     ] {
-        let call = call(kind, 690_000_000, 48);
-        let lanes = WorldConfig { lanes: 4, chunk_bytes: Some(4 << 20), ..config("cloudmatrix384-die", 48) };
-        let config = WorldConfig { fidelity: Fidelity::Fluid, ..lanes };
-        let candidates = World::new(config.clone()).unwrap().candidates(&call).unwrap();
-        let is_it = |one: &&Candidate| one.algorithm.descriptor().name == name && one.choice.lanes == 4;
-        let candidate = candidates.iter().filter(is_it).find(|one| one.choice.chunk_bytes == 4 << 20);
-        let candidate = candidate.expect("it is one");
-        let predicted = candidate.cost.as_ref().unwrap().total_ps();
-        let ratio = predicted / simulated_in(config, call, candidate);
+        let (call, machine) = (call(kind, bytes, 48), ("cloudmatrix384-die", 48, Fidelity::Fluid));
+        let ratio = predicted_in_chunks(machine, call, (name, chunk_bytes));
         println!("{ratio:.3} {call} {name}");
-        assert!((least..1.03).contains(&ratio), "{call} {name}: {ratio}");
+        assert!(within.contains(&ratio), "{call} {name}: {ratio}");
+    }
+}
+
+#[test]
+fn chunks_that_overlap_take_as_long_as_predicted() {
+    for (kind, bytes, (fabric, ranks), (name, chunk_bytes), within) in [
+        // Ranks of the smaller node are in two teams between nodes, and do for both at the same time.
+        (
+            Kind::AllReduce,
+            8_000_000,
+            ("cloudmatrix384-die", 72),
+            ("NPU:mesh;node:mesh;supernode:mesh", 1 << 20),
+            0.97..1.03,
+        ),
+        // What is gathered comes when what is summed has run ahead as far as windows go.
+        (
+            Kind::Reduce,
+            2_873_832,
+            ("cloudmatrix384-die", 8),
+            ("NPU:ring;supernode:mesh", 16 << 10),
+            0.97..1.03,
+        ),
+        // Few chunks leave the other tree's queues short.
+        (Kind::Reduce, 2_873_832, ("cloudmatrix384", 8), ("double-tree", 64 << 10), 0.9..1.05),
+    ] {
+        let call = call(kind, bytes, ranks);
+        let ratio = predicted_in_chunks((fabric, ranks, Fidelity::LogGp), call, (name, chunk_bytes));
+        println!("{ratio:.3} {fabric} {call} {name}");
+        assert!(within.contains(&ratio), "{fabric} {call} {name}: {ratio}");
+    }
+}
+
+/// The last member of a node and the first of the next are neighbours in memory, not in time: in one message, either would
+/// wait for the other, and all behind it.
+#[test]
+fn where_the_circle_of_a_node_closes_nobody_waits() {
+    for kind in [Kind::AllGather, Kind::ReduceScatter] {
+        let call = call(kind, 6_000_000, 48);
+        let took = |name: &str| {
+            let world = WorldConfig { algorithm: Some(name.to_owned()), ..config("cloudmatrix384", 48) };
+            World::new(world).unwrap().run_phantom(&|_| call, false).unwrap().elapsed_ps as f64
+        };
+        let ratio = took("node:nb;supernode:mesh") / took("node:halving-doubling;supernode:mesh");
+        assert!((0.99..1.01).contains(&ratio), "{call}: {ratio}");
     }
 }

@@ -333,7 +333,13 @@ impl<'a> Schedule<'a> {
         all.sort_unstable();
         // More than a list holds, and no run: one list after the other.
         let some = if progression(&all).is_some() { all.len() } else { MAX_LISTED_PEERS - 1 };
-        from.chunks(some).for_each(|some| self.reduce_some(piece, some));
+        let now = self.now;
+        for (list, some) in from.chunks(some).enumerate() {
+            // A sum waits for the one before, and all that its lane does after it.
+            self.begin_round(now + list);
+            self.reduce_some(piece, some);
+        }
+        self.now = now;
     }
 
     fn reduce_some(&mut self, piece: &Range<u32>, from: &[Rank]) {

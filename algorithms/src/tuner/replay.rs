@@ -111,6 +111,8 @@ struct Replay {
     ports: usize,
     levels: usize,
     launch_ps: f64,
+    /// Whether ports pass several messages at once: then nothing stands in a queue for a lane to run ahead of.
+    is_at_once: bool,
     /// Chunks, the last of which may be a part of one.
     chunks: f64,
 }
@@ -134,7 +136,9 @@ impl Replay {
         }
         let lanes = profile.stages.len();
         let (ports, levels) = (usize::from(model.ports()), model.level.len());
-        Some(Replay { turns, lanes, ports, levels, launch_ps: model.launch_ps, chunks: share / chunk })
+        let is_at_once = model.at_once.is_some();
+        let chunks = share / chunk;
+        Some(Replay { turns, lanes, ports, levels, launch_ps: model.launch_ps, is_at_once, chunks })
     }
 
     /// How long it takes, where ports are shared or pass messages in turn.
@@ -142,7 +146,8 @@ impl Replay {
         let chunks = self.chunks.ceil() as usize;
         let replayed = chunks.min(REPLAYED);
         let ends = Run::new(self, replayed, is_shared).ends_ps();
-        let runs_ahead = self.turns.first().is_some_and(|turn| turn.flow == Flow::Both);
+        let is_alike = self.turns.first().is_some_and(|turn| turn.flow == Flow::Both);
+        let runs_ahead = is_alike && !self.is_at_once;
         if runs_ahead && replayed < chunks && pace_ps(&ends, PACE) < self.port_ps() * FASTER {
             let replayed = chunks.min(REPLAYED_LONGER);
             return self.all_ps(&Run::new(self, replayed, is_shared).ends_ps(), PACE_LONGER);
@@ -153,8 +158,7 @@ impl Replay {
     /// The same from the ends of the first chunks.
     fn all_ps(&self, ends_ps: &[f64], pace: Range<usize>) -> f64 {
         let behind = self.chunks - ends_ps.len() as f64;
-        let behind_ps =
-            if behind > 0.0 { behind * pace_ps(ends_ps, pace).max(self.port_ps()) } else { 0.0 };
+        let behind_ps = if behind > 0.0 { behind * pace_ps(ends_ps, pace).max(self.port_ps()) } else { 0.0 };
         self.launch_ps + ends_ps.last().copied().unwrap_or(0.0) + behind_ps
     }
 
