@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use ubccl_core::profile::{Distances, Round, Traffic};
+use ubccl_core::profile::{Distances, Flow, Round, Traffic};
 use ubccl_core::{Layout, Rank, Spec};
 
 /// How far one rank sends on the circle of its innermost group, round by round.
@@ -74,4 +74,25 @@ pub(super) fn total(
         part.peers = peers.iter().filter(is_here).count() as u32;
     }
     all
+}
+
+/// What a rank gives and what it takes, round by round, as one: of its port what there is more of.
+pub(super) fn merged(mut rounds: Vec<Round>, taken: Vec<Round>, is_rooted: bool) -> Vec<Round> {
+    let size =
+        |traffic: &[Traffic]| (traffic.iter().map(|part| part.share.parts).sum::<u64>(), traffic.len());
+    for (round, taken) in rounds.iter_mut().zip(taken) {
+        round.flow = match (round.traffic.is_empty(), taken.traffic.is_empty()) {
+            (false, true) if is_rooted => Flow::Out,
+            (true, false) if is_rooted => Flow::In,
+            _ => Flow::Both,
+        };
+        if size(&round.traffic) < size(&taken.traffic) {
+            round.traffic = taken.traffic;
+        }
+    }
+    for later in 1..rounds.len() {
+        // What hangs on nothing that came is posted at once.
+        rounds[later].joins = [later - 1, later].iter().all(|&round| rounds[round].flow == Flow::Out);
+    }
+    rounds
 }

@@ -36,6 +36,18 @@ impl Marks {
         })
     }
 
+    /// The same of these cells, which are marked, but none goes on over one of `starts`, which are in order; in the order in
+    /// which they are named first.
+    pub(crate) fn runs_as_named(&self, cells: &[Range<u32>], starts: &[u32]) -> Vec<Range<u32>> {
+        let runs: Vec<Range<u32>> = self.runs().flat_map(|run| split(run, starts)).collect();
+        let run_of = |cell: u32| runs.partition_point(|run| run.end <= cell);
+        let mut is_new = vec![true; runs.len()];
+        let named = cells.iter().filter(|cells| !cells.is_empty());
+        let named = named.flat_map(|cells| run_of(cells.start)..=run_of(cells.end - 1));
+        let first = named.filter(|&run| std::mem::replace(&mut is_new[run], false));
+        first.map(|run| runs[run].clone()).collect()
+    }
+
     /// The first cell from `from` on that is marked, or that is not.
     fn find(&self, from: u32, marked: bool) -> Option<u32> {
         let mut word = from as usize / 64;
@@ -49,6 +61,14 @@ impl Marks {
         }
         None
     }
+}
+
+/// A run, cut where one of these cells, which are in order, is inside it.
+fn split(run: Range<u32>, starts: &[u32]) -> impl Iterator<Item = Range<u32>> {
+    let first = starts.partition_point(|&start| start <= run.start);
+    let inside = &starts[first..starts.partition_point(|&start| start < run.end).max(first)];
+    let begins = std::iter::once(run.start).chain(inside.iter().copied());
+    begins.zip(inside.iter().copied().chain([run.end])).map(|(start, end)| start..end)
 }
 
 #[cfg(test)]
@@ -78,5 +98,15 @@ mod tests {
                 assert_eq!(found, wanted);
             }
         }
+    }
+
+    #[test]
+    fn runs_are_named_once_and_end_where_another_has_to_begin() {
+        let mut marks = Marks::new(24);
+        let cells = [7..8, 15..16, 8..9, 16..17, 0..0, 20..23, 15..16];
+        cells.iter().for_each(|cells| marks.add(cells));
+        assert_eq!(marks.runs_as_named(&cells, &[]), [7..9, 15..17, 20..23]);
+        assert_eq!(marks.runs_as_named(&cells, &[0, 8, 16]), [7..8, 15..16, 8..9, 16..17, 20..23]);
+        assert_eq!(marks.runs_as_named(&cells[..6], &[7, 9, 20, 21]), [7..9, 15..17, 20..21, 21..23]);
     }
 }

@@ -16,7 +16,7 @@ mod touched;
 pub(crate) use grid::Grid;
 pub(crate) use orders::Orders;
 
-use counted::{Counted, total};
+use counted::{Counted, merged, total};
 use marks::Marks;
 use peers::{fixed, lists, progression};
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ use touched::Touched;
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
-use ubccl_core::profile::{Flow, Profile, Round, Traffic};
+use ubccl_core::profile::{Profile, Round, Traffic};
 use ubccl_core::{Kind, Layout, Rank, Spec};
 
 /// Where a cell is held.
@@ -398,22 +398,7 @@ impl<'a> Schedule<'a> {
             [(true, &self.rounds), (false, &self.taken)].map(|(gives, rounds)| self.total(gives, rounds));
         let parts = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.parts).sum::<u64>();
         let busiest = if parts(&taken) > parts(&given) { taken } else { given };
-        let mut rounds = self.rounds;
-        for (round, taken) in rounds.iter_mut().zip(self.taken) {
-            let size = |traffic: &[Traffic]| (parts(traffic), traffic.len());
-            round.flow = match (round.traffic.is_empty(), taken.traffic.is_empty()) {
-                (false, true) if self.spec.root.is_some() => Flow::Out,
-                (true, false) if self.spec.root.is_some() => Flow::In,
-                _ => Flow::Both,
-            };
-            if size(&round.traffic) < size(&taken.traffic) {
-                round.traffic = taken.traffic;
-            }
-        }
-        for later in 1..rounds.len() {
-            // What hangs on nothing that came is posted at once.
-            rounds[later].joins = [later - 1, later].iter().all(|&round| rounds[round].flow == Flow::Out);
-        }
+        let rounds = merged(self.rounds, self.taken, self.spec.root.is_some());
         let all = rounds.iter().flat_map(|round| &round.traffic).map(|part| part.share.parts);
         let is_sum = all.sum::<u64>() == parts(&busiest);
         let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });
@@ -463,15 +448,11 @@ impl<'a> Schedule<'a> {
         }
         let mut marks = Marks::new(self.grid.cells());
         cells.iter().for_each(|run| marks.add(run));
-        let Some(starts) = &self.as_named else {
-            return marks.runs().flat_map(|run| self.grid.pieces(run)).collect();
+        let runs = match &self.as_named {
+            None => marks.runs().collect(),
+            Some(starts) => marks.runs_as_named(cells, starts),
         };
-        let runs: Vec<Range<u32>> = marks.runs().flat_map(|run| split(run, starts)).collect();
-        let run_of = |cells: &Range<u32>| runs.partition_point(|run| run.end <= cells.start);
-        let mut is_new = vec![true; runs.len()];
-        let named = cells.iter().filter(|cells| !cells.is_empty()).map(run_of);
-        let first = named.filter(|&run| std::mem::replace(&mut is_new[run], false));
-        first.flat_map(|run| self.grid.pieces(runs[run].clone())).collect()
+        runs.into_iter().flat_map(|run| self.grid.pieces(run)).collect()
     }
 
     /// Maximal runs of the cells of `range` that `is_in`.
@@ -610,13 +591,4 @@ impl<'a> Schedule<'a> {
         };
         &mut self.touched[memory]
     }
-}
-
-/// A run, cut where one of these cells, which are in order, begins inside it.
-fn split(run: Range<u32>, starts: &[u32]) -> impl Iterator<Item = Range<u32>> {
-    let inside =
-        starts.partition_point(|&start| start <= run.start)..starts.partition_point(|&start| start < run.end);
-    let begins = std::iter::once(run.start).chain(starts[inside.clone()].iter().copied());
-    let ends = starts[inside].iter().copied().chain([run.end]);
-    begins.zip(ends).map(|(start, end)| start..end)
 }
