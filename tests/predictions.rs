@@ -257,6 +257,17 @@ fn what_overtakes_others_at_a_port_holds_them_up() {
     }
 }
 
+/// In sums in the order of ranks as well: one rank's way alone says .88, and others are then passed over for it; so it is too
+/// much rather than too little.
+#[test]
+fn what_overtakes_others_is_reckoned_with_where_sums_are_ordered() {
+    let call = call(Kind::AllReduce, 17_868_424, 48);
+    let config = WorldConfig { fidelity: Fidelity::Fluid, ..config("switch", 48) };
+    let ratio = predicted_for(&config, call, ("ordered-nb", 1));
+    println!("{ratio:.3}");
+    assert!((1.0..1.2).contains(&ratio), "{ratio}");
+}
+
 /// The blocks of a lane wait behind what all others send of the lane before.
 #[test]
 fn lanes_that_meet_at_a_port_are_reckoned_with() {

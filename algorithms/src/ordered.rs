@@ -23,11 +23,10 @@
 //! Source: the direct reduce-scatter is HCCL's mesh; that a fixed order makes sums reproducible is as in J. Demmel and
 //! H. D. Nguyen, ARITH 21 (2013), who pay with more arithmetic for any order.
 
-use crate::composition;
 use crate::nb::Nb;
 use crate::nhr::Nhr;
 use crate::ring::TeamRing;
-use crate::schedule::{Grid, Schedule};
+use crate::schedule::{self, Grid, Schedule};
 use crate::share::{mesh_window, refuse};
 use crate::team::{Family, Team};
 use std::ops::Range;
@@ -135,6 +134,6 @@ impl Algorithm for Ordered {
     }
 
     fn profile(&self, spec: &Spec, layout: &Layout) -> Profile {
-        composition::profile_of(spec, layout, |spec| self.schedule(spec, layout))
+        schedule::profile(spec, layout, |spec| self.schedule(spec, layout))
     }
 }

@@ -44,13 +44,11 @@ use crate::mesh_two_shot::TeamMesh;
 use crate::nb::Nb;
 use crate::nhr::Nhr;
 use crate::ring::TeamRing;
-use crate::rounds::loneliest;
-use crate::schedule::{Grid, Orders, Schedule};
+use crate::schedule::{self, Grid, Schedule};
 use crate::share::refuse;
 use crate::team::Family;
 use nest::Nest;
 use rails::Rails;
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use ubccl_core::plan::{Association, Plan};
@@ -239,8 +237,7 @@ pub(crate) fn schedule<'a>(
     schedule
 }
 
-/// What of schedules makes the profile: of kinds with a root its own and that of a rank alone in its groups, who takes what
-/// others share; of the others those of a few ranks that differ.
+/// What it costs, as a few ranks' schedules say.
 pub(crate) fn profile(
     spec: &Spec,
     name: &'static str,
@@ -248,34 +245,7 @@ pub(crate) fn profile(
     layout: &Layout,
     machine: &Layout,
 ) -> Profile {
-    profile_of(spec, layout, |spec| schedule(spec, name, tiers, layout, machine))
-}
-
-/// The same of any schedules.
-pub(crate) fn profile_of<'a>(
-    spec: &Spec,
-    layout: &Layout,
-    schedule: impl Fn(&Spec) -> Schedule<'a>,
-) -> Profile {
-    let of = |rank| schedule(&Spec { rank, ..*spec }).into_profile_and_orders();
-    let ranks = match spec.root {
-        Some(root) => vec![root, (root + spec.ranks / 2) % spec.ranks, loneliest(layout)],
-        // Those alone in their groups, and those at either end of a group's links.
-        None => vec![0, 1, loneliest(layout), spec.ranks / 2, spec.ranks / 2 + 1, spec.ranks - 1],
-    };
-    let ranks: BTreeSet<u32> = ranks.into_iter().filter(|&rank| rank < spec.ranks).collect();
-    let (mut all, orders): (Vec<Profile>, Vec<Orders>) = ranks.into_iter().map(of).unzip();
-    if spec.root.is_none() {
-        Orders::compare(&orders, &mut all);
-    }
-    let mut profiles: Vec<Profile> = Vec::new();
-    for profile in all {
-        if !profiles.contains(&profile) {
-            profiles.push(profile);
-        }
-    }
-    let also = profiles.split_off(1);
-    profiles.pop().unwrap_or_default().also(also)
+    schedule::profile(spec, layout, |spec| schedule(spec, name, tiers, layout, machine))
 }
 
 /// The groups of a tier, and what they are made of: groups of the tier below, or ranks.

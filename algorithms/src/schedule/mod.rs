@@ -11,13 +11,15 @@ mod grid;
 mod marks;
 mod orders;
 mod peers;
+mod profiles;
 mod touched;
 
 pub(crate) use grid::Grid;
-pub(crate) use orders::Orders;
+pub(crate) use profiles::profile;
 
 use counted::{Counted, merged, total};
 use marks::Marks;
+use orders::Orders;
 use peers::{fixed, lists, progression};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -393,7 +395,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// What it cost, for [`ubccl_core::Algorithm::profile`]; and what its messages hang on, to be compared with other ranks'.
-    pub(crate) fn into_profile_and_orders(self) -> (Profile, Orders) {
+    fn into_profile_and_orders(self) -> (Profile, Orders) {
         let [given, taken] =
             [(true, &self.rounds), (false, &self.taken)].map(|(gives, rounds)| self.total(gives, rounds));
         let parts = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.parts).sum::<u64>();

@@ -7,7 +7,7 @@ use ubccl_core::profile::Profile;
 
 /// What one rank's messages hang on. Ranks that differ in this are not through with a round at the same time.
 #[derive(Debug)]
-pub(crate) struct Orders {
+pub(super) struct Orders {
     /// Per cell: how many messages of the same round and rank were before the one that brought it.
     behind: Vec<u32>,
     /// How many messages each rank sent in each round so far.
@@ -42,7 +42,7 @@ impl Orders {
     /// Says of the rounds of these ranks' profiles which overtake those before them: where any two ranks cut their messages
     /// into other turns, or have them hang in another order on turns of the round before, some two do so in all rounds
     /// over the same links.
-    pub(crate) fn compare(all: &[Orders], profiles: &mut [Profile]) {
+    pub(super) fn compare(all: &[Orders], profiles: &mut [Profile]) {
         let comes_in_turns = |round: usize| {
             all.iter().flat_map(|one| &one.came).any(|(&(at, _), &came)| at == round && came > 1)
         };

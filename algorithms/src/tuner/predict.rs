@@ -289,6 +289,7 @@ impl<'a> Reckoning<'a> {
     fn queue(&self, round: &Round) -> f64 {
         let messages: u32 = round.traffic.iter().map(|traffic| traffic.messages).sum();
         let others = self.pieces - 1.0;
+        // No limit where it does not fill: so many pieces by none.
         let queue = f64::from(round.queue).min(others / f64::from(round.fills_in));
         match (self.model.cores, self.model.at_once) {
             (None, None) => (queue / f64::from(messages.max(1))).min(others),
