@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Where a port passes several messages at once, those under way share it (`flows`), and those to the same ranks follow
-//! each other. Where all ranks do alike, that is so. Where there is a root, neither that nor queues come near for all plans,
+//! each other. Where all ranks do alike, that comes nearest. Where there is a root, neither that nor queues come near for all plans,
 //! and both say too little rather than too much: what takes longer counts. (48 dies, predicted / simulated: an all-reduce of
 //! 6 MB by meshes 1.00 shared, 1.12 queued; of 690 MB, a reduction by nb .80 and .95, a broadcast by meshes .85 and .82.)
 //!
