@@ -231,6 +231,33 @@ fn what_passes_a_port_at_once_ends_at_once() {
     }
 }
 
+/// A port passes 16 messages at once: of 35 blocks, 16 are there together, then 16 more, then three; what hands on the second
+/// burst is through last. And nobody sends on what is there at once before others have it, though their messages differ.
+#[test]
+fn what_comes_in_bursts_is_handed_on_so() {
+    for (ranks, name, within) in [
+        (72, "NPU:ring;supernode:mesh", 0.99..1.01),
+        (48, "NPU:mesh;node:mesh;supernode:mesh", 0.99..1.01),
+        (72, "NPU:mesh;node:mesh;supernode:mesh", 0.99..1.06),
+    ] {
+        let call = call(Kind::AllGather, 17_868_384, ranks);
+        let fluid = WorldConfig { fidelity: Fidelity::Fluid, ..config("cloudmatrix384-die", ranks) };
+        let ratio = predicted_for(&fluid, call, (name, 1));
+        println!("{ratio:.3} {call} on {ranks} {name}");
+        assert!(within.contains(&ratio), "{call} on {ranks} {name}: {ratio}");
+    }
+}
+
+/// Ranks of the smaller node stand in for those it lacks, in a team each, beside their own.
+#[test]
+fn a_rank_in_several_teams_does_for_all_at_once() {
+    let call = call(Kind::AllGather, 17_868_384, 72);
+    let ratio =
+        predicted_for(&config("cloudmatrix384-die", 72), call, ("NPU:mesh;node:mesh;supernode:mesh", 1));
+    println!("{ratio:.3} {call}");
+    assert!((0.98..1.02).contains(&ratio), "{call}: {ratio}");
+}
+
 /// Where the circle of blocks closes, a rank's messages are two: it sends on what the first brings while others still take
 /// what it came with, and all who share a port with that wait.
 #[test]

@@ -45,7 +45,7 @@ impl Rails<'_> {
         }
         let teams = self.teams(tier, schedule.spec().rank);
         schedule.phase(family.window(teams.iter().map(Team::len).max().unwrap_or(0)));
-        teams.into_iter().for_each(|team| act(family, schedule, team));
+        schedule.for_each_beside(teams, |schedule, team| act(family, schedule, team));
     }
 
     /// The teams of a tier that `rank` is in.

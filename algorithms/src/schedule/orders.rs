@@ -43,8 +43,11 @@ impl Orders {
     /// into other turns, or have them hang in another order on turns of the round before, some two do so in all rounds
     /// over the same links.
     pub(super) fn compare(all: &[Orders], profiles: &mut [Profile]) {
-        let comes_in_turns = |round: usize| {
-            all.iter().flat_map(|one| &one.came).any(|(&(at, _), &came)| at == round && came > 1)
+        // Whether any of them sends or gets more than one message of a rank.
+        let is_in_turns = |round: usize| {
+            let sends = all.iter().any(|one| one.turns.get(round).is_some_and(|turns| turns.len() > 1));
+            let came = all.iter().flat_map(|one| &one.came);
+            sends || came.filter(|((at, _), _)| *at == round).any(|(_, &came)| came > 1)
         };
         let differ = |round: usize| {
             let turns = |one: &Orders| one.turns.get(round).cloned().unwrap_or_default();
@@ -53,9 +56,9 @@ impl Orders {
             };
             let cut = |one: &Orders| (turns(one).len(), came(one));
             let mut twos = all.iter().zip(all.iter().skip(1));
-            twos.any(|(one, other)| {
-                cut(one) != cut(other) || turns(one) != turns(other) && comes_in_turns(round - 1)
-            })
+            // Of a round that is there at once, nobody has anything sooner than others.
+            is_in_turns(round - 1)
+                && twos.any(|(one, other)| cut(one) != cut(other) || turns(one) != turns(other))
         };
         let rounds = all.iter().map(|one| one.turns.len()).max().unwrap_or(0);
         let uneven: Vec<usize> = (1..rounds).filter(|&round| differ(round)).collect();

@@ -8,6 +8,7 @@ mod correction;
 mod engines;
 mod fit;
 mod flows;
+mod line;
 mod model;
 mod nnls;
 mod passing;

@@ -25,6 +25,7 @@
 //! as many times longer as there are more ranks than ports. What comes of sharing ports and cores is told as contention:
 //! the prediction less that for the same machine with enough of both.
 
+use super::line::{Bursts, Line};
 use super::model::Model;
 use super::passing::Passing;
 use super::replay;
@@ -121,11 +122,11 @@ struct Reckoning<'a> {
 /// What a round does for a piece: what it waits for and what a port does, of the port whose messages are through last;
 /// what all ports do; and what the rank does itself.
 #[derive(Clone, Copy, Default)]
-struct Parts {
-    latency: Usage,
-    port: Usage,
-    ports: Usage,
-    rank: Usage,
+pub(super) struct Parts {
+    pub(super) latency: Usage,
+    pub(super) port: Usage,
+    pub(super) ports: Usage,
+    pub(super) rank: Usage,
 }
 
 impl<'a> Reckoning<'a> {
@@ -276,12 +277,16 @@ impl<'a> Reckoning<'a> {
         if is_met { all } else { Usage::default() }
     }
 
-    /// In how many turns what a round brings is there: of those that a port passes at once, all at the same time.
-    fn brings(&self, round: &Round) -> u32 {
-        let Some(most) = self.model.at_once else { return round.brings };
+    /// In how many bursts what a round brings is there: of what a port passes at once, all comes at the same time.
+    fn brings(&self, round: &Round) -> Bursts {
+        let alone = Bursts::one_by_one(round.brings);
+        let Some(most) = self.model.at_once else { return alone };
         let of = |count: fn(&Traffic) -> u32| round.traffic.iter().map(count).sum::<u32>();
         let (messages, peers) = (of(|traffic| traffic.messages), of(|traffic| traffic.peers));
-        round.brings.min(messages.div_ceil(peers.clamp(1, most)).max(1))
+        let at_once = peers.clamp(1, most);
+        let count = messages.div_ceil(at_once).max(1);
+        let part = (f64::from(at_once) / f64::from(messages.max(1))).min(1.0);
+        if count < round.brings { Bursts { count, part, ..alone } } else { alone }
     }
 
     /// How many times what a round's messages of one piece take those of other pieces before them do. A processor has no
@@ -498,86 +503,6 @@ pub(super) fn messages(profile: &Profile, bytes: u64, choice: &Choice) -> f64 {
         _ => of(&profile.busiest),
     };
     (pieces(profile, bytes as f64, choice).0 / f64::from(profile.spread.max(1)) * each).max(others)
-}
-
-/// How far one piece is on its way through the rounds, as one of many ranks that all do alike sees it.
-struct Line<'a> {
-    model: &'a Model,
-    /// When all that the last round brings is there, and when the last of its turns could begin.
-    end: Usage,
-    last: Usage,
-    /// When it began, what it does, and in how many turns what it brings is there.
-    start: Usage,
-    parts: Parts,
-    brings: u32,
-    /// When each port is free.
-    ports: Vec<Usage>,
-}
-
-impl<'a> Line<'a> {
-    fn new(model: &'a Model) -> Self {
-        let [end, last, start] = [Usage::default(); 3];
-        let ports = vec![Usage::default(); usize::from(model.ports())];
-        Line { model, end, last, start, parts: Parts::default(), brings: 0, ports }
-    }
-
-    /// Rounds that hang on all of what was before; `queue` times as much stands before each at its port.
-    fn follow(&mut self, parts: &Parts, times: f64, queue: f64) {
-        for part in [&parts.latency, &parts.port, &parts.rank] {
-            self.end.add(part, times);
-        }
-        self.end.add(&parts.port, times * queue);
-        (self.last, self.brings) = (self.end, 0);
-        self.ports.fill(self.end);
-    }
-
-    /// All that follows waits.
-    fn wait(&mut self, wait: &Usage) {
-        [&mut self.end, &mut self.last]
-            .into_iter()
-            .chain(&mut self.ports)
-            .for_each(|time| time.add(wait, 1.0));
-    }
-
-    /// A round of turns that hang on what the round before brings, in its order. A turn that has to wait holds up those
-    /// behind it.
-    fn flow(&mut self, parts: &Parts, round: &Round, brings: u32) {
-        let model = self.model;
-        let turn = 1.0 / f64::from(round.turns.max(1));
-        let is_free = round.leads && round.turns == 1;
-        // When what the first turn that hangs on anything hangs on is there.
-        let first = match self.brings {
-            _ if is_free => Usage::default(),
-            0 | 1 => self.end,
-            brings => {
-                let part = turn.max(1.0 / f64::from(brings));
-                let came = self.start.plus(&self.parts.latency, 1.0);
-                came.plus(&self.parts.port, part).plus(&self.parts.rank, part)
-            }
-        };
-        let start = if round.leads { self.last } else { longer(model, self.last, first) };
-        let (rest, end) = if is_free { (0.0, Usage::default()) } else { (1.0, self.end) };
-        let hung = if round.leads { 1.0 - turn } else { 1.0 };
-        let mut through = start;
-        for (port, free) in (0..).zip(&mut self.ports) {
-            let work = parts.ports.of_port(model, port);
-            if work == Usage::default() {
-                continue;
-            }
-            let all = longer(model, start, *free).plus(&work, 1.0);
-            *free = [first.plus(&work, hung), end.plus(&work, rest * turn)]
-                .into_iter()
-                .fold(all, |latest, other| longer(model, latest, other));
-            through = longer(model, through, *free);
-        }
-        // Reductions and copies of what came first go on beside the messages.
-        let brought = 1.0 / f64::from(brings.max(1));
-        let done = through.plus(&parts.latency, 1.0).plus(&parts.rank, brought);
-        let worked = start.plus(&parts.port, brought).plus(&parts.latency, 1.0).plus(&parts.rank, 1.0);
-        (self.start, self.parts, self.brings) = (start, *parts, brings);
-        self.last = longer(model, start, end);
-        self.end = [done, worked].into_iter().fold(self.end, |latest, other| longer(model, latest, other));
-    }
 }
 
 /// How many ranks of a group share each of its ports to a level.
