@@ -130,6 +130,9 @@ pub struct Profile {
     /// Where runs of rounds begin that a lane does for one chunk before it turns to the next. Empty if each round is a
     /// turn of its own: then a chunk's round overlaps the next chunk's one before it.
     pub stages: Vec<usize>,
+    /// Rounds before this one hand on what a root gives, by ever more ranks. The root does its part of them one after the
+    /// other, and what it sends of a chunk in later rounds once that has left. 0 if there are none.
+    pub handed: usize,
     /// Whether each lane moves its share of the data, beside the other lanes.
     pub split: bool,
     /// Whether every message is between ranks that follow each other on the circle of all ranks.
@@ -292,6 +295,11 @@ impl Profile {
     /// The same, but a lane turns to the next chunk only where such a run of rounds is over.
     pub fn staged(self, stages: Vec<usize>) -> Self {
         Profile { stages, ..self }
+    }
+
+    /// The same, and rounds before this one hand on what a root gives.
+    pub fn handing(self, handed: usize) -> Self {
+        Profile { handed, ..self }
     }
 
     /// The same, shared out among the lanes.

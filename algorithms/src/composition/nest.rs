@@ -108,9 +108,7 @@ impl<'a> Nest<'a> {
             round += steps;
             schedule.settle(round);
         }
-        if schedule.spec().rank == root_of(schedule.spec()) {
-            schedule.hold_back();
-        }
+        schedule.hold_back();
         self.all_gathers(schedule, &tiers, tiers.len());
     }
 

@@ -72,9 +72,10 @@ pub(crate) struct Schedule<'a> {
     chunked: bool,
     /// If pieces go in the order in which they are named: the cells that none of them goes on to from the one before.
     as_named: Option<Vec<u32>>,
-    /// The last step so far, and its lane; and the one that other lanes wait for.
+    /// The last step so far, and its lane; and the one that other lanes wait for, and how many rounds were before it.
     last: Option<(usize, StepId)>,
     gate: Option<(usize, StepId)>,
+    handed: usize,
 }
 
 impl<'a> Schedule<'a> {
@@ -109,6 +110,7 @@ impl<'a> Schedule<'a> {
             as_named: None,
             last: None,
             gate: None,
+            handed: 0,
         };
         for cell in schedule.brought() {
             schedule.places[cell as usize] = Place::Input;
@@ -164,10 +166,11 @@ impl<'a> Schedule<'a> {
         self.as_named = Some(starts);
     }
 
-    /// Has the lanes of later phases wait for what this one has done so far of a chunk, though nothing they send hangs on
-    /// it: their messages would go first otherwise, and others wait for those of this phase.
+    /// All is handed out: has the lanes of later phases of the root wait for what this one has done so far of a chunk, though
+    /// nothing they send hangs on it. Their messages would go first otherwise, and others wait for those of this phase.
     pub(crate) fn hold_back(&mut self) {
-        self.gate = self.last;
+        self.handed = self.rounds.len();
+        self.gate = self.last.filter(|_| self.spec.root == Some(self.spec.rank));
     }
 
     /// Elements of a chunk of the vector.
@@ -404,7 +407,7 @@ impl<'a> Schedule<'a> {
         let all = rounds.iter().flat_map(|round| &round.traffic).map(|part| part.share.parts);
         let is_sum = all.sum::<u64>() == parts(&busiest);
         let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });
-        let profile = profile.going(self.distances.sum());
+        let profile = profile.going(self.distances.sum()).handing(self.handed);
         let profile = if self.chunked { profile.chunked(1, 1).staged(self.stages) } else { profile };
         (profile, self.orders)
     }

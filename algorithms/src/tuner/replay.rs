@@ -21,6 +21,8 @@
 //! and of a round's messages over links of one level one message of as many bytes. Where a root only gives or takes, so does
 //! this rank: what goes the other way is shared out among all the others.
 
+mod handed;
+
 use super::flows::{Flows, UnderWay};
 use super::model::{Model, byte_ps};
 use super::predict::crowd;
@@ -52,16 +54,19 @@ pub(super) fn replayed_ps(
     choice: &Choice,
     layout: &Layout,
 ) -> Option<f64> {
-    let others = profile.also.iter().map(|other| replayed_ps(model, other, bytes, choice, layout));
-    let own = Replay::new(model, profile, bytes, choice, layout).map(|replay| {
+    let of = |profile| Replay::new(model, profile, bytes, choice, layout);
+    let all: Vec<Replay> = std::iter::once(profile).chain(&profile.also).filter_map(of).collect();
+    let of_one = |replay: &Replay| {
         let are_alike = || replay.turns.iter().all(|turn| turn.flow == Flow::Both);
         match model.at_once {
             None => replay.total_ps(false),
             Some(_) if are_alike() => replay.total_ps(true),
             Some(_) => replay.total_ps(false).max(replay.total_ps(true)),
         }
-    });
-    others.chain([own]).flatten().reduce(f64::max)
+    };
+    let shared: &[bool] = if model.at_once.is_some() { &[false, true] } else { &[false] };
+    let handed = shared.iter().filter_map(|&is_shared| handed::total_ps(&all, is_shared));
+    all.iter().map(of_one).chain(handed).reduce(f64::max)
 }
 
 /// Whether formulas alone are too rough for a profile.
@@ -105,6 +110,7 @@ struct Message {
 }
 
 /// See the module.
+#[derive(Clone)]
 struct Replay {
     turns: Vec<Turn>,
     lanes: usize,
@@ -115,6 +121,12 @@ struct Replay {
     is_at_once: bool,
     /// Chunks, the last of which may be a part of one.
     chunks: f64,
+    /// How many turns hand on what a root gives.
+    handed: usize,
+    /// Of the root: the turn whose messages have left when those behind it may be posted. It has everything.
+    gate: Option<usize>,
+    /// When each chunk has come; all are there from the beginning, if it is not said.
+    comes_ps: Vec<f64>,
 }
 
 impl Replay {
@@ -138,13 +150,15 @@ impl Replay {
         let (ports, levels) = (usize::from(model.ports()), model.level.len());
         let is_at_once = model.at_once.is_some();
         let chunks = share / chunk;
-        Some(Replay { turns, lanes, ports, levels, launch_ps: model.launch_ps, is_at_once, chunks })
+        let (launch_ps, handed) = (model.launch_ps, profile.handed);
+        let (gate, comes_ps) = (None, Vec::new());
+        Some(Replay { turns, lanes, ports, levels, launch_ps, is_at_once, chunks, handed, gate, comes_ps })
     }
 
     /// How long it takes, where ports are shared or pass messages in turn.
     fn total_ps(&self, is_shared: bool) -> f64 {
         let chunks = self.chunks.ceil() as usize;
-        let replayed = chunks.min(REPLAYED);
+        let replayed = self.replayed();
         let ends = Run::new(self, replayed, is_shared).ends_ps();
         let is_alike = self.turns.first().is_some_and(|turn| turn.flow == Flow::Both);
         let runs_ahead = is_alike && !self.is_at_once;
@@ -153,6 +167,10 @@ impl Replay {
             return self.all_ps(&Run::new(self, replayed, is_shared).ends_ps(), PACE_LONGER);
         }
         self.all_ps(&ends, PACE)
+    }
+
+    fn replayed(&self) -> usize {
+        (self.chunks.ceil() as usize).min(REPLAYED)
     }
 
     /// The same from the ends of the first chunks.
@@ -249,6 +267,8 @@ enum What {
     Arrived { message: usize },
     /// What came is reduced or copied.
     Computed,
+    /// One more chunk has come.
+    Come,
 }
 
 /// A lane's place.
@@ -287,7 +307,11 @@ struct Run<'a> {
     made: u64,
     /// Per chunk and turn: messages that have not arrived; one more until the turn is posted, and for computing.
     missing: Vec<u32>,
+    /// When these were over, and the chunks.
+    overs_ps: Vec<f64>,
     ends_ps: Vec<f64>,
+    /// How many chunks have come.
+    come: usize,
 }
 
 impl<'a> Run<'a> {
@@ -311,12 +335,19 @@ impl<'a> Run<'a> {
             events: BinaryHeap::new(),
             made: 0,
             missing: vec![u32::MAX; chunks * replay.turns.len()],
+            overs_ps: vec![0.0; chunks * replay.turns.len()],
             ends_ps: vec![0.0; chunks],
+            come: if replay.comes_ps.is_empty() { chunks } else { 0 },
         }
     }
 
     /// When each chunk is through.
-    fn ends_ps(mut self) -> Vec<f64> {
+    fn ends_ps(self) -> Vec<f64> {
+        self.done().ends_ps
+    }
+
+    fn done(mut self) -> Self {
+        self.replay.comes_ps.iter().for_each(|&time_ps| self.push(time_ps, 0, What::Come));
         self.post_all(0.0);
         while let Some((now_ps, at, what)) = self.next() {
             match what {
@@ -329,9 +360,13 @@ impl<'a> Run<'a> {
                     self.arrived(now_ps, at);
                 }
                 What::Computed => self.finished(now_ps, at),
+                What::Come => {
+                    self.come += 1;
+                    self.post_all(now_ps);
+                }
             }
         }
-        self.ends_ps
+        self
     }
 
     /// What happens next: what is through passes on before anything else happens.
@@ -371,7 +406,12 @@ impl<'a> Run<'a> {
         if turns.is_empty() || chunk >= self.chunks {
             return false;
         }
-        let is_ready = turn == 0 || self.missing[chunk * self.replay.turns.len() + turn - 1] == 0;
+        let is_over = |turn: usize| self.missing[chunk * self.replay.turns.len() + turn] == 0;
+        let is_ready = match self.replay.gate {
+            Some(gate) => turn <= gate || is_over(gate),
+            None if turn == 0 => chunk < self.come,
+            None => is_over(turn - 1),
+        };
         // Sends are the first of a turn's steps, and make room for the others as they leave.
         is_ready && has_room(steps)
     }
@@ -528,6 +568,7 @@ impl<'a> Run<'a> {
         if turn.messages.is_empty() || turn.compute_ps > 0.0 {
             self.lanes[turn.lane].steps -= turn.receives;
         }
+        self.overs_ps[at] = now_ps;
         let end_ps = &mut self.ends_ps[at / turns];
         *end_ps = end_ps.max(now_ps);
         self.post_all(now_ps);
