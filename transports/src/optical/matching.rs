@@ -194,6 +194,12 @@ impl Matching {
         line.count > line.moving
     }
 
+    /// Whether the message of the receive that waits last on a line is the last that has begun to move.
+    pub(super) fn is_last_moved(&self, line: u32) -> bool {
+        let line = &self.lines[line as usize];
+        line.side == Side::Receives && line.count == line.moving
+    }
+
     /// Forgets every receive of a seat.
     pub(super) fn forget_receives(&mut self, seat: SeatId) {
         for &line in self.into_seat.get(seat as usize).into_iter().flatten() {

@@ -38,7 +38,9 @@
 //! Levels may share a port of the rank or have their own. An engine (a software path) may have a start-up, paid once by
 //! each rank and collective, and links of its own. Where switches copy, a send to many passes the sender's port once; where
 //! they fold, what a receive-reduce takes of others passes the receiver's port once and counts as one term, unless it was
-//! copied: switches do one of both. The plan is the same.
+//! copied: switches do one of both. What has reached the receiver's port before the receive was posted comes by itself; in
+//! `fluid`, where a message is at both ports at once, what is to come of it is folded all the same. Copies begin with their
+//! original; behind others of their pair, in `fluid`, they wait in the switches. The plan is the same.
 //!
 //! A receive-reduce takes (terms − 1) · bytes / reduce rate more, a copy
 //! bytes / copy rate, where the fabric has such rates; a rank does one of them at a time. A message to the rank itself
@@ -67,6 +69,7 @@ mod endpoint;
 mod events;
 mod fabric;
 mod faults;
+mod folding;
 mod foresight;
 mod matching;
 mod network;

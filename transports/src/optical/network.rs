@@ -38,7 +38,7 @@ pub(super) struct Network {
     /// How many folds on the way there were.
     pub(super) folds: u64,
     pub(super) foresight: Foresight,
-    timing: Box<dyn Timing>,
+    pub(super) timing: Box<dyn Timing>,
     faults: Option<Faults>,
     pauses: Option<Pauses>,
     pub(super) recorder: Option<Box<Recorder>>,
@@ -313,30 +313,6 @@ impl Network {
             self.part_sent(message.send); // no flow, so nothing else tells
         }
         self.drop_message(id);
-    }
-
-    /// If switches fold this message with others for the receive that it will meet: which fold, and of how many. What
-    /// they copy they do not fold.
-    fn fold_on_the_way(&mut self, message: &Message) -> Option<(u64, u32)> {
-        let link = &self.fabric.topology().levels()[usize::from(message.link)].link;
-        if !link.reduces {
-            return None;
-        }
-        let receive = self.matching.begin_to_move(message.line)?;
-        let fold = self.receives[receive].fold()?;
-        if !(link.multicast && self.sends[message.send].peers > 1) {
-            return Some(fold);
-        }
-        let left = self.receives[receive].fold_fewer();
-        let recorder = self.recorder.as_deref_mut();
-        let agenda = &mut Agenda { now_ps: self.now_ps, queue: &mut self.queue, recorder };
-        self.timing.fold_fewer(fold.0, left, agenda);
-        None
-    }
-
-    /// Whether switches fold what comes to a rank from another.
-    pub(super) fn folds_on_the_way(&self, from: Rank, to: Rank) -> bool {
-        from != to && self.fabric.topology().link(from, to).reduces
     }
 
     fn arrived(&mut self, id: u32) {

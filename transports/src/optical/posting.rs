@@ -226,7 +226,7 @@ impl Network {
             receive.sends.resize(sources.len(), NONE);
         }
         receive.missing = sources.len() as u32;
-        let mut verdict = Ok(());
+        let (mut verdict, mut are_late) = (Ok(()), false);
         for (k, source) in sources.iter().enumerate() {
             if Some(source) == own {
                 self.receives[id].missing -= 1;
@@ -238,12 +238,20 @@ impl Network {
                 // What does not fit is told once; the other sources keep their places in line.
                 verdict = verdict.and(self.accept(id, k as u32, message));
             } else if own.is_some() && self.folds_on_the_way(self.seats.rank(peer), self.seats.rank(seat)) {
-                self.receives[id].folded += u32::from(self.matching.is_last_unmoved(line));
+                let is_late = self.is_passing(line);
+                let is_folded = is_late || self.matching.is_last_unmoved(line);
+                self.receives[id].folded += u32::from(is_folded);
+                are_late |= is_late;
             }
         }
-        if self.receives[id].folded > 1 {
+        let folded = self.receives[id].folded;
+        if folded > 1 {
             self.folds += 1;
             self.receives[id].fold = self.folds;
+            if are_late {
+                let others = sources.iter().filter(|source| Some(*source) != own);
+                others.for_each(|source| self.fold_rest((first + source, seat, lane), folded));
+            }
         }
         match verdict {
             Ok(()) => self.posted(id),

@@ -181,6 +181,52 @@ fn what_is_copied_is_not_folded_and_does_not_hold_up_what_is() {
     }
 }
 
+/// Of what has begun before its receive was posted, switches fold what is to come.
+#[test]
+fn what_is_on_its_way_is_folded_from_when_it_is_asked_for() {
+    let clever = switch(true);
+    // Of three that share the port for 50 ns, 83.3 bytes each are left, which pass as one. In loggp none is there yet.
+    for (fidelity, took_ns) in [(Fidelity::Fluid, 1133), (Fidelity::LogGp, 1100)] {
+        let mut harness = Harness::with_fidelity(&clever, 4, fidelity).unwrap().with_phantom(100, 1);
+        let whole = |region| span(region, 0, 100);
+        for from in 1..4 {
+            harness.post(from, 1, &send(whole(INPUT), 0));
+        }
+        harness.world.alarm(0, 50_000);
+        while harness.world.now_ps() < 50_000 {
+            harness.step();
+        }
+        harness.post(0, 1, &reduce(PeerRun::circle(0, 4, 4), whole(INPUT), whole(OUTPUT)));
+        harness.run();
+        assert_eq!(nearest_ns(harness.time(0, 1).unwrap()), took_ns, "{fidelity}");
+        assert!(harness.values(0, OUTPUT).iter().all(|value| value.contributors == 0b1111));
+    }
+}
+
+/// Copies go with their original, also if that waits. Behind others of their pair they wait in the switch.
+#[test]
+fn copies_wait_for_their_original_and_never_pass_the_port_of_their_sender() {
+    let clever = switch(true);
+    for fidelity in Fidelity::ALL {
+        for busy in 1..4 {
+            let mut harness = Harness::with_fidelity(&clever, 4, fidelity).unwrap().with_phantom(200, 1);
+            let [first, second] = [0, 100].map(|offset| move |region| span(region, offset, 100));
+            harness.post(busy, 1, &receive(first(OUTPUT), 0));
+            for to in 1..4 {
+                harness.post(to, 2, &receive(second(OUTPUT), 0));
+            }
+            harness.post(0, 1, &send(first(INPUT), busy));
+            harness.post(0, 2, &Post::Send { from: second(INPUT), to: PeerRun::circle(1, 3, 4) });
+            harness.run();
+            // The original goes to 1. Beside what goes to 2 or 3 it has half of the port; that one's copy follows.
+            let waits = fidelity == Fidelity::Fluid && busy > 1;
+            let sent_ns = nearest_ns(harness.time(0, 2).unwrap());
+            assert_eq!(sent_ns, if waits { 300 } else { 200 }, "to {busy}, {fidelity}");
+            assert!((1..4).all(|to| harness.values(to, OUTPUT)[100..] == harness.values(0, INPUT)[100..]));
+        }
+    }
+}
+
 #[test]
 fn the_hash_of_flows_repeats() {
     let hash = |bytes| {

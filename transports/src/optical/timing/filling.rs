@@ -78,6 +78,12 @@ impl Paths {
         &self.hops[first..first + self.marks[flow as usize].len as usize]
     }
 
+    /// The last place on the way of a flow.
+    pub(super) fn last_mut(&mut self, flow: u32) -> Option<&mut Hop> {
+        let last = (self.marks[flow as usize].len as usize).checked_sub(1)?;
+        self.hops.get_mut(flow as usize * self.most + last)
+    }
+
     /// The most places that a way has had.
     pub(super) fn most(&self) -> usize {
         self.most

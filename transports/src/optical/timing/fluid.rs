@@ -11,7 +11,7 @@ use super::super::faults::LinkFaults;
 use super::super::recorder::{Injection, Reception, Recorder};
 use super::super::slab::{NONE, Slab};
 use super::routes::Routes;
-use super::sharing::Sharing;
+use super::sharing::{FlowId, Sharing};
 use super::{Agenda, Direction, Timing, Way, Wiring, recorded, tell_ports};
 use outages::Outages;
 use ubccl_core::Rank;
@@ -36,10 +36,16 @@ pub(super) struct Fluid {
     queued: Slab<Queued>,
     /// What each flow carries, by message.
     flows: Vec<Way>,
+    /// By line, where switches fold: the message that passes its ports, and its flow.
+    passing: Vec<(u32, FlowId)>,
     /// Messages of no bytes that begin now.
     empty: Vec<u32>,
-    /// When the message begins that was posted last, if its engine took it at once.
-    posted_ps: Option<u64>,
+    /// The message posted last that is no copy, and when it begins, if its engine took it at once.
+    posted: (u32, Option<u64>),
+    /// What switches copy, by a message that has to wait.
+    copies: FixedMap<Line>,
+    /// From when on a copy may begin, by its turn or by its original, if it may not yet by the other.
+    half_ready: FixedMap<u64>,
     ended: Vec<u32>,
     faults: Option<Outages>,
 }
@@ -100,8 +106,11 @@ impl Fluid {
             pair_of_line: Vec::new(),
             queued: Slab::new(),
             flows: Vec::new(),
+            passing: Vec::new(),
             empty: Vec::new(),
-            posted_ps: None,
+            posted: (NONE, None),
+            copies: FixedMap::default(),
+            half_ready: FixedMap::default(),
             ended: Vec::new(),
             faults: faults.map(Outages::new),
         };
@@ -150,6 +159,9 @@ impl Fluid {
     fn come(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) {
         let (pair, engine) = (self.pair(way) as usize, self.engine(way));
         self.pairs[pair].is_busy = true;
+        if way.is_copy {
+            return self.may_begin(message, agenda.now_ps, agenda);
+        }
         if self.engines[engine].under_way < self.streams {
             self.issue(message, way, agenda);
         } else {
@@ -166,8 +178,23 @@ impl Fluid {
         engine.under_way += 1;
         self.pairs[pair].free_ps = start_ps.saturating_add(gap_ps);
         let begin_ps = start_ps.saturating_add(send_overhead_ps);
-        self.posted_ps = Some(begin_ps);
         agenda.queue.push(begin_ps, Kind::Begun, message);
+        if self.posted.0 == message {
+            self.posted.1 = Some(begin_ps);
+        }
+        if let Some(mut copies) = self.copies.remove(&u64::from(message)) {
+            while let Some((copy, _)) = copies.pop(&mut self.queued) {
+                self.may_begin(copy, begin_ps, agenda);
+            }
+        }
+    }
+
+    /// It is a copy's turn, or its original begins: with the second of both it does.
+    fn may_begin(&mut self, copy: u32, from_ps: u64, agenda: &mut Agenda<'_>) {
+        match self.half_ready.remove(&u64::from(copy)) {
+            Some(other_ps) => agenda.queue.push(from_ps.max(other_ps), Kind::Begun, copy),
+            None => drop(self.half_ready.insert(u64::from(copy), from_ps)),
+        }
     }
 
     /// A message is over: the next one of its pair may come, and the engine may issue one.
@@ -196,6 +223,9 @@ impl Fluid {
         self.tell(message, &way, agenda, arrival_ps);
         agenda.queue.push(arrival_ps, Kind::Arrived, message);
         left.push(message);
+        if let Some(passing) = self.passing.get_mut(way.line as usize).filter(|passing| passing.0 == message) {
+            passing.0 = NONE;
+        }
         self.release(&way, agenda);
     }
 }
@@ -252,7 +282,9 @@ impl Timing for Fluid {
     }
 
     fn post(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
-        self.posted_ps = None;
+        if !way.is_copy {
+            self.posted = (message, None);
+        }
         let pair = self.pair(way) as usize;
         if self.pairs[pair].is_busy {
             self.pairs[pair].waiting.push(&mut self.queued, message, way);
@@ -262,21 +294,16 @@ impl Timing for Fluid {
         None
     }
 
-    /// A copy begins with its original, if that is on its way and nothing of its own pair is: otherwise it follows.
+    /// A copy begins with its original. Behind others of its pair it waits in the switches.
     fn post_copy(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) -> Option<u64> {
-        let pair = self.pair(way) as usize;
-        match self.posted_ps {
-            Some(begin_ps) if !self.pairs[pair].is_busy => {
-                self.pairs[pair].is_busy = true;
-                agenda.queue.push(begin_ps, Kind::Begun, message);
-            }
-            begin_ps => {
-                let own = Way { is_copy: false, ..*way };
-                self.post(message, &own, agenda);
-                self.posted_ps = begin_ps;
+        match self.posted {
+            (_, Some(begin_ps)) => self.may_begin(message, begin_ps, agenda),
+            (original, None) => {
+                let copies = self.copies.entry(u64::from(original)).or_insert(Line::EMPTY);
+                copies.push(&mut self.queued, message, way);
             }
         }
-        None
+        self.post(message, way, agenda)
     }
 
     fn moved(&mut self, message: u32, way: &Way, agenda: &mut Agenda<'_>) {
@@ -295,7 +322,23 @@ impl Timing for Fluid {
         let bytes =
             if self.faults.is_some() { self.bytes_with_errors(message, way, agenda) } else { way.bytes };
         let hops = self.routes.of(way, &self.sharing);
-        self.sharing.begin(message, bytes, rate, hops, agenda.now_ps);
+        let flow = self.sharing.begin(message, bytes, rate, hops, agenda.now_ps);
+        if self.links[usize::from(way.class)].reduces && way.fold.is_none() {
+            let lines = self.passing.len().max(way.line as usize + 1);
+            self.passing.resize(lines, (NONE, flow));
+            self.passing[way.line as usize] = (message, flow);
+        }
+    }
+
+    fn passing(&self, line: u32) -> Option<u32> {
+        self.passing.get(line as usize).map(|passing| passing.0).filter(|&message| message != NONE)
+    }
+
+    fn fold_rest(&mut self, line: u32, messages: u32, now_ps: u64) {
+        let (message, flow) = self.passing[line as usize];
+        self.passing[line as usize].0 = NONE;
+        let way = self.flows[message as usize];
+        self.sharing.lighten(flow, self.routes.folded_weight(&way, messages), now_ps);
     }
 
     fn lost(&mut self, _message: u32, way: &Way, agenda: &mut Agenda<'_>) {
@@ -334,8 +377,11 @@ impl Timing for Fluid {
         let lines = self.pair_of_line.capacity() * size_of::<u32>();
         let engines = self.engines.capacity() * size_of::<Engine>();
         let pairs = self.pairs.capacity() * size_of::<Pair>();
-        let map = self.pair_of_ranks.capacity() * (size_of::<(u64, u32)>() + 1);
-        let flows = self.flows.capacity() * size_of::<Way>();
+        let map = self.pair_of_ranks.capacity() * (size_of::<(u64, u32)>() + 1)
+            + self.copies.capacity() * (size_of::<(u64, Line)>() + 1)
+            + self.half_ready.capacity() * (size_of::<(u64, u64)>() + 1);
+        let flows = self.flows.capacity() * size_of::<Way>()
+            + self.passing.capacity() * size_of::<(u32, FlowId)>();
         let faults = self.faults.as_ref().map_or(0, Outages::memory_bytes);
         lines + engines + pairs + map + flows + faults + self.queued.bytes() + self.sharing.memory_bytes()
     }

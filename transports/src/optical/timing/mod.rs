@@ -76,6 +76,14 @@ pub(super) trait Timing: fmt::Debug + Send {
     /// A fold on the way has so many messages only: another of them was copied, and comes by itself.
     fn fold_fewer(&mut self, _fold: u64, _messages: u32, _agenda: &mut Agenda<'_>) {}
 
+    /// The message of a line that passes its ports now: switches can still fold the rest of it.
+    fn passing(&self, _line: u32) -> Option<u32> {
+        None
+    }
+
+    /// Switches fold the rest of what passes on a line, with so many messages in all.
+    fn fold_rest(&mut self, _line: u32, _messages: u32, _now_ps: u64) {}
+
     /// Its own event has come, but its sender or receiver is dead: it goes no further, and gets no `Arrived`.
     fn lost(&mut self, _message: u32, _way: &Way, _agenda: &mut Agenda<'_>) {}
 

@@ -108,9 +108,14 @@ impl Routes {
             self.way.push(Hop { resource: into, weight: WHOLE });
         }
         // Of what switches fold, the receiver's port passes one result.
-        let weight = way.fold.map_or(weight, |(_, messages)| (weight / messages).max(1));
+        let weight = way.fold.map_or(weight, |(_, messages)| self.folded_weight(way, messages));
         self.way.push(Hop { resource: first + (way.to * 2 + 1) * parts + part, weight });
         &self.way
+    }
+
+    /// What one of so many messages that switches fold takes of its receiver's port.
+    pub(super) fn folded_weight(&self, way: &Way, messages: u32) -> u32 {
+        (self.weights[usize::from(way.class)] / messages).max(1)
     }
 
     pub(super) fn rings(&self) -> Option<&Rings> {

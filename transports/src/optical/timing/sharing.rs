@@ -35,6 +35,10 @@ pub(super) struct Hop {
     pub(super) weight: u32,
 }
 
+/// A flow, until it has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FlowId(u32);
+
 /// All resources and flows.
 #[derive(Debug, Default)]
 pub(super) struct Sharing {
@@ -113,7 +117,14 @@ impl Sharing {
 
     /// Begins a flow of so many bytes (at least one), no faster than `cap_bytes_per_s`. It gets its rate when
     /// [`Sharing::share`] is called next, at the same time.
-    pub(super) fn begin(&mut self, tag: u32, bytes: u64, cap_bytes_per_s: u64, way: &[Hop], now_ps: u64) {
+    pub(super) fn begin(
+        &mut self,
+        tag: u32,
+        bytes: u64,
+        cap_bytes_per_s: u64,
+        way: &[Hop],
+        now_ps: u64,
+    ) -> FlowId {
         let id = self.free.pop().unwrap_or_else(|| {
             self.flows.push(Flow::default());
             self.next_rates.push(OPEN);
@@ -143,6 +154,25 @@ impl Sharing {
             resource.asked += u128::from(cap) * u128::from(hop.weight);
         }
         self.begun.push(id);
+        FlowId(id)
+    }
+
+    /// A flow takes less of the last resource on its way from now on. Shares change with the next other changes, or by
+    /// themselves as soon as those would.
+    pub(super) fn lighten(&mut self, FlowId(id): FlowId, weight: u32, now_ps: u64) {
+        let Some(hop) = self.ways.last_mut(id) else { return };
+        let lighter = u64::from(hop.weight.saturating_sub(weight));
+        hop.weight -= lighter as u32;
+        let (resource, flow) = (&mut self.resources[hop.resource as usize], &self.flows[id as usize]);
+        if resource.binds() {
+            self.dirty.push(hop.resource);
+            self.changes += 1;
+            let due_ps = now_ps.saturating_add(self.patience_ps);
+            self.due_ps = Some(self.due_ps.map_or(due_ps, |other_ps| other_ps.min(due_ps)));
+        }
+        resource.all_weights -= lighter;
+        resource.used -= flow.rate * lighter;
+        resource.asked -= u128::from(flow.cap) * u128::from(lighter);
     }
 
     /// The next time at which a flow ends or shares change.
