@@ -223,7 +223,8 @@ impl Fluid {
         self.tell(message, &way, agenda, arrival_ps);
         agenda.queue.push(arrival_ps, Kind::Arrived, message);
         left.push(message);
-        if let Some(passing) = self.passing.get_mut(way.line as usize).filter(|passing| passing.0 == message) {
+        if let Some(passing) = self.passing.get_mut(way.line as usize).filter(|passing| passing.0 == message)
+        {
             passing.0 = NONE;
         }
         self.release(&way, agenda);
@@ -380,8 +381,8 @@ impl Timing for Fluid {
         let map = self.pair_of_ranks.capacity() * (size_of::<(u64, u32)>() + 1)
             + self.copies.capacity() * (size_of::<(u64, Line)>() + 1)
             + self.half_ready.capacity() * (size_of::<(u64, u64)>() + 1);
-        let flows = self.flows.capacity() * size_of::<Way>()
-            + self.passing.capacity() * size_of::<(u32, FlowId)>();
+        let flows =
+            self.flows.capacity() * size_of::<Way>() + self.passing.capacity() * size_of::<(u32, FlowId)>();
         let faults = self.faults.as_ref().map_or(0, Outages::memory_bytes);
         lines + engines + pairs + map + flows + faults + self.queued.bytes() + self.sharing.memory_bytes()
     }
