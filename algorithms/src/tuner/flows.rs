@@ -20,6 +20,9 @@ pub(super) struct UnderWay<T> {
     flows: Vec<Active<T>>,
     /// Of each port, while it is shared out: what is left of it, and how many flows want some.
     ports: Vec<(f64, f64)>,
+    /// Whether some began or ended since ports were shared out last, and when the next ones end.
+    is_changed: bool,
+    next_ps: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -29,6 +32,8 @@ struct Active<T> {
     left_ps: f64,
     /// What part of a port they get; negative until that is found.
     rate: f64,
+    /// What each could get of what is left.
+    most: f64,
 }
 
 /// What is through when so little is left: times are sums of parts.
@@ -37,33 +42,45 @@ const NOTHING_PS: f64 = 1e-3;
 impl<T: Copy> UnderWay<T> {
     /// None yet; so many ports.
     pub(super) fn new(ports: usize) -> Self {
-        UnderWay { now_ps: 0.0, flows: Vec::new(), ports: vec![(0.0, 0.0); ports] }
+        let (flows, ports) = (Vec::new(), vec![(0.0, 0.0); ports]);
+        UnderWay { now_ps: 0.0, flows, ports, is_changed: false, next_ps: None }
     }
 
     /// Some more, whose end is told by this name.
     pub(super) fn begin(&mut self, now_ps: f64, name: T, flows: Flows) {
         self.move_to(now_ps);
-        self.flows.push(Active { name, flows, left_ps: flows.port_ps, rate: 0.0 });
-        self.share();
+        self.flows.push(Active { name, flows, left_ps: flows.port_ps, rate: 0.0, most: 0.0 });
+        self.is_changed = true;
     }
 
     /// When the next ones end.
-    pub(super) fn next_ps(&self) -> Option<f64> {
-        let ends = self.flows.iter().map(|active| self.now_ps + active.left_ps.max(0.0) / active.rate);
-        ends.reduce(f64::min)
+    pub(super) fn next_ps(&mut self) -> Option<f64> {
+        if self.is_changed {
+            if self.flows.iter().any(|active| active.left_ps <= NOTHING_PS) {
+                // That ends before anything passes on.
+                return Some(self.now_ps);
+            }
+            self.share();
+        }
+        self.next_ps
     }
 
     /// Ends one that is through by now, if there is any; the earliest begun first.
     pub(super) fn end(&mut self, now_ps: f64) -> Option<T> {
         self.move_to(now_ps);
         let through = self.flows.iter().position(|active| active.left_ps <= NOTHING_PS)?;
-        let name = self.flows.remove(through).name;
-        self.share();
-        Some(name)
+        self.is_changed = true;
+        Some(self.flows.remove(through).name)
     }
 
     fn move_to(&mut self, now_ps: f64) {
         let passed_ps = now_ps - self.now_ps;
+        if passed_ps == 0.0 {
+            return;
+        }
+        if self.is_changed {
+            self.share();
+        }
         for active in &mut self.flows {
             active.left_ps -= passed_ps * active.rate;
         }
@@ -73,6 +90,7 @@ impl<T: Copy> UnderWay<T> {
     /// Shares the ports out: all flows get as much, until a port has no more or they can take no more; then the others
     /// get more.
     fn share(&mut self) {
+        self.is_changed = false;
         self.ports.fill((1.0, 0.0));
         for active in &mut self.flows {
             active.rate = -1.0;
@@ -80,21 +98,23 @@ impl<T: Copy> UnderWay<T> {
                 self.ports[port].1 += active.flows.count;
             }
         }
-        while self.flows.iter().any(|active| active.rate < 0.0) {
-            let of_port =
-                |&(left, flows): &(f64, f64)| if flows > 0.0 { left.max(0.0) / flows } else { f64::MAX };
-            let level_of = |active: &Active<T>| {
-                let ports = active.flows.passes.iter().flatten().map(|&port| of_port(&self.ports[port]));
-                ports.fold(active.flows.most / active.flows.count, f64::min)
+        let mut open = self.flows.len();
+        while open > 0 {
+            let ports = &self.ports;
+            let of_port = |port: usize| match ports[port] {
+                (left, flows) if flows > 0.0 => left.max(0.0) / flows,
+                _ => f64::MAX,
             };
-            let open = self.flows.iter().filter(|active| active.rate < 0.0);
-            let level = open.map(level_of).fold(f64::MAX, f64::min);
-            let is_full: Vec<bool> = self
-                .flows
-                .iter()
-                .map(|active| active.rate < 0.0 && level_of(active) <= level * (1.0 + f64::EPSILON))
-                .collect();
-            for (active, _) in self.flows.iter_mut().zip(is_full).filter(|(_, is_full)| *is_full) {
+            let mut level = f64::MAX;
+            for active in self.flows.iter_mut().filter(|active| active.rate < 0.0) {
+                let ports = active.flows.passes.into_iter().flatten().map(of_port);
+                active.most = ports.fold(active.flows.most / active.flows.count, f64::min);
+                level = level.min(active.most);
+            }
+            let is_full =
+                |active: &&mut Active<T>| active.rate < 0.0 && active.most <= level * (1.0 + f64::EPSILON);
+            for active in self.flows.iter_mut().filter(is_full) {
+                open -= 1;
                 active.rate = level * active.flows.count;
                 for port in active.flows.passes.into_iter().flatten() {
                     self.ports[port].0 -= active.rate;
@@ -102,6 +122,8 @@ impl<T: Copy> UnderWay<T> {
                 }
             }
         }
+        let ends = self.flows.iter().map(|active| self.now_ps + active.left_ps.max(0.0) / active.rate);
+        self.next_ps = ends.reduce(f64::min);
     }
 }
 

@@ -56,15 +56,27 @@ impl Cost {
 impl Model {
     /// What plans of this profile cost for a call of so many bytes (those of its longest buffer).
     pub fn cost(&self, profile: &Profile, bytes: u64, choice: &Choice, layout: &Layout) -> Cost {
+        let total_ps = self.total_ps(profile, bytes, choice, layout);
+        self.cost_in_all(total_ps, profile, bytes, choice, layout)
+    }
+
+    /// The same if it is known how long they take in all.
+    pub(super) fn cost_in_all(
+        &self,
+        total_ps: f64,
+        profile: &Profile,
+        bytes: u64,
+        choice: &Choice,
+        layout: &Layout,
+    ) -> Cost {
         let (model, passing) = self.around(profile, layout);
         let reckoning = Reckoning { passing, ..Reckoning::new(&model, profile, bytes, choice, layout) };
         let alone = Reckoning { shared: false, ..reckoning }.usage();
         let (latency_ps, bandwidth_ps) = (alone.latency_ps(&model), alone.bandwidth_ps(&model));
         let reduction_ps = alone.reduction_ps(&model);
         let alone = Cost { latency_ps, bandwidth_ps, reduction_ps, contention_ps: 0.0 };
-        let shared_ps = self.total_ps(profile, bytes, choice, layout);
-        match shared_ps - alone.total_ps() {
-            less if less < 0.0 => alone.times(shared_ps / alone.total_ps()),
+        match total_ps - alone.total_ps() {
+            less if less < 0.0 => alone.times(total_ps / alone.total_ps()),
             contention_ps => Cost { contention_ps, ..alone },
         }
     }

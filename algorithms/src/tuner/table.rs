@@ -3,7 +3,7 @@
 use super::candidates::{Way, Ways};
 use super::engines::Reach;
 use super::predict::messages;
-use super::{Candidate, Correction, Engines, Limits, Pick};
+use super::{Candidate, Correction, Cost, Engines, Limits, Pick};
 use crate::Selected;
 use std::sync::{Arc, OnceLock};
 use ubccl_core::{Choice, Collective, Layout};
@@ -11,6 +11,8 @@ use ubccl_core::{Choice, Collective, Layout};
 /// Picks for every size. Those of an octave are found when one of its sizes is first asked for.
 pub(super) struct Table {
     ways: Ways,
+    /// Of each way, the first that does the same: in a group of two, families hardly differ.
+    same: Vec<usize>,
     /// What is known of each way beside.
     corrections: Vec<Option<Correction>>,
     reach: Reach,
@@ -51,7 +53,8 @@ impl Table {
             model.correction(call.kind(), way.algorithm.descriptor().name, layout.ranks())
         };
         let corrections = ways.ways.iter().map(correction).collect();
-        Table { ways, corrections, reach: Reach::new(engines, call, layout.ranks()), octaves }
+        let same = same(&ways.ways);
+        Table { ways, same, corrections, reach: Reach::new(engines, call, layout.ranks()), octaves }
     }
 
     /// How many times as long as the model's numbers say a way takes.
@@ -69,10 +72,14 @@ impl Table {
 
     /// Every way for so many bytes, the cheapest first, then those refused.
     pub(super) fn explain(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Vec<Candidate> {
-        let picked = self.best(engines, layout, bytes);
-        let cost = |(index, way): (usize, &Way)| {
-            let model = engines.model(&way.choice);
-            let cost = model.cost(&way.profile, bytes, &way.choice, layout);
+        let mut totals = self.totals(engines, layout, bytes);
+        let picked = self.best(&mut totals);
+        let mut costs: Vec<Option<Cost>> = vec![None; self.ways.ways.len()];
+        let mut cost = |(index, way): (usize, &Way)| {
+            let cost = costs[self.same[index]].get_or_insert_with(|| {
+                let model = engines.model(&way.choice);
+                model.cost_in_all(totals.of(index), &way.profile, bytes, &way.choice, layout)
+            });
             cost.times(self.factor(index, bytes))
         };
         let candidate = |(index, way): (usize, &Way)| Candidate {
@@ -100,7 +107,7 @@ impl Table {
     /// The picks for sizes of so many bits.
     fn octave(&self, engines: &Engines, layout: &Layout, bits: u32) -> Octave {
         let sizes = self.grid(bits);
-        let best = |bytes| self.best(engines, layout, bytes);
+        let best = |bytes| self.best(&mut self.totals(engines, layout, bytes));
         let mut now = best(sizes[0]);
         let mut picks = vec![(sizes[0], now)];
         for ends in sizes.windows(2) {
@@ -131,18 +138,29 @@ impl Table {
         sizes
     }
 
+    fn totals<'a>(&'a self, engines: &'a Engines, layout: &'a Layout, bytes: u64) -> Totals<'a> {
+        Totals { table: self, engines, layout, bytes, known: vec![None; self.ways.ways.len()] }
+    }
+
     /// What each way costs for a size, without end if its engine does not do it; of ways that cannot be the pick, at least.
-    fn costs(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Vec<f64> {
-        let ways = self.ways.ways.iter().enumerate();
-        let least = |(index, way): (usize, &Way)| {
-            if self.reach.check(&way.choice, bytes).is_err() {
-                return (f64::INFINITY, true);
-            }
-            let model = engines.model(&way.choice);
-            let (ps, is_all) = model.least_ps(&way.profile, bytes, &way.choice, layout);
-            (ps * self.factor(index, bytes), is_all)
+    fn costs(&self, totals: &mut Totals<'_>) -> Vec<f64> {
+        let bytes = totals.bytes;
+        let mut least: Vec<(f64, bool)> = Vec::new();
+        for (index, way) in self.ways.ways.iter().enumerate() {
+            least.push(match self.same[index] {
+                first if first < index => least[first],
+                _ => totals.least(way),
+            });
+        }
+        let factored = |(index, (ps, is_all)): (usize, (f64, bool))| match self
+            .reach
+            .check(&self.ways.ways[index].choice, bytes)
+        {
+            Ok(()) => (ps * self.factor(index, bytes), is_all),
+            Err(_) => (f64::INFINITY, true),
         };
-        let (mut costs, mut are_all): (Vec<f64>, Vec<bool>) = ways.map(least).unzip();
+        let (mut costs, mut are_all): (Vec<f64>, Vec<bool>) =
+            least.into_iter().enumerate().map(factored).unzip();
         let open = |costs: &[f64], are_all: &[bool]| {
             let ways = (0..costs.len()).filter(|&way| !are_all[way]);
             ways.min_by(|&a, &b| costs[a].total_cmp(&costs[b]))
@@ -155,21 +173,18 @@ impl Table {
             if costs[index] > known(&costs, &are_all) * AS_GOOD {
                 break;
             }
-            let way = &self.ways.ways[index];
-            let model = engines.model(&way.choice);
-            let ps = model.total_ps(&way.profile, bytes, &way.choice, layout);
-            (costs[index], are_all[index]) = (ps * self.factor(index, bytes), true);
+            (costs[index], are_all[index]) = (totals.of(index) * self.factor(index, bytes), true);
         }
         costs
     }
 
     /// Which way is picked for a size.
-    fn best(&self, engines: &Engines, layout: &Layout, bytes: u64) -> Option<usize> {
-        let costs = self.costs(engines, layout, bytes);
+    fn best(&self, totals: &mut Totals<'_>) -> Option<usize> {
+        let (costs, bytes) = (self.costs(totals), totals.bytes);
         let least = costs.iter().copied().reduce(f64::min).filter(|least| least.is_finite())?;
         let messages =
             |&way: &usize| messages(&self.ways.ways[way].profile, bytes, &self.ways.ways[way].choice);
-        let is_simulated = engines.first().cores.is_none();
+        let is_simulated = totals.engines.first().cores.is_none();
         let as_good = if is_simulated { AS_GOOD_SIMULATED } else { AS_GOOD };
         let good: Vec<usize> = (0..costs.len()).filter(|&way| costs[way] <= least * as_good).collect();
         let few = good.iter().map(messages).reduce(f64::min)?;
@@ -179,6 +194,45 @@ impl Table {
         let least = cheapest(&good)?;
         good.into_iter().find(|&way| costs[way] <= least * EQUAL)
     }
+}
+
+/// What ways take for one size, as far as it is known.
+struct Totals<'a> {
+    table: &'a Table,
+    engines: &'a Engines,
+    layout: &'a Layout,
+    bytes: u64,
+    /// Of the first of those that do the same.
+    known: Vec<Option<f64>>,
+}
+
+impl Totals<'_> {
+    fn least(&self, way: &Way) -> (f64, bool) {
+        let model = self.engines.model(&way.choice);
+        model.least_ps(&way.profile, self.bytes, &way.choice, self.layout)
+    }
+
+    fn of(&mut self, way: usize) -> f64 {
+        let first = self.table.same[way];
+        let Way { profile, choice, .. } = &self.table.ways.ways[first];
+        let model = self.engines.model(choice);
+        let total = || model.total_ps(profile, self.bytes, choice, self.layout);
+        *self.known[first].get_or_insert_with(total)
+    }
+}
+
+/// Of each way, the first that does the same.
+fn same(ways: &[Way]) -> Vec<usize> {
+    let mut firsts: Vec<usize> = Vec::new();
+    let is_same = |a: &Way, b: &Way| a.choice == b.choice && a.profile == b.profile;
+    let first_of = |(index, way): (usize, &Way)| {
+        let known = firsts.iter().copied().find(|&first| is_same(&ways[first], way));
+        known.unwrap_or_else(|| {
+            firsts.push(index);
+            index
+        })
+    };
+    ways.iter().enumerate().map(first_of).collect()
 }
 
 /// Borders are found to this part of a size: near them, neighbours cost as much.
