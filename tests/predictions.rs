@@ -391,6 +391,23 @@ fn chunks_that_overlap_take_as_long_as_predicted() {
     }
 }
 
+/// Of more steps a lane has 64 under way: it comes to the next tier when the others are over, and to sends that stand behind
+/// receives as these come (else .88 and .87). With a lane for each tier, none of them waits.
+#[test]
+fn tiers_in_one_lane_wait_for_its_window() {
+    let (call, config) = (call(Kind::AllGather, 17_868_384, 192), config("cloudmatrix384-die", 192));
+    for (name, within) in
+        [("NPU:mesh;supernode:mesh", 0.92..1.01), ("NPU:mesh;node:mesh;supernode:mesh", 0.96..1.01)]
+    {
+        let ratio = predicted_for(&config, call, (name, 1));
+        println!("{ratio:.3} {call} {name}");
+        assert!(within.contains(&ratio), "{call} {name}: {ratio}");
+    }
+    let candidates = World::new(config).unwrap().candidates(&call).unwrap();
+    let picked = candidates.iter().find(|candidate| candidate.is_picked).expect("one is");
+    assert!(picked.choice.lanes > 1, "{picked:?}");
+}
+
 /// The last member of a node and the first of the next are neighbours in memory, not in time: in one message, either would
 /// wait for the other, and all behind it.
 #[test]

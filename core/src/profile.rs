@@ -59,6 +59,11 @@ pub struct Round {
     pub steps: u32,
     /// How many of these are sends, whose places are free once they have left.
     pub sends: u32,
+    /// How many steps its lane may have under way. 0 if nobody counted them.
+    pub lane: u32,
+    /// Whether its lane does the round before first, which is more steps than that: it comes to this one when no more of them
+    /// are under way.
+    pub behind: bool,
     /// Which way its messages go.
     pub flow: Flow,
     /// How many messages of other chunks may stand before one of these at a port, where chunks overlap.

@@ -53,12 +53,13 @@ impl Counted {
     }
 }
 
-/// All messages of a rank with these peers, by level.
+/// All messages given or taken by a rank, by level; it met these peers.
 pub(super) fn total(
-    rounds: &[Round],
+    (gives, rounds): (bool, &[Round]),
     (layout, rank): (&Layout, Rank),
-    peers: &BTreeSet<Rank>,
+    met: &BTreeSet<(bool, usize, Rank)>,
 ) -> Vec<Traffic> {
+    let peers: BTreeSet<Rank> = met.iter().filter(|met| met.0 == gives).map(|met| met.2).collect();
     let mut all: Vec<Traffic> = Vec::new();
     for part in rounds.iter().flat_map(|round| &round.traffic) {
         match all.iter_mut().find(|sum| sum.level == part.level) {
@@ -93,6 +94,7 @@ pub(super) fn merged(mut rounds: Vec<Round>, taken: Vec<Round>, is_rooted: bool)
     for later in 1..rounds.len() {
         // What hangs on nothing that came is posted at once.
         rounds[later].joins = [later - 1, later].iter().all(|&round| rounds[round].flow == Flow::Out);
+        rounds[later].behind &= rounds[later - 1].steps > rounds[later].lane;
     }
     rounds
 }

@@ -62,6 +62,8 @@ pub(crate) struct Schedule<'a> {
     distances: Counted,
     /// How many rounds there were when each lane began.
     stages: Vec<usize>,
+    /// How many steps the last lane may have under way.
+    window: u32,
     /// Which of the rounds messages are part of.
     now: usize,
     /// The next round, if it is not a new one.
@@ -102,6 +104,7 @@ impl<'a> Schedule<'a> {
             met: BTreeSet::new(),
             distances: Counted::default(),
             stages: Vec::new(),
+            window: 0,
             now: 0,
             beside: None,
             depths: vec![0; cells],
@@ -143,6 +146,7 @@ impl<'a> Schedule<'a> {
             self.plan.lane(window);
             self.known.push(Vec::new());
             self.stages.push(self.rounds.len());
+            self.window = window;
             self.begin_loop();
         }
     }
@@ -399,8 +403,8 @@ impl<'a> Schedule<'a> {
 
     /// What it cost, for [`ubccl_core::Algorithm::profile`]; and what its messages hang on, to be compared with other ranks'.
     fn into_profile_and_orders(self) -> (Profile, Orders) {
-        let [given, taken] =
-            [(true, &self.rounds), (false, &self.taken)].map(|(gives, rounds)| self.total(gives, rounds));
+        let [given, taken] = [(true, &self.rounds), (false, &self.taken)]
+            .map(|(gives, rounds)| total((gives, rounds), (self.layout, self.spec.rank), &self.met));
         let parts = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.parts).sum::<u64>();
         let busiest = if parts(&taken) > parts(&given) { taken } else { given };
         let rounds = merged(self.rounds, self.taken, self.spec.root.is_some());
@@ -412,18 +416,14 @@ impl<'a> Schedule<'a> {
         (profile, self.orders)
     }
 
-    /// All messages given or taken, by level.
-    fn total(&self, gives: bool, rounds: &[Round]) -> Vec<Traffic> {
-        let pairs = self.met.iter().filter(|met| met.0 == gives);
-        total(rounds, (self.layout, self.spec.rank), &pairs.map(|&(_, _, peer)| peer).collect())
-    }
-
     /// One more turn of the round, that sends something or brings it. Of kinds with a root no rank does as all others do.
     fn turn(&mut self, gives: bool, piece: &Range<u32>) {
         let is_own = self.depths[piece.start as usize..piece.end as usize].iter().all(|&depth| depth == 0);
         let Some(round) = self.rounds.get_mut(self.now) else { return };
         round.steps += 1;
         round.sends += u32::from(gives);
+        round.lane = self.window;
+        round.behind = self.stages.last().is_some_and(|&first| first < self.now);
         match gives {
             _ if self.spec.root.is_some() => {}
             true => (round.leads, round.turns) = (round.leads || is_own && round.turns == 0, round.turns + 1),

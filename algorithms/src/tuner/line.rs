@@ -38,15 +38,19 @@ pub(super) struct Line<'a> {
     start: Usage,
     parts: Parts,
     brings: Bursts,
+    /// When its messages have left, and how many steps and receives it is.
+    through: Usage,
+    steps: [f64; 2],
     /// When each port is free.
     ports: Vec<Usage>,
 }
 
 impl<'a> Line<'a> {
     pub(super) fn new(model: &'a Model) -> Self {
-        let [end, last, start] = [Usage::default(); 3];
+        let [end, last, start, through] = [Usage::default(); 4];
         let ports = vec![Usage::default(); usize::from(model.ports())];
-        Line { model, end, last, start, parts: Parts::default(), brings: Bursts::default(), ports }
+        let (parts, brings) = (Parts::default(), Bursts::default());
+        Line { model, end, last, start, parts, brings, through, steps: [0.0; 2], ports }
     }
 
     /// Rounds that hang on all of what was before; `queue` times as much stands before each at its port.
@@ -55,7 +59,7 @@ impl<'a> Line<'a> {
             self.end.add(part, times);
         }
         self.end.add(&parts.port, times * queue);
-        (self.last, self.brings) = (self.end, Bursts::default());
+        (self.last, self.brings, self.steps) = (self.end, Bursts::default(), [0.0; 2]);
         self.ports.fill(self.end);
     }
 
@@ -81,6 +85,32 @@ impl<'a> Line<'a> {
             .plus(&came, 1.0)
     }
 
+    /// When a lane comes to a round: no more steps of the one before are under way then than it may have. Sends make room as they
+    /// leave, receives a latency later.
+    fn posted(&self, round: &Round) -> Usage {
+        let ([steps, receives], window) = (self.steps, f64::from(round.lane));
+        if !round.behind || self.model.at_once.is_some() {
+            return Usage::default();
+        }
+        // Some sends and some receives, or all that is left are receives.
+        [steps, receives].into_iter().filter(|all| *all > window).fold(Usage::default(), |latest, all| {
+            let over = self.through.plus(&self.parts.port, -window / all);
+            longer(self.model, latest, over.plus(&self.parts.latency, receives / all))
+        })
+    }
+
+    /// When the last turn of a round has left at the earliest: it stands in its lane behind what the others receive, of which as
+    /// many as the lane may have under way take a latency.
+    fn starved(&self, start: Usage, parts: &Parts, round: &Round) -> Usage {
+        let receives = f64::from(round.steps - round.sends);
+        let before = receives * (1.0 - 1.0 / f64::from(round.turns.max(1)));
+        if round.lane == 0 || self.model.at_once.is_some() {
+            return start;
+        }
+        let waits = (before / f64::from(round.lane)).floor();
+        start.plus(&parts.latency, waits).plus(&parts.port, 1.0 / f64::from(round.turns.max(1)))
+    }
+
     /// A round of turns that hang on what the round before brings, in its order. A turn that has to wait holds up those
     /// behind it.
     pub(super) fn flow(&mut self, parts: &Parts, round: &Round, brings: Bursts) {
@@ -90,6 +120,7 @@ impl<'a> Line<'a> {
         // When what the first turn that hangs on anything hangs on is there.
         let first = if is_free { Usage::default() } else { self.comes(1, turn) };
         let start = if round.leads { self.last } else { longer(model, self.last, first) };
+        let start = longer(model, start, self.posted(round));
         let hung = if round.leads { 1.0 - turn } else { 1.0 };
         // Of a burst, as much as hangs on it and on those behind it.
         let hung_on = |burst: u32| match burst {
@@ -102,7 +133,7 @@ impl<'a> Line<'a> {
             true => (Usage::default(), 0.0),
             false => (self.comes(burst, turn), hung_on(burst)),
         });
-        let mut through = start;
+        let mut through = self.starved(start, parts, round);
         for (port, free) in (0..).zip(&mut self.ports) {
             let work = parts.ports.of_port(model, port);
             if work == Usage::default() {
@@ -118,7 +149,8 @@ impl<'a> Line<'a> {
         let brought = 1.0 / f64::from(brings.count.max(1));
         let done = through.plus(&parts.latency, 1.0).plus(&parts.rank, brought);
         let worked = start.plus(&parts.port, brought).plus(&parts.latency, 1.0).plus(&parts.rank, 1.0);
-        (self.start, self.parts, self.brings) = (start, *parts, brings);
+        (self.start, self.parts, self.brings, self.through) = (start, *parts, brings, through);
+        self.steps = [round.steps, round.steps - round.sends].map(f64::from);
         self.last = longer(model, start, if is_free { Usage::default() } else { self.end });
         self.end = [done, worked].into_iter().fold(self.end, |latest, other| longer(model, latest, other));
     }
