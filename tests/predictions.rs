@@ -406,6 +406,12 @@ fn tiers_in_one_lane_wait_for_its_window() {
     let candidates = World::new(config).unwrap().candidates(&call).unwrap();
     let picked = candidates.iter().find(|candidate| candidate.is_picked).expect("one is");
     assert!(picked.choice.lanes > 1, "{picked:?}");
+    // Where ports are shared too.
+    let call = self::call(Kind::ReduceScatter, 17_868_384, 72);
+    let config = WorldConfig { fidelity: Fidelity::Fluid, ..self::config("cloudmatrix384-die", 72) };
+    let ratio = predicted_for(&config, call, ("NPU:ring;supernode:mesh", 1));
+    println!("{ratio:.3} {call}");
+    assert!((0.97..1.03).contains(&ratio), "{call}: {ratio}");
 }
 
 /// The last member of a node and the first of the next are neighbours in memory, not in time: in one message, either would

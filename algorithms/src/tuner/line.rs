@@ -89,7 +89,7 @@ impl<'a> Line<'a> {
     /// leave, receives a latency later.
     fn posted(&self, round: &Round) -> Usage {
         let ([steps, receives], window) = (self.steps, f64::from(round.lane));
-        if !round.behind || self.model.at_once.is_some() {
+        if !round.behind {
             return Usage::default();
         }
         // Some sends and some receives, or all that is left are receives.
