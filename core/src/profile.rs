@@ -60,7 +60,7 @@ pub struct Round {
     /// How many of these are sends, whose places are free once they have left.
     pub sends: u32,
     /// How many steps its lane may have under way. 0 if nobody counted them.
-    pub lane: u32,
+    pub lane_window: u32,
     /// Whether its lane does the round before first, which is more steps than that: it comes to this one when no more of them
     /// are under way.
     pub behind: bool,

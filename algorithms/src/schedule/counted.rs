@@ -94,7 +94,7 @@ pub(super) fn merged(mut rounds: Vec<Round>, taken: Vec<Round>, is_rooted: bool)
     for later in 1..rounds.len() {
         // What hangs on nothing that came is posted at once.
         rounds[later].joins = [later - 1, later].iter().all(|&round| rounds[round].flow == Flow::Out);
-        rounds[later].behind &= rounds[later - 1].steps > rounds[later].lane;
+        rounds[later].behind &= rounds[later - 1].steps > rounds[later].lane_window;
     }
     rounds
 }

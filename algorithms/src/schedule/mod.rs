@@ -422,7 +422,7 @@ impl<'a> Schedule<'a> {
         let Some(round) = self.rounds.get_mut(self.now) else { return };
         round.steps += 1;
         round.sends += u32::from(gives);
-        round.lane = self.window;
+        round.lane_window = self.window;
         round.behind = self.stages.last().is_some_and(|&first| first < self.now);
         match gives {
             _ if self.spec.root.is_some() => {}

@@ -88,10 +88,10 @@ impl<'a> Line<'a> {
     /// When a lane comes to a round: no more steps of the one before are under way then than it may have. Sends make room as they
     /// leave, receives a latency later.
     fn posted(&self, round: &Round) -> Usage {
-        let ([steps, receives], window) = (self.steps, f64::from(round.lane));
         if !round.behind {
             return Usage::default();
         }
+        let ([steps, receives], window) = (self.steps, f64::from(round.lane_window));
         // Some sends and some receives, or all that is left are receives.
         [steps, receives].into_iter().filter(|all| *all > window).fold(Usage::default(), |latest, all| {
             let over = self.through.plus(&self.parts.port, -window / all);
@@ -100,15 +100,15 @@ impl<'a> Line<'a> {
     }
 
     /// When the last turn of a round has left at the earliest: it stands in its lane behind what the others receive, of which as
-    /// many as the lane may have under way take a latency.
-    fn starved(&self, start: Usage, parts: &Parts, round: &Round) -> Usage {
-        let receives = f64::from(round.steps - round.sends);
-        let before = receives * (1.0 - 1.0 / f64::from(round.turns.max(1)));
-        if round.lane == 0 || self.model.at_once.is_some() {
+    /// many as the lane may have under way take a latency. Only where a port passes one after the other: where it passes some at
+    /// once, a turn's part of what it does is not the turn's alone.
+    fn starved(&self, start: Usage, parts: &Parts, round: &Round, turn: f64) -> Usage {
+        if round.lane_window == 0 || self.model.at_once.is_some() {
             return start;
         }
-        let waits = (before / f64::from(round.lane)).floor();
-        start.plus(&parts.latency, waits).plus(&parts.port, 1.0 / f64::from(round.turns.max(1)))
+        let before = f64::from(round.steps - round.sends) * (1.0 - turn);
+        let waits = (before / f64::from(round.lane_window)).floor();
+        start.plus(&parts.latency, waits).plus(&parts.port, turn)
     }
 
     /// A round of turns that hang on what the round before brings, in its order. A turn that has to wait holds up those
@@ -133,7 +133,7 @@ impl<'a> Line<'a> {
             true => (Usage::default(), 0.0),
             false => (self.comes(burst, turn), hung_on(burst)),
         });
-        let mut through = self.starved(start, parts, round);
+        let mut through = self.starved(start, parts, round, turn);
         for (port, free) in (0..).zip(&mut self.ports) {
             let work = parts.ports.of_port(model, port);
             if work == Usage::default() {

@@ -152,12 +152,10 @@ impl Table {
                 _ => totals.least(way),
             });
         }
-        let factored = |(index, (ps, is_all)): (usize, (f64, bool))| match self
-            .reach
-            .check(&self.ways.ways[index].choice, bytes)
-        {
-            Ok(()) => (ps * self.factor(index, bytes), is_all),
-            Err(_) => (f64::INFINITY, true),
+        let reaches = |index: usize| self.reach.check(&self.ways.ways[index].choice, bytes).is_ok();
+        let factored = |(index, (ps, is_all)): (usize, (f64, bool))| match reaches(index) {
+            true => (ps * self.factor(index, bytes), is_all),
+            false => (f64::INFINITY, true),
         };
         let (mut costs, mut are_all): (Vec<f64>, Vec<bool>) =
             least.into_iter().enumerate().map(factored).unzip();

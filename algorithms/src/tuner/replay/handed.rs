@@ -115,7 +115,9 @@ impl Pairs {
         own.collect()
     }
 
-    /// Messages to all, those who were handed something among them.
+    /// Messages to all, those who were handed something among them. Each gets its part of what all together could get of the port,
+    /// even while it is alone: too little, which stands in for what receivers' ports lose. (A broadcast of 48 dies by meshes in
+    /// `fluid`, predicted / simulated: .93 so, .85 if who is alone gets more.)
     fn among(&mut self, messages: &[Message]) -> Vec<Message> {
         let mut among = Vec::new();
         for message in messages {
@@ -137,8 +139,7 @@ impl Pairs {
                 }
             }
             if left > 0.0 {
-                among.push(part(self.all, left));
-                self.all += 1;
+                among.push(part(self.next(), left));
             }
         }
         among
