@@ -414,6 +414,21 @@ fn tiers_in_one_lane_wait_for_its_window() {
     assert!((0.97..1.03).contains(&ratio), "{call}: {ratio}");
 }
 
+/// A sum of more peers than a list holds is several, one after the other. What they take has been sent before, so that no
+/// latency is between them, nor is the port busy twice (else 1.75, 1.60 and 1.32).
+#[test]
+fn sums_of_many_peers_wait_for_messages_once() {
+    let config = config("cloudmatrix384-die", 192);
+    for (kind, bytes) in
+        [(Kind::ReduceScatter, 17_868_384), (Kind::AllReduce, 3_000_000), (Kind::AllReduce, 17_868_384)]
+    {
+        let call = call(kind, bytes, 192);
+        let ratio = predicted_for(&config, call, ("NPU:mesh;supernode:mesh", 1));
+        println!("{ratio:.3} {call}");
+        assert!((0.93..1.03).contains(&ratio), "{call}: {ratio}");
+    }
+}
+
 /// The last member of a node and the first of the next are neighbours in memory, not in time: in one message, either would
 /// wait for the other, and all behind it.
 #[test]

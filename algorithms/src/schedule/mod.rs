@@ -344,8 +344,8 @@ impl<'a> Schedule<'a> {
         let some = if progression(&all).is_some() { all.len() } else { MAX_LISTED_PEERS - 1 };
         let now = self.now;
         for (list, some) in from.chunks(some).enumerate() {
-            // A sum waits for the one before, and all that its lane does after it.
-            self.begin_round(now + list);
+            // A sum waits for the one before, and all that its lane does after it. Who sends as much has done so before.
+            self.begin_round(if self.spec.root.is_some() { now + list } else { now });
             self.reduce_some(piece, some);
         }
         self.now = now;
