@@ -17,7 +17,7 @@ mod touched;
 pub(crate) use grid::Grid;
 pub(crate) use profiles::profile;
 
-use counted::{Counted, merged, total};
+use counted::Counted;
 use marks::Marks;
 use orders::Orders;
 use peers::{fixed, lists, progression};
@@ -27,7 +27,7 @@ use touched::Touched;
 use ubccl_core::plan::{
     Association, Buffer, Cut, Index, MAX_LISTED_PEERS, Plan, PlanBuilder, Shape, Slice, StepId, Trips,
 };
-use ubccl_core::profile::{Profile, Round, Traffic};
+use ubccl_core::profile::Round;
 use ubccl_core::{Kind, Layout, Rank, Spec};
 
 /// Where a cell is held.
@@ -60,8 +60,9 @@ pub(crate) struct Schedule<'a> {
     met: BTreeSet<(bool, usize, Rank)>,
     /// How far it sends, if it has no root.
     distances: Counted,
-    /// How many rounds there were when each lane began.
+    /// How many rounds there were when each lane began, and when each phase did.
     stages: Vec<usize>,
+    phases: Vec<usize>,
     /// How many steps the last lane may have under way.
     window: u32,
     /// Which of the rounds messages are part of.
@@ -104,6 +105,7 @@ impl<'a> Schedule<'a> {
             met: BTreeSet::new(),
             distances: Counted::default(),
             stages: Vec::new(),
+            phases: Vec::new(),
             window: 0,
             now: 0,
             beside: None,
@@ -142,6 +144,7 @@ impl<'a> Schedule<'a> {
 
     /// Begins a phase: in a lane of its own, as long as the choice has any. Its steps loop over chunks, if there are.
     pub(crate) fn phase(&mut self, window: u32) {
+        self.phases.push(self.rounds.len());
         if self.known.len() < usize::from(self.spec.choice.lanes.max(1)) {
             self.plan.lane(window);
             self.known.push(Vec::new());
@@ -399,21 +402,6 @@ impl<'a> Schedule<'a> {
             self.plan.scratch(1, Shape::whole(Buffer::Input));
         }
         self.plan.finish()
-    }
-
-    /// What it cost, for [`ubccl_core::Algorithm::profile`]; and what its messages hang on, to be compared with other ranks'.
-    fn into_profile_and_orders(self) -> (Profile, Orders) {
-        let [given, taken] = [(true, &self.rounds), (false, &self.taken)]
-            .map(|(gives, rounds)| total((gives, rounds), (self.layout, self.spec.rank), &self.met));
-        let parts = |traffic: &[Traffic]| traffic.iter().map(|part| part.share.parts).sum::<u64>();
-        let busiest = if parts(&taken) > parts(&given) { taken } else { given };
-        let rounds = merged(self.rounds, self.taken, self.spec.root.is_some());
-        let all = rounds.iter().flat_map(|round| &round.traffic).map(|part| part.share.parts);
-        let is_sum = all.sum::<u64>() == parts(&busiest);
-        let profile = Profile::of(rounds).busiest(if is_sum { Vec::new() } else { busiest });
-        let profile = profile.going(self.distances.sum()).handing(self.handed);
-        let profile = if self.chunked { profile.chunked(1, 1).staged(self.stages) } else { profile };
-        (profile, self.orders)
     }
 
     /// One more turn of the round, that sends something or brings it. Of kinds with a root no rank does as all others do.
