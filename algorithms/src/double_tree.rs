@@ -110,27 +110,31 @@ impl Algorithm for DoubleTree {
         if spec.kind == Kind::Broadcast {
             rounds.extend(own_copy(spec, 1, 1));
         }
-        let ports = (0..spec.ranks).map(|rank| traffic(&of_rank(rank), layout));
-        let load =
-            |port: &Vec<Traffic>| port.iter().map(|part| (part.share.parts, part.level)).collect::<Vec<_>>();
-        let parts = |port: &Vec<Traffic>| port.iter().map(|part| part.share.parts).sum::<u64>();
-        let busiest = ports.max_by_key(|port| (parts(port), load(port))).unwrap_or_default();
-        if let (Kind::AllReduce, Some(round)) = (spec.kind, rounds.first_mut()) {
-            // While chunks of all ages are under way, a port has those of both ways.
-            round.traffic = busiest.clone();
-        }
-        let distances = distances(spec, layout, &farthest, parts(&busiest));
-        let profile = Profile::of(rounds).busiest(busiest).chunked(1, 2).going(distances);
+        let ports: Vec<_> = (0..spec.ranks).map(|rank| traffic(&of_rank(rank), layout)).collect();
+        let parts = |port: &[Traffic]| port.iter().map(|part| part.share.parts).sum();
+        let most = ports.iter().map(|port| parts(port)).max().unwrap_or(0);
+        let distances = distances(spec, layout, &farthest, most);
         let height = farthest.len();
-        match spec.kind {
-            Kind::Broadcast if spec.choice.lanes < 2 => profile.staged(vec![0]),
-            Kind::Broadcast => profile,
-            // The trees wait for each other with each chunk: who is a leaf of one sums a chunk of the other first.
-            Kind::Reduce if spec.choice.lanes < 2 => profile.staged(vec![0]),
-            _ if spec.choice.lanes < 2 => profile.staged(vec![0]).fenced(height),
-            Kind::AllReduce if spec.choice.lanes < 4 => profile.fenced(height),
-            _ => profile,
-        }
+        let with = |busiest: Vec<Traffic>| {
+            let mut rounds = rounds.clone();
+            if let (Kind::AllReduce, Some(round)) = (spec.kind, rounds.first_mut()) {
+                // While chunks of all ages are under way, a port has those of both ways.
+                round.traffic = busiest.clone();
+            }
+            let profile = Profile::of(rounds).busiest(busiest).chunked(1, 2).going(distances);
+            let profile = if spec.kind == Kind::AllReduce { profile } else { profile.relaying() };
+            match spec.kind {
+                Kind::Broadcast if spec.choice.lanes < 2 => profile.staged(vec![0]),
+                Kind::Broadcast => profile,
+                // The trees wait for each other with each chunk: who is a leaf of one sums a chunk of the other first.
+                Kind::Reduce if spec.choice.lanes < 2 => profile.staged(vec![0]),
+                _ if spec.choice.lanes < 2 => profile.staged(vec![0]).fenced(height),
+                Kind::AllReduce if spec.choice.lanes < 4 => profile.fenced(height),
+                _ => profile,
+            }
+        };
+        let mut profiles = most_loaded(ports).into_iter().map(with);
+        profiles.next().unwrap_or_default().also(profiles.collect())
     }
 
     fn plan(&self, spec: &Spec) -> Plan {
@@ -252,6 +256,27 @@ fn traffic(spec: &Spec, layout: &Layout) -> Vec<Traffic> {
     }
     let parts = |round: &Round| round.traffic.iter().map(|part| part.share.parts).sum::<u64>();
     if parts(&sent) < parts(&received) { received.traffic } else { sent.traffic }
+}
+
+/// Of these ports those that no other has more to do than at every level; the busiest in all first. Levels have ports of their own
+/// that are not as quick, and where ranks are few no one is busiest at all of them.
+fn most_loaded(ports: Vec<Vec<Traffic>>) -> Vec<Vec<Traffic>> {
+    let parts = |port: &[Traffic], level: usize| {
+        port.iter().filter(|part| part.level == level).map(|part| part.share.parts).sum::<u64>()
+    };
+    let levels = ports.iter().flatten().map(|part| part.level + 1).max().unwrap_or(0);
+    let loads = |port: &[Traffic]| (0..levels).map(|level| parts(port, level)).collect::<Vec<_>>();
+    let mut most: Vec<(Vec<u64>, Vec<Traffic>)> = Vec::new();
+    for port in ports {
+        let load = loads(&port);
+        let is_less = |less: &[u64], more: &[u64]| less.iter().zip(more).all(|(less, more)| less <= more);
+        if !most.iter().any(|(other, _)| is_less(&load, other)) {
+            most.retain(|(other, _)| !is_less(other, &load));
+            most.push((load, port));
+        }
+    }
+    most.sort_by_key(|(load, _)| std::cmp::Reverse(load.iter().sum::<u64>()));
+    most.into_iter().map(|(_, port)| port).collect()
 }
 
 /// One tree with its half of the vector.

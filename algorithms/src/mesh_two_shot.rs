@@ -114,7 +114,8 @@ fn broadcast_profile(spec: &Spec, layout: &Layout) -> Profile {
     let all_gather = Round::with_peers(layout, last, served, others).to_all_alike();
     // Whose turn comes later sends later, and sooner to whom it serves first: all reach a rank together.
     let scatter = Round { meets: true, ..scatter };
-    let busiest = scatter.traffic.clone();
+    // Each takes all, and the root gives as much.
+    let busiest = with_everybody(layout, loneliest(layout), (1, others)).traffic;
     Profile::of(vec![scatter, all_gather]).busiest(busiest).split()
 }
 

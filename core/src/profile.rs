@@ -138,6 +138,8 @@ pub struct Profile {
     /// Rounds before this one hand on what a root gives, by ever more ranks. The root does its part of them one after the
     /// other, and what it sends of a chunk in later rounds once that has left. 0 if there are none.
     pub handed: usize,
+    /// Whether each round is another rank's, as on the ways of a tree: who is busiest does one of them for each piece.
+    pub relays: bool,
     /// Whether each lane moves its share of the data, beside the other lanes.
     pub split: bool,
     /// Whether every message is between ranks that follow each other on the circle of all ranks.
@@ -305,6 +307,11 @@ impl Profile {
     /// The same, and rounds before this one hand on what a root gives.
     pub fn handing(self, handed: usize) -> Self {
         Profile { handed, ..self }
+    }
+
+    /// The same, each round by another rank.
+    pub fn relaying(self) -> Self {
+        Profile { relays: true, ..self }
     }
 
     /// The same, shared out among the lanes.

@@ -12,6 +12,8 @@ pub(super) struct Passing {
     pub(super) latency_ps: f64,
     /// How many messages pass a link for each that a rank sends. 0 where none passes anybody.
     pub(super) loads: f64,
+    /// Whether each rank sends to both of its neighbours, over a link each.
+    pub(super) is_both_ways: bool,
 }
 
 impl Model {
@@ -31,7 +33,8 @@ impl Model {
         link.rate_bytes_per_s /= loads;
         link.port_bytes_per_s = link.port_bytes_per_s.map(|rate| rate / loads);
         link.latency_ps += latency_ps;
-        (Cow::Owned(own), Passing { latency_ps, loads })
+        let is_both_ways = profile.neighbours && loads < 1.0;
+        (Cow::Owned(own), Passing { latency_ps, loads, is_both_ways })
     }
 }
 
@@ -54,7 +57,8 @@ fn way_round(profile: &Profile, ranks: f64) -> (f64, f64) {
         (true, true) if ranks > 2.0 => (0.5, 1.0),
         (true, _) => (1.0, 1.0),
         (false, true) => {
-            let passing = ((ranks * ranks) / 8.0).floor();
+            // Half way round, every other rank sends either way: some links are passed by one more than others.
+            let passing = ((ranks * ranks) / 8.0).round();
             ((passing / (ranks - 1.0)).max(0.5), (ranks / 2.0).floor().max(1.0))
         }
         (false, false) => ((ranks / 4.0).max(1.0), (ranks / 4.0).max(1.0)),

@@ -70,7 +70,7 @@ impl Model {
         layout: &Layout,
     ) -> Cost {
         let (model, passing) = self.around(profile, layout);
-        let reckoning = Reckoning { passing, ..Reckoning::new(&model, profile, bytes, choice, layout) };
+        let reckoning = Reckoning::new(&model, profile, bytes, choice, layout).around(passing, choice);
         let alone = Reckoning { shared: false, ..reckoning }.usage();
         let (latency_ps, bandwidth_ps) = (alone.latency_ps(&model), alone.bandwidth_ps(&model));
         let reduction_ps = alone.reduction_ps(&model);
@@ -88,7 +88,7 @@ impl Model {
             true => replay::replayed_ps(&model, profile, bytes, choice, layout),
             false => None,
         };
-        let reckoning = Reckoning { passing, ..Reckoning::new(&model, profile, bytes, choice, layout) };
+        let reckoning = Reckoning::new(&model, profile, bytes, choice, layout).around(passing, choice);
         replayed.unwrap_or_else(|| reckoning.usage().total_ps(&model))
     }
 
@@ -102,8 +102,8 @@ impl Model {
     ) -> (f64, bool) {
         let (model, passing) = self.around(profile, layout);
         let is_needed = replay::is_needed(&model, profile);
-        let reckoning = Reckoning::new(&model, profile, bytes, choice, layout);
-        let reckoning = Reckoning { is_bound: is_needed, passing, ..reckoning };
+        let reckoning = Reckoning::new(&model, profile, bytes, choice, layout).around(passing, choice);
+        let reckoning = Reckoning { is_bound: is_needed, ..reckoning };
         (reckoning.usage().total_ps(&model), !is_needed)
     }
 
@@ -149,6 +149,13 @@ impl<'a> Reckoning<'a> {
         Reckoning { model, profile, layout, bytes, pieces, first, passing, shared: true, is_bound: false }
     }
 
+    /// The same, where messages pass ranks. If each way round a ring has lanes and links of its own, two lanes have one piece.
+    fn around(self, passing: Passing, choice: &Choice) -> Self {
+        let lanes = if passing.is_both_ways { (choice.lanes / 2).max(1) } else { choice.lanes };
+        let (pieces, first) = pieces(self.profile, self.bytes, &Choice { lanes, ..*choice });
+        Reckoning { passing, pieces, first, ..self }
+    }
+
     /// Of the rank that is last.
     fn usage(&self) -> Usage {
         let others = self.profile.also.iter().map(|other| Reckoning { profile: other, ..*self }.of_rank());
@@ -174,6 +181,7 @@ impl<'a> Reckoning<'a> {
         let mut way = Line::new(self.model);
         let (mut slowest, mut ports) = (Usage::default(), Usage::default());
         let (mut last, mut ranks, mut windows) = (Usage::default(), Usage::default(), Usage::default());
+        let (mut hops, mut longest) = (Usage::default(), Usage::default());
         let others = self.pieces - 1.0;
         let (is_staged, mut run) = (!self.profile.stages.is_empty(), Usage::default());
         let mut is_ones = false;
@@ -190,6 +198,11 @@ impl<'a> Reckoning<'a> {
             }
             if !round.traffic.is_empty() {
                 last = parts.latency;
+            }
+            if self.profile.relays {
+                let hop = parts.latency.plus(&parts.port, 1.0).plus(&parts.rank, 1.0);
+                hops.add(&hop, times);
+                longest = longer(self.model, longest, parts.port);
             }
             if self.profile.window > 0 {
                 // A window's worth of parts waits for the first of them to be through.
@@ -219,7 +232,9 @@ impl<'a> Reckoning<'a> {
         }
         let ports = ports.of_slowest_port(self.model);
         let way = if self.is_bound { way } else { way.plus(&slowest, 1.0).plus(&windows, 1.0) };
-        longer(self.model, way, self.together(ports, ranks).plus(&windows, 1.0).plus(&last, 1.0))
+        // What the busiest has no part in goes before it or after it, all latencies among it.
+        let elsewhere = if self.profile.relays { hops.plus(&longest, -1.0) } else { last };
+        longer(self.model, way, self.together(ports, ranks).plus(&windows, 1.0).plus(&elsewhere, 1.0))
     }
 
     /// What a port that passes several messages at once does while it passes those of a round: what is posted with them.
@@ -388,7 +403,7 @@ impl<'a> Reckoning<'a> {
 
     /// While some messages pass ranks on their way round a ring, others pass the links.
     fn overlap(&self, latency: &mut Usage, ports: &Usage) {
-        let Passing { latency_ps, loads } = self.passing;
+        let Passing { latency_ps, loads, .. } = self.passing;
         let of_others = ports.bytes[0] * (1.0 - 1.0 / loads);
         latency.bytes[0] -= of_others.min(latency.latencies[0] * latency_ps / self.model.level[0].byte_ps());
     }
