@@ -429,6 +429,58 @@ fn sums_of_many_peers_wait_for_messages_once() {
     }
 }
 
+/// A die alone in its NPU has nothing to do there and twice as much beyond, once others are through (else .72 and .70).
+#[test]
+fn who_is_alone_in_its_group_waits_for_those_who_are_not() {
+    for ranks in [7, 13] {
+        let call = call(Kind::AllReduce, 104_512_556, ranks);
+        let ratio = predicted_for(&config("cloudmatrix384-die", ranks), call, ("NPU:ring;supernode:mesh", 1));
+        println!("{ratio:.3} {call}");
+        assert!((0.9..1.03).contains(&ratio), "{call}: {ratio}");
+    }
+}
+
+/// Whoever has most to do in trees over dies of one NPU and others is not busiest at both ports (else .65); and what a chunk takes on
+/// its way to the busiest, or from it, goes before or after all it does (else .91).
+#[test]
+fn trees_take_what_their_busiest_port_takes_and_the_way_there() {
+    let bytes = 104_512_556;
+    for (kind, chunk_bytes, within) in [
+        (Kind::AllReduce, 64 << 10, 0.97..1.02),
+        (Kind::Reduce, 4 << 20, 0.97..1.02),
+        (Kind::Broadcast, 4 << 20, 0.97..1.04),
+    ] {
+        let (dies, call) = (("cloudmatrix384-die", 5, Fidelity::LogGp), call(kind, bytes, 5));
+        let ratio = predicted_in_chunks(dies, call, ("double-tree", chunk_bytes));
+        println!("{ratio:.3} {}", kind.name());
+        assert!(within.contains(&ratio), "{}: {ratio}", kind.name());
+    }
+}
+
+/// Each way round has links of its own: two lanes do not overlap as halves of everything do (else .83). Half way round an even ring
+/// messages do not share out evenly among links (else .80).
+#[test]
+fn both_ways_round_a_ring_are_links_of_their_own() {
+    let (call, ring) = (call(Kind::AllGather, 11_574_240, 24), config("ring", 24));
+    let ratio = predicted_for(&ring, call, ("ring-both", 2));
+    println!("{ratio:.3} {call}");
+    assert!((0.99..1.01).contains(&ratio), "{call}: {ratio}");
+    let (call, ring) = (self::call(Kind::Broadcast, 104_512_556, 6), config("ring", 6));
+    let ratio = predicted_for(&ring, call, ("mesh-two-shot", 4));
+    println!("{ratio:.3} {call}");
+    assert!((0.97..1.03).contains(&ratio), "{call}: {ratio}");
+}
+
+/// Chunks may come at one pace for a while and at another when windows are full (else .78).
+#[test]
+fn many_chunks_come_at_the_pace_of_full_windows() {
+    let call = call(Kind::AllReduce, 943_718_400, 4);
+    let dies = ("cloudmatrix384-die", 4, Fidelity::LogGp);
+    let ratio = predicted_in_chunks(dies, call, ("NPU:ring;supernode:ring", 1 << 20));
+    println!("{ratio:.3} {call}");
+    assert!((0.98..1.02).contains(&ratio), "{call}: {ratio}");
+}
+
 /// The last member of a node and the first of the next are neighbours in memory, not in time: in one message, either would
 /// wait for the other, and all behind it.
 #[test]
