@@ -10,8 +10,11 @@ use ubccl::{Collective, DataType, ReduceOp, Result};
 
 /// Faults fall into the first so much of virtual time; the programs' operations take about as long.
 const WITHIN_PS: u64 = 600_000_000;
-/// When every rank looks whether all went well, and long after the last fault and what it delays.
+/// When all have to have ended.
 const DEADLINE_PS: u64 = 20_000_000_000;
+/// When every rank looks whether all went well: long after the last fault and what it delays. A rank that is through with its
+/// operations and is paused afterwards looks as much later.
+const LOOK_PS: u64 = DEADLINE_PS / 4 * 3;
 const RANKS: u32 = 6;
 
 fn world(faults: String, ranks: u32, fidelity: Fidelity) -> World {
@@ -52,8 +55,8 @@ async fn busy(comm: Communicator<'_>) -> Result<u32> {
         assert_eq!(told, vec![round; 3000]);
         operations += 6;
     }
-    // All look at one time, so that all see the same.
-    comm.compute_ps(DEADLINE_PS - comm.now_ps()).await;
+    // All look long after all is over, so that all see the same.
+    comm.compute_ps(LOOK_PS - comm.now_ps()).await;
     match comm.async_error().or(half.async_error()) {
         Some(error) => Err(error),
         None => Ok(operations),
