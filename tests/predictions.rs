@@ -415,7 +415,7 @@ fn tiers_in_one_lane_wait_for_its_window() {
 }
 
 /// A sum of more peers than a list holds is several, one after the other. What they take has been sent before, so that no
-/// latency is between them, nor is the port busy twice (else 1.75, 1.60 and 1.32).
+/// latency is between them, nor is the port busy twice (else 1.3 to 1.75).
 #[test]
 fn sums_of_many_peers_wait_for_messages_once() {
     let config = config("cloudmatrix384-die", 192);
@@ -429,7 +429,7 @@ fn sums_of_many_peers_wait_for_messages_once() {
     }
 }
 
-/// A die alone in its NPU has nothing to do there and twice as much beyond, once others are through (else .72 and .70).
+/// A die alone in its NPU has nothing to do there and twice as much beyond, once others are through (else .68 and .70).
 #[test]
 fn who_is_alone_in_its_group_waits_for_those_who_are_not() {
     for ranks in [7, 13] {
@@ -461,7 +461,9 @@ fn trees_take_what_their_busiest_port_takes_and_the_way_there() {
 /// messages do not share out evenly among links (else .80).
 #[test]
 fn both_ways_round_a_ring_are_links_of_their_own() {
-    let (call, ring) = (call(Kind::AllGather, 11_574_240, 24), config("ring", 24));
+    // Blocks that no chunk cuts: cut ones overlap anyway.
+    let ring = WorldConfig { chunk_bytes: Some(256 << 10), ..config("ring", 24) };
+    let call = call(Kind::AllGather, 11_574_240, 24);
     let ratio = predicted_for(&ring, call, ("ring-both", 2));
     println!("{ratio:.3} {call}");
     assert!((0.99..1.01).contains(&ratio), "{call}: {ratio}");

@@ -258,8 +258,8 @@ fn traffic(spec: &Spec, layout: &Layout) -> Vec<Traffic> {
     if parts(&sent) < parts(&received) { received.traffic } else { sent.traffic }
 }
 
-/// Of these ports those that no other has more to do than at every level; the busiest in all first. Levels have ports of their own
-/// that are not as quick, and where ranks are few no one is busiest at all of them.
+/// Those of these ports that no other outdoes at every level, the busiest in all first: levels may have ports of their own, and
+/// where ranks are few nobody is busiest at all of them.
 fn most_loaded(ports: Vec<Vec<Traffic>>) -> Vec<Vec<Traffic>> {
     let parts = |port: &[Traffic], level: usize| {
         port.iter().filter(|part| part.level == level).map(|part| part.share.parts).sum::<u64>()

@@ -56,7 +56,7 @@ struct Phase {
 
 /// Ranks wait for each other from phase to phase: without chunks, it takes in all what each phase takes of whoever has most to do
 /// in it. (All-reduce of 7 dies in 4 NPUs by a mesh of NPUs: the lone die has nothing to do within its NPU and twice as much
-/// beyond, but not before others have done the former: .72 of the time simulated by the longest rank, .92 so.) But who gives more
+/// beyond, but not before others have done the former: .68 of the time simulated by the longest rank, .92 so.) But who gives more
 /// than it takes, in a later phase, need not wait.
 fn slowest_of_each(all: &[Profile], phases: &[Vec<Phase>]) -> Option<Profile> {
     let first = all.first().filter(|first| first.chunked.is_none())?;
